@@ -1,0 +1,11 @@
+//! What every layer may use: time, buffers, numbers, hashing, counters, ordered replies, logging.
+//!
+//! Owns no sockets, no threads and no global state but the logger. Depends on `std` and the `log`
+//! facade only.
+
+pub mod buf;
+pub mod clock;
+pub mod counters;
+pub mod hash;
+pub mod num;
+pub mod replies;
