@@ -3,10 +3,28 @@
 //! Owns items, their index, their expiry, eviction and versions. Knows no socket, no protocol, no
 //! thread and no clock: time comes in as an argument. This file is the one public door.
 
-/// A version: a hybrid logical clock of 63 bits, the CAS unique and the replication version of an
-/// item. 42 bits of milliseconds since 2020-01-01 UTC, 13 bits of counter, 8 bits of node tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Version(pub u64);
+mod feed;
+mod flush;
+mod handle;
+mod number;
+mod version;
+mod view;
+
+pub use feed::{ChangeSignal, Drained};
+pub use flush::{FlushState, PendingFlush};
+pub use handle::{Handle, Store};
+pub use version::Version;
+pub use view::{Change, Item, Value, What};
+
+use crate::base::counters::Sums;
+
+/// Longest key, in bytes (protocol.txt).
+pub const KEY_MAX: usize = 250;
+
+/// What memcached 1.6 adds to a key and a value before it compares with `-I`: item header, CAS, the
+/// byte behind the key and the line end behind the value. Ours is smaller; the limit is the same, so
+/// that a value that fits there fits here and the other way round.
+const MEMCACHED_ITEM_OVERHEAD: usize = 48 + 8 + 1 + 2;
 
 /// What a store is made with.
 #[derive(Clone, Debug)]
@@ -29,6 +47,32 @@ pub struct Config {
     pub tombstone_secs: u32,
 }
 
+impl Default for Config {
+    /// memcached's defaults: 64 MB, 1 MB items, evicting; not replicated; repcached's queue of
+    /// 8192; an hour of deletes.
+    fn default() -> Config {
+        Config {
+            memory_limit: 64 << 20,
+            item_max: 1 << 20,
+            evict: true,
+            replicated: false,
+            node_tag: 1,
+            hash_seed: 0,
+            feed_max: 8192,
+            tombstone_secs: 3600,
+        }
+    }
+}
+
+impl Config {
+    /// Whether an item of these sizes is within `-I` (memcached's arithmetic). The server asks it
+    /// before it takes in a data block.
+    pub fn fits(&self, key_len: usize, flags: u32, value_len: usize) -> bool {
+        let flags_len = if flags == 0 { 0 } else { 4 };
+        key_len + flags_len + MEMCACHED_ITEM_OVERHEAD + value_len <= self.item_max as usize
+    }
+}
+
 /// When an item expires, already absolute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exptime {
@@ -36,6 +80,21 @@ pub enum Exptime {
     Never,
     /// At this unix second (the item is gone from then on). A past one is gone at once.
     At(u32),
+}
+
+impl Exptime {
+    /// The unix second, with 0 for never.
+    pub fn secs(self) -> u32 {
+        match self {
+            Exptime::Never => 0,
+            Exptime::At(secs) => secs,
+        }
+    }
+
+    /// Whether an item with it is gone at this unix second.
+    pub fn is_past(self, unix_secs: u32) -> bool {
+        matches!(self, Exptime::At(secs) if secs <= unix_secs)
+    }
 }
 
 /// What a storage command does with what is there.
@@ -83,4 +142,71 @@ pub enum Arith {
     NonNumeric,
     /// No room for the longer number.
     OutOfMemory,
+}
+
+/// Outcome of applying a peer's change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It is newer than what was here, and is here now.
+    Won,
+    /// It was here already.
+    Same,
+    /// Something newer is here (or it was flushed here).
+    Stale,
+    /// Over this node's `item_max`; what was here, being older, is gone.
+    TooLarge,
+    /// No room; what was here, being older, is gone.
+    OutOfMemory,
+}
+
+/// Where a scan stands. Starts at the default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct ScanCursor {
+    stripe: u64,
+    /// The first tag of the stripe that was not looked at yet.
+    tag: u64,
+    progress: u32,
+}
+
+impl ScanCursor {
+    /// How far the scan is, in millionths.
+    pub fn progress(&self) -> u32 {
+        self.progress
+    }
+}
+
+/// Whether a step of maintenance left work behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Maintained {
+    /// Nothing left to do for now: come back within a second, or when a handle needs it.
+    Idle,
+    /// The budget ran out: come back at once.
+    More,
+}
+
+/// Gauges and sums of the whole store, for `stats`.
+#[derive(Clone, Debug, Default)]
+pub struct StoreStats {
+    /// Items that are here (expired and flushed ones until their memory is taken back).
+    pub curr_items: u64,
+    /// Bytes of these items: header, key, value and rounding.
+    pub bytes: u64,
+    /// `-m`.
+    pub limit_maxbytes: u64,
+    /// Bytes of the index.
+    pub index_bytes: u64,
+    /// Slots of the index, in use or not.
+    pub index_slots: u64,
+    /// Size of a segment, in bytes.
+    pub segment_bytes: u64,
+    /// Segments that may be used.
+    pub segments: u64,
+    /// Of these, segments that hold nothing.
+    pub segments_free: u64,
+    /// Deletes that are remembered.
+    pub tombstones: u64,
+    /// Changes that wait in feeds.
+    pub feed_queued: u64,
+    /// All handles' counters together, since the last `stats reset`.
+    pub sums: Sums,
 }
