@@ -1,0 +1,225 @@
+//! One client connection, without its socket.
+//!
+//! Owns the bytes received and not yet executed, the replies not yet sent, and where in a command the
+//! client is. Bytes come in through [`Conn::input`], replies go out through [`Conn::replies`]; the
+//! worker does the I/O, [`Executor`] the commands. Never touches a socket, a thread or a clock, so
+//! that a test is a client with two byte strings.
+//!
+//! ```text
+//!              +----------- end of data / of keys -----------+
+//!              v                                             |
+//!   --> Command --(head of a storage command)--> Data -------+
+//!          |  \---(get line, output full)------> Keys -------+
+//!          |  \---(data not wanted)------------> Swallow ----+
+//!          +------(quit, refused for good)-----> Closing
+//! ```
+
+use std::sync::Arc;
+
+use crate::base::buf::Buf;
+use crate::base::clock::Now;
+use crate::base::replies::Replies;
+use crate::protocol::reject::Reject;
+use crate::protocol::{classic, GetVerb, Parsed, Request, StoreHead};
+use crate::server::execute::{After, Executor};
+use crate::server::shared::{ConnInfo, ConnState};
+
+/// Replies that may wait in memory before no further command is executed: enough for a write of
+/// full size, little enough that ten thousand slow readers stay under 3 GB in the worst case. One
+/// value may go over it by its own size.
+const OUT_HIGH: usize = 256 * 1024;
+
+/// Data blocks up to this length are part of the connection's ordinary buffer; longer ones are
+/// counted against [`crate::server::shared::Shared::reserve_data`].
+const DATA_FREE: usize = 64 * 1024;
+
+/// What the worker is to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Everything received is executed, as far as it is complete: read more.
+    Read,
+    /// Too many replies wait: write, then process on.
+    Write,
+    /// The budget is used up and there is more to do: let others go first.
+    Yield,
+    /// Send what is sendable, then close.
+    Close,
+}
+
+#[derive(Debug)]
+enum State {
+    Command,
+    /// In the middle of a get line: the keys before the input's head are answered.
+    Keys {
+        verb: GetVerb,
+        exptime: i64,
+    },
+    /// The command at the input's head needs this many bytes, data block included.
+    Data {
+        need: usize,
+        reserved: u64,
+    },
+    /// Bytes of an unwanted data block that are still to come.
+    Swallow(u64),
+    Closing,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Conn {
+    id: u64,
+    info: Arc<ConnInfo>,
+    input: Buf,
+    replies: Replies,
+    state: State,
+}
+
+impl Conn {
+    /// A connection that has said nothing yet. `id` is its number in log lines.
+    pub fn new(id: u64, info: Arc<ConnInfo>) -> Conn {
+        Conn { id, info, input: Buf::new(), replies: Replies::new(), state: State::Command }
+    }
+
+    /// Where received bytes go.
+    pub fn input(&mut self) -> &mut Buf {
+        &mut self.input
+    }
+
+    /// What is to be sent.
+    pub fn replies(&mut self) -> &mut Replies {
+        &mut self.replies
+    }
+
+    /// Lends the worker's buffers to a connection that has none of its own.
+    pub fn lend(&mut self, input: &mut Buf, out: &mut Vec<u8>) {
+        if self.input.is_empty() {
+            std::mem::swap(&mut self.input, input);
+        }
+        self.replies.lend(out);
+    }
+
+    /// Gives the worker's buffers back; a partial command moves to memory of its own, of its size.
+    pub fn reclaim(&mut self, input: &mut Buf, out: &mut Vec<u8>) {
+        if input.capacity() < self.input.capacity() {
+            let rest = self.input.len();
+            if rest == 0 {
+                std::mem::swap(&mut self.input, input);
+            } else if rest <= self.input.capacity() / 4 {
+                let mut own = Buf::new();
+                own.extend(self.input.data());
+                self.input.consume(rest);
+                std::mem::swap(&mut self.input, input);
+                self.input = own;
+            }
+        }
+        self.replies.reclaim(out);
+    }
+
+    /// How much to read at once: `fresh` for a new command, at least `more` for one that is
+    /// partly here, up to what its data block still needs.
+    pub fn wanted(&self, fresh: usize, more: usize) -> usize {
+        match self.state {
+            State::Data { need, .. } => need.saturating_sub(self.input.len()).clamp(more, 16 * more),
+            _ if self.input.is_empty() => fresh,
+            _ => more,
+        }
+    }
+
+    /// Between two commands with nothing to send.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.state, State::Command) && self.input.is_empty() && self.replies.is_empty()
+    }
+
+    /// Gives back what the connection reserved. To be called once, when it is closed.
+    pub fn release(&mut self, exec: &mut Executor) {
+        if let State::Data { reserved, .. } = self.state {
+            exec.shared.release_data(reserved);
+        }
+        self.state = State::Closing;
+    }
+
+    /// Executes what has been received. `budget` is the number of commands that may still run in
+    /// this turn (`-R`).
+    pub fn process(&mut self, exec: &mut Executor, now: Now, budget: &mut u32) -> Step {
+        let before = *budget;
+        let step = self.advance(exec, now, budget);
+        let state = match self.state {
+            State::Closing => ConnState::Closing,
+            _ if step == Step::Write => ConnState::Mwrite,
+            State::Data { .. } => ConnState::Nread,
+            State::Swallow(_) => ConnState::Swallow,
+            State::Keys { .. } => ConnState::Read,
+            State::Command if self.input.is_empty() => ConnState::NewCmd,
+            State::Command => ConnState::Read,
+        };
+        self.info.note(state, before != *budget, now);
+        step
+    }
+
+    fn advance(&mut self, exec: &mut Executor, now: Now, budget: &mut u32) -> Step {
+        loop {
+            if self.replies.queued_bytes() >= OUT_HIGH {
+                return Step::Write;
+            }
+            match self.state {
+                State::Closing => return Step::Close,
+                State::Swallow(left) => {
+                    let here = self.input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                    self.input.consume(here);
+                    let left = left - here as u64;
+                    if left > 0 {
+                        self.state = State::Swallow(left);
+                        return Step::Read;
+                    }
+                    self.state = State::Command;
+                }
+                State::Data { need, .. } if self.input.len() < need => return Step::Read,
+                State::Keys { verb, exptime } => {
+                    if !self.more_keys(verb, exptime, exec, now) {
+                        return Step::Read;
+                    }
+                }
+                State::Command | State::Data { .. } => {
+                    if self.input.is_empty() {
+                        return Step::Read;
+                    }
+                    if *budget == 0 {
+                        return Step::Yield;
+                    }
+                    if !self.command(exec, now) {
+                        return Step::Read;
+                    }
+                    *budget -= 1;
+                }
+            }
+        }
+    }
+
+    /// Executes the command at the input's head. False when it is not complete.
+    fn command(&mut self, exec: &mut Executor, now: Now) -> bool {
+        if let State::Data { reserved, .. } = self.state {
+            exec.shared.release_data(reserved);
+            self.state = State::Command;
+        }
+        let data = self.input.data();
+        let (request, used) = match classic::parse(data) {
+            Parsed::Incomplete => return false,
+            Parsed::Reject { reject, used } => {
+                self.log_line(used);
+                self.refuse(reject, used);
+                return true;
+            }
+            Parsed::Done { value, used } => (value, used),
+        };
+        self.log_line(used);
+        match request {
+            Request::Store(head) => return self.store(head.verb, used, exec, now),
+            Request::Get { verb, exptime, mut keys, more } => {
+                let mark = self.replies.out().len();
+                exec.begin_get(verb);
+            }
+            other => {}
+        }
+        true
+    }
+}
