@@ -20,6 +20,7 @@ use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::base::replies::Replies;
 use crate::protocol::reject::Reject;
+use crate::protocol::classic::{encode, Keys, MoreKeys};
 use crate::protocol::{classic, GetVerb, Parsed, Request, StoreHead};
 use crate::server::execute::{After, Executor};
 use crate::server::shared::{ConnInfo, ConnState};
@@ -45,6 +46,9 @@ pub enum Step {
     /// Send what is sendable, then close.
     Close,
 }
+
+/// Bytes of a command line that are shown at `-vv`.
+const LOGGED_LINE: usize = 512;
 
 #[derive(Debug)]
 enum State {
@@ -174,11 +178,15 @@ impl Conn {
                     self.state = State::Command;
                 }
                 State::Data { need, .. } if self.input.len() < need => return Step::Read,
-                State::Keys { verb, exptime } => {
-                    if !self.more_keys(verb, exptime, exec, now) {
-                        return Step::Read;
+                State::Keys { verb, exptime } => match classic::parse_more_keys(self.input.data()) {
+                    Parsed::Incomplete => return Step::Read,
+                    Parsed::Reject { reject, used } => self.refuse(reject, used),
+                    Parsed::Done { value: MoreKeys { keys, more }, used } => {
+                        let (data, out) = (self.input.data(), self.replies.out());
+                        let answered = answer_keys(exec, out, verb, exptime, keys, data, now);
+                        self.end_of_keys(answered, verb, exptime, more, used);
                     }
-                }
+                },
                 State::Command | State::Data { .. } => {
                     if self.input.is_empty() {
                         return Step::Read;
@@ -201,25 +209,177 @@ impl Conn {
             exec.shared.release_data(reserved);
             self.state = State::Command;
         }
-        let data = self.input.data();
-        let (request, used) = match classic::parse(data) {
+        let (request, used) = match classic::parse(self.input.data()) {
             Parsed::Incomplete => return false,
             Parsed::Reject { reject, used } => {
-                self.log_line(used);
+                log_line(self.id, self.input.data(), used);
                 self.refuse(reject, used);
                 return true;
             }
             Parsed::Done { value, used } => (value, used),
         };
-        self.log_line(used);
         match request {
-            Request::Store(head) => return self.store(head.verb, used, exec, now),
-            Request::Get { verb, exptime, mut keys, more } => {
-                let mark = self.replies.out().len();
-                exec.begin_get(verb);
+            Request::Store(head) => {
+                let outcome = take_data(&head, &self.input.data()[used..], exec, now);
+                match outcome {
+                    Data::Here { value, used: data } => {
+                        log_line(self.id, self.input.data(), used);
+                        exec.store_item(&head, value, now, self.replies.out());
+                        self.input.consume(used + data);
+                    }
+                    Data::Missing { reserved } => {
+                        let need = used + head.len as usize + 2;
+                        self.state = State::Data { need, reserved };
+                    }
+                    Data::Refused { reject, used: data } => {
+                        log_line(self.id, self.input.data(), used);
+                        self.refuse(reject, used + data);
+                    }
+                }
             }
-            other => {}
+            Request::Get { verb, exptime, keys, more } => {
+                log_line(self.id, self.input.data(), used);
+                let out = self.replies.out();
+                let mark = out.len();
+                let data = self.input.data();
+                let answered = answer_keys(exec, out, verb, exptime, keys, data, now);
+                if matches!(answered, Answered::Refused(_)) {
+                    // memcached answers a get with a bad key by the error alone.
+                    out.truncate(mark);
+                }
+                self.end_of_keys(answered, verb, exptime, more, used);
+            }
+            other => {
+                log_line(self.id, self.input.data(), used);
+                let after = exec.execute(&other, now, self.replies.out());
+                self.input.consume(used);
+                if after == After::Close {
+                    self.state = State::Closing;
+                }
+            }
         }
         true
+    }
+
+    /// Ends a portion of a get line: all keys are answered, or the output is full, or a key is bad.
+    fn end_of_keys(
+        &mut self,
+        answered: Answered,
+        verb: GetVerb,
+        exptime: i64,
+        more: bool,
+        used: usize,
+    ) {
+        match answered {
+            Answered::All if more => {
+                self.state = State::Keys { verb, exptime };
+                self.input.consume(used);
+            }
+            Answered::All => {
+                self.replies.out().extend_from_slice(encode::END);
+                self.state = State::Command;
+                self.input.consume(used);
+            }
+            Answered::Paused { at } => {
+                // The keys that are left and the line's end stay, as a portion of their own.
+                self.state = State::Keys { verb, exptime };
+                self.input.consume(at);
+            }
+            Answered::Refused(reject) => {
+                // Where the line's end is known, the next command is too.
+                let close = reject.close && more;
+                self.refuse(Reject { close, ..reject }, used);
+            }
+        }
+    }
+
+    /// Answers a refusal and drops what it covers.
+    fn refuse(&mut self, reject: Reject, used: usize) {
+        self.replies.out().extend_from_slice(reject.line);
+        self.input.consume(used);
+        self.state = match reject {
+            Reject { close: true, .. } => State::Closing,
+            Reject { swallow: 0, .. } => State::Command,
+            Reject { swallow, .. } => State::Swallow(swallow),
+        };
+    }
+}
+
+/// How far a portion of a get line was answered.
+enum Answered {
+    All,
+    /// The output is full; the keys from this offset of the input on are left.
+    Paused {
+        at: usize,
+    },
+    Refused(Reject),
+}
+
+/// Answers the keys of a get, as long as there is room for replies.
+fn answer_keys(
+    exec: &mut Executor,
+    out: &mut Vec<u8>,
+    verb: GetVerb,
+    exptime: i64,
+    mut keys: Keys<'_>,
+    input: &[u8],
+    now: Now,
+) -> Answered {
+    loop {
+        if out.len() >= OUT_HIGH && !keys.as_bytes().is_empty() {
+            let at = keys.as_bytes().as_ptr() as usize - input.as_ptr() as usize;
+            return Answered::Paused { at };
+        }
+        match keys.next() {
+            None => return Answered::All,
+            Some(Ok(key)) => exec.get(verb, exptime, key, now, out),
+            Some(Err(reject)) => return Answered::Refused(reject),
+        }
+    }
+}
+
+/// What became of a storage command's data block.
+enum Data<'a> {
+    /// It is here, and took `used` bytes behind the head.
+    Here { value: &'a [u8], used: usize },
+    /// It has still to come.
+    Missing { reserved: u64 },
+    /// It is not wanted, or it is not what its length says; `used` bytes of it are dropped now.
+    Refused { reject: Reject, used: usize },
+}
+
+/// Takes the data block behind `head` from `rest`.
+fn take_data<'a>(
+    head: &StoreHead<'_>,
+    rest: &'a [u8],
+    exec: &mut Executor,
+    now: Now,
+) -> Data<'a> {
+    if !exec.fits(head) {
+        exec.drop_refused(head, now);
+        return Data::Refused { reject: classic::too_large(head), used: 0 };
+    }
+    match classic::parse_data(rest, head.len) {
+        Parsed::Done { value, used } => Data::Here { value, used },
+        Parsed::Reject { reject, used } => {
+            exec.drop_refused(head, now);
+            Data::Refused { reject: reject.quiet_if(head.noreply), used }
+        }
+        Parsed::Incomplete => {
+            let reserved = if head.len as usize > DATA_FREE { u64::from(head.len) } else { 0 };
+            if exec.shared.reserve_data(reserved) {
+                return Data::Missing { reserved };
+            }
+            exec.drop_refused(head, now);
+            Data::Refused { reject: classic::no_memory(head), used: 0 }
+        }
+    }
+}
+
+/// Shows a command line at `-vv`, as memcached does.
+fn log_line(id: u64, input: &[u8], used: usize) {
+    if log::log_enabled!(log::Level::Debug) {
+        let line = String::from_utf8_lossy(&input[..used.min(LOGGED_LINE)]);
+        log::debug!("<{id} {}", line.trim_end());
     }
 }

@@ -15,6 +15,11 @@ use crate::store::Store;
 /// off `-c` the way memcached does; reported as `reserved_fds`.
 pub const RESERVED_FDS: usize = 20;
 
+/// Long data blocks that may be under way at once, in bytes, however small `-m` is: sixteen clients
+/// that send the default largest value. With a larger `-m` it is a quarter of it, and always room for
+/// two values of `-I`.
+const DATA_MIN: u64 = 16 << 20;
+
 /// What the replication thread offers to the rest of the server.
 pub trait Replication: Send + Sync {
     /// Says that a local change was made since the replication thread last looked.
@@ -154,12 +159,22 @@ pub struct Shared {
     pub replication: OnceLock<Box<dyn Replication>>,
     /// How a client's `shutdown` reaches the main thread.
     pub on_shutdown: OnceLock<Box<dyn Fn(Shutdown) + Send + Sync>>,
+    /// `-v` given, as `verbosity` last set it.
+    pub verbosity: AtomicU32,
+    /// Data blocks refused because [`Shared::reserve_data`] had no room.
+    pub data_refused: AtomicU64,
+    data_reserved: AtomicU64,
+    data_limit: u64,
     conns: Mutex<BTreeMap<u64, Arc<ConnInfo>>>,
+    /// What `stats reset` subtracts from the connection counts: total, rejected.
+    reset: [AtomicU64; 2],
 }
 
 impl Shared {
     /// The shared state of a server that starts at `started`.
     pub fn new(config: Config, store: Arc<Store>, started: Now, pid: u32) -> Arc<Shared> {
+        let data_limit = (config.memory_limit / 4).max(DATA_MIN).max(2 * u64::from(config.item_max));
+        let verbosity = AtomicU32::new(u32::from(config.verbose));
         Arc::new(Shared {
             config,
             store,
@@ -173,7 +188,12 @@ impl Shared {
             accepting: AtomicBool::new(true),
             replication: OnceLock::new(),
             on_shutdown: OnceLock::new(),
+            verbosity,
+            data_refused: AtomicU64::new(0),
+            data_reserved: AtomicU64::new(0),
+            data_limit,
             conns: Mutex::new(BTreeMap::new()),
+            reset: [const { AtomicU64::new(0) }; 2],
         })
     }
 
@@ -194,5 +214,57 @@ impl Shared {
     /// Gives a place back.
     pub fn leave(&self) {
         self.curr_connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts a long data block of `bytes` that is about to come in. False when too many are under
+    /// way already: then the block is refused, as memcached refuses one that finds no memory.
+    pub fn reserve_data(&self, bytes: u64) -> bool {
+        let room = |reserved: u64| {
+            reserved.checked_add(bytes).filter(|&sum| bytes == 0 || sum <= self.data_limit)
+        };
+        let order = Ordering::Relaxed;
+        let reserved = self.data_reserved.fetch_update(order, order, room).is_ok();
+        if !reserved {
+            self.data_refused.fetch_add(1, Ordering::Relaxed);
+        }
+        reserved
+    }
+
+    /// Gives back what [`Shared::reserve_data`] counted.
+    pub fn release_data(&self, bytes: u64) {
+        self.data_reserved.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of long data blocks under way.
+    pub fn reserved_data(&self) -> u64 {
+        self.data_reserved.load(Ordering::Relaxed)
+    }
+
+    /// `verbosity LEVEL`: as many `-v`, for the whole process.
+    pub fn set_verbosity(&self, level: u32) {
+        self.verbosity.store(level, Ordering::Relaxed);
+        crate::base::log::set_verbosity(level);
+    }
+
+    /// `stats reset`.
+    pub fn reset_stats(&self) {
+        self.store.reset_stats();
+        for (base, count) in
+            self.reset.iter().zip([&self.total_connections, &self.rejected_connections])
+        {
+            base.store(count.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        self.listen_disabled.store(0, Ordering::Relaxed);
+        self.listen_disabled_us.store(0, Ordering::Relaxed);
+    }
+
+    /// Connections accepted since the last `stats reset`.
+    pub fn total_connections(&self) -> u64 {
+        self.total_connections.load(Ordering::Relaxed) - self.reset[0].load(Ordering::Relaxed)
+    }
+
+    /// Connections refused since the last `stats reset`.
+    pub fn rejected_connections(&self) -> u64 {
+        self.rejected_connections.load(Ordering::Relaxed) - self.reset[1].load(Ordering::Relaxed)
     }
 }
