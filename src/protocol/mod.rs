@@ -5,6 +5,7 @@
 //! values borrow from the input; nothing here allocates per request.
 
 pub mod classic;
+pub mod meta;
 pub mod reject;
 
 /// Longest key, in bytes (protocol.txt).
@@ -164,7 +165,7 @@ pub enum Request<'a> {
     },
     /// Meta no-op: answered `MN`.
     MetaNoop,
-    /// Meta get.
+    /// Meta get, not yet looked into: [`meta::MetaGet::parse`] reads the flags.
     MetaGet {
         /// The key as written (base64 when flag `b` is among the flags).
         key: &'a [u8],

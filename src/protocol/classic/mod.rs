@@ -19,6 +19,7 @@ mod tests;
 
 pub use reply::{parse_reply, Reply};
 pub use request::{parse, parse_more_keys, MoreKeys};
+pub(super) use token::signed64;
 
 use super::reject::{self, Reject};
 use super::{Parsed, StoreHead, KEY_MAX};
