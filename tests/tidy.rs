@@ -110,7 +110,8 @@ fn layers_depend_one_way() {
     let mut found = Vec::new();
     for source in sources(&["src"]) {
         let Some((layer, may)) = allowed.iter().find(|(name, _)| {
-            source.path.starts_with(&format!("src/{name}/")) || source.path == format!("src/{name}.rs")
+            source.path.starts_with(&format!("src/{name}/"))
+                || source.path == format!("src/{name}.rs")
         }) else {
             continue;
         };
@@ -141,7 +142,8 @@ fn unsafe_stays_where_it_is_allowed() {
                 || line.contains("unsafe impl")
                 || line.contains("allow(unsafe_code)")
             {
-                let names_it = source.path.ends_with("mod.rs") && line.contains("allow(unsafe_code)");
+                let names_it =
+                    source.path.ends_with("mod.rs") && line.contains("allow(unsafe_code)");
                 if !names_it {
                     found.push(format!("{}:{}", source.path, number + 1));
                 }

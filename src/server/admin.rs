@@ -16,6 +16,7 @@ use crate::base::counters::Counter;
 use crate::platform;
 use crate::protocol::classic::encode;
 use crate::protocol::reject;
+use crate::server::config::Protocol;
 use crate::server::shared::Shared;
 use crate::store::StoreStats;
 
@@ -48,7 +49,7 @@ pub fn stats(shared: &Shared, args: &[u8], now: Now, out: &mut Vec<u8>) {
         }
         (b"reset", _) => {
             shared.reset_stats();
-            out.extend_from_slice(b"RESET\r\n");
+            out.extend_from_slice(encode::RESET);
             return;
         }
         _ => {
@@ -78,7 +79,7 @@ fn process(shared: &Shared, now: Now, out: &mut Vec<u8>) {
     stat(out, "pid", shared.pid);
     stat(out, "uptime", (now.mono_us - shared.started.mono_us.min(now.mono_us)) / 1_000_000);
     stat(out, "time", now.unix_secs());
-    stat(out, "version", shared.config.version());
+    stat(out, "version", &shared.version);
     stat(out, "pointer_size", usize::BITS);
     for (name, us) in [("rusage_user", usage.user_us), ("rusage_system", usage.system_us)] {
         stat(out, name, format_args!("{}.{:06}", us / 1_000_000, us % 1_000_000));
@@ -187,25 +188,36 @@ fn settings(shared: &Shared, out: &mut Vec<u8>) {
     let config = &shared.config;
     stat(out, "maxbytes", config.memory_limit);
     stat(out, "maxconns", config.max_conns);
-    stat(out, "tcpport", config.port_shown());
+    stat(out, "tcpport", shared.tcp_port.load(Ordering::Relaxed));
     stat(out, "udpport", 0);
-    stat(out, "inter", config.listen_shown());
+    let inter = if config.listen.is_empty() { "NULL".into() } else { config.listen.join(",") };
+    stat(out, "inter", inter);
     stat(out, "verbosity", shared.verbosity.load(Ordering::Relaxed));
     stat(out, "oldest", 0);
     stat(out, "evictions", on_off(config.evict));
-    stat(out, "domain_socket", config.unix_shown());
-    stat(out, "umask", format_args!("{:o}", config.unix_mask));
+    match &config.unix_path {
+        Some(path) => stat(out, "domain_socket", path.display()),
+        None => stat(out, "domain_socket", "NULL"),
+    }
+    stat(out, "umask", format_args!("{:o}", config.unix_mode));
     stat(out, "shutdown_command", yes_no(config.shutdown_command));
-    stat(out, "growth_factor", "1.25");
-    stat(out, "chunk_size", 48);
+    stat(out, "growth_factor", format_args!("{:.2}", config.growth_factor));
+    stat(out, "chunk_size", config.chunk_size);
     stat(out, "num_threads", config.threads);
     stat(out, "num_threads_per_udp", config.threads);
-    stat(out, "stat_key_prefix", config.prefix_delimiter);
+    stat(out, "stat_key_prefix", char::from(config.prefix_delimiter));
     stat(out, "detail_enabled", "no");
     stat(out, "reqs_per_event", config.reqs_per_event);
     stat(out, "cas_enabled", yes_no(config.cas));
     stat(out, "tcp_backlog", config.backlog);
-    stat(out, "binding_protocol", config.protocol_shown());
+    stat(
+        out,
+        "binding_protocol",
+        match config.protocol {
+            Protocol::Auto => "auto-negotiate",
+            Protocol::Ascii => "ascii",
+        },
+    );
     stat(out, "auth_enabled_sasl", "no");
     stat(out, "auth_enabled_ascii", "no");
     stat(out, "item_size_max", config.item_max);
@@ -215,12 +227,12 @@ fn settings(shared: &Shared, out: &mut Vec<u8>) {
     stat(out, "slab_automove", 0);
     stat(out, "slab_chunk_max", config.item_max / 2);
     stat(out, "lru_crawler", "yes");
-    stat(out, "flush_enabled", yes_no(config.flush_enabled));
-    stat(out, "dump_enabled", "no");
+    stat(out, "flush_enabled", yes_no(config.flush_command));
+    stat(out, "dump_enabled", yes_no(config.dump_command));
     stat(out, "hash_algorithm", "wyhash");
     stat(out, "lru_maintainer_thread", "yes");
     stat(out, "lru_segmented", "yes");
-    stat(out, "idle_timeout", 0);
+    stat(out, "idle_timeout", config.idle_timeout_secs);
     stat(out, "track_sizes", "no");
     stat(out, "inline_ascii_response", "no");
     stat(out, "ssl_enabled", "no");

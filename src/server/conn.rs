@@ -19,8 +19,8 @@ use std::sync::Arc;
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::base::replies::Replies;
-use crate::protocol::reject::Reject;
 use crate::protocol::classic::{encode, Keys, MoreKeys};
+use crate::protocol::reject::Reject;
 use crate::protocol::{classic, GetVerb, Parsed, Request, StoreHead};
 use crate::server::execute::{After, Executor};
 use crate::server::shared::{ConnInfo, ConnState};
@@ -123,7 +123,9 @@ impl Conn {
     /// partly here, up to what its data block still needs.
     pub fn wanted(&self, fresh: usize, more: usize) -> usize {
         match self.state {
-            State::Data { need, .. } => need.saturating_sub(self.input.len()).clamp(more, 16 * more),
+            State::Data { need, .. } => {
+                need.saturating_sub(self.input.len()).clamp(more, 16 * more)
+            }
             _ if self.input.is_empty() => fresh,
             _ => more,
         }
@@ -178,15 +180,17 @@ impl Conn {
                     self.state = State::Command;
                 }
                 State::Data { need, .. } if self.input.len() < need => return Step::Read,
-                State::Keys { verb, exptime } => match classic::parse_more_keys(self.input.data()) {
-                    Parsed::Incomplete => return Step::Read,
-                    Parsed::Reject { reject, used } => self.refuse(reject, used),
-                    Parsed::Done { value: MoreKeys { keys, more }, used } => {
-                        let (data, out) = (self.input.data(), self.replies.out());
-                        let answered = answer_keys(exec, out, verb, exptime, keys, data, now);
-                        self.end_of_keys(answered, verb, exptime, more, used);
+                State::Keys { verb, exptime } => {
+                    match classic::parse_more_keys(self.input.data()) {
+                        Parsed::Incomplete => return Step::Read,
+                        Parsed::Reject { reject, used } => self.refuse(reject, used),
+                        Parsed::Done { value: MoreKeys { keys, more }, used } => {
+                            let (data, out) = (self.input.data(), self.replies.out());
+                            let answered = answer_keys(exec, out, verb, exptime, keys, data, now);
+                            self.end_of_keys(answered, verb, exptime, more, used);
+                        }
                     }
-                },
+                }
                 State::Command | State::Data { .. } => {
                     if self.input.is_empty() {
                         return Step::Read;
@@ -349,12 +353,7 @@ enum Data<'a> {
 }
 
 /// Takes the data block behind `head` from `rest`.
-fn take_data<'a>(
-    head: &StoreHead<'_>,
-    rest: &'a [u8],
-    exec: &mut Executor,
-    now: Now,
-) -> Data<'a> {
+fn take_data<'a>(head: &StoreHead<'_>, rest: &'a [u8], exec: &mut Executor, now: Now) -> Data<'a> {
     if !exec.fits(head) {
         exec.drop_refused(head, now);
         return Data::Refused { reject: classic::too_large(head), used: 0 };
@@ -381,5 +380,132 @@ fn log_line(id: u64, input: &[u8], used: usize) {
     if log::log_enabled!(log::Level::Debug) {
         let line = String::from_utf8_lossy(&input[..used.min(LOGGED_LINE)]);
         log::debug!("<{id} {}", line.trim_end());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::config::Config;
+    use crate::server::shared::Shared;
+    use crate::store::{self, Store};
+
+    const NOW: Now = Now { unix_us: 1_800_000_000_000_000, mono_us: 5_000_000 };
+
+    fn world(item_max: u32) -> (Executor, Conn) {
+        let store_config = store::Config { item_max, ..store::Config::default() };
+        let config = Config { item_max, memory_limit: 64 << 20, ..Config::default() };
+        let shared = Shared::new(config, Store::new(store_config, NOW), NOW, 1);
+        let info = ConnInfo::new("test".into(), String::new(), ConnState::NewCmd, NOW);
+        (Executor::new(shared), Conn::new(1, info))
+    }
+
+    /// Runs until nothing is left to do; gives the last step and all replies.
+    fn run(conn: &mut Conn, exec: &mut Executor, bytes: &[u8]) -> (Step, Vec<u8>) {
+        conn.input().extend(bytes);
+        let mut out = Vec::new();
+        loop {
+            let step = conn.process(exec, NOW, &mut 20);
+            let sendable = conn.replies().sendable().to_vec();
+            conn.replies().sent(sendable.len(), 0);
+            out.extend(sendable);
+            if matches!(step, Step::Read | Step::Close) {
+                return (step, out);
+            }
+        }
+    }
+
+    #[test]
+    fn a_get_larger_than_the_output_bound_is_answered_in_portions() {
+        let (mut exec, mut conn) = world(1 << 20);
+        let value = vec![b'v'; 100_000];
+        let mut line = b"get".to_vec();
+        for n in 0..20 {
+            let mut set = format!("set key{n} 0 0 100000\r\n").into_bytes();
+            set.extend_from_slice(&value);
+            set.extend_from_slice(b"\r\n");
+            assert_eq!(run(&mut conn, &mut exec, &set).1, b"STORED\r\n");
+            line.extend_from_slice(format!(" key{n}").as_bytes());
+        }
+        line.extend_from_slice(b"\r\nversion\r\n");
+        conn.input().extend(&line);
+        let (mut out, mut writes) = (Vec::new(), 0);
+        loop {
+            let step = conn.process(&mut exec, NOW, &mut 20);
+            let waiting = conn.replies().queued_bytes();
+            assert!(waiting <= OUT_HIGH + value.len() + 300, "{waiting} bytes wait");
+            out.extend_from_slice(conn.replies().sendable());
+            conn.replies().sent(waiting, 0);
+            writes += 1;
+            if step == Step::Read {
+                break;
+            }
+            assert_eq!(step, Step::Write);
+        }
+        assert!(writes > 5, "only {writes} portions");
+        assert_eq!(out.windows(6).filter(|w| w == b"VALUE ").count(), 20);
+        let end = format!("END\r\nVERSION {}\r\n", exec.shared.version);
+        assert!(out.ends_with(end.as_bytes()));
+    }
+
+    #[test]
+    fn a_long_data_block_is_counted_while_it_comes_in() {
+        let (mut exec, mut conn) = world(1 << 20);
+        let (step, out) = run(&mut conn, &mut exec, b"set k 0 0 200000\r\nxxx");
+        assert_eq!((step, out.as_slice()), (Step::Read, &b""[..]));
+        assert_eq!(exec.shared.reserved_data(), 200_000);
+        let (_, out) = run(&mut conn, &mut exec, &vec![b'x'; 199_997]);
+        assert_eq!(out, b"");
+        let (_, out) = run(&mut conn, &mut exec, b"\r\nget nothing\r\n");
+        assert_eq!(out, b"STORED\r\nEND\r\n");
+        assert_eq!(exec.shared.reserved_data(), 0);
+        run(&mut conn, &mut exec, b"set k 0 0 300000\r\n");
+        conn.release(&mut exec);
+        assert_eq!(exec.shared.reserved_data(), 0, "a closed connection gives it back");
+    }
+
+    #[test]
+    fn a_refused_value_takes_the_old_one_with_it_and_keeps_the_connection() {
+        let (mut exec, mut conn) = world(2048);
+        assert_eq!(run(&mut conn, &mut exec, b"set k 0 0 1\r\nx\r\n").1, b"STORED\r\n");
+        let mut set = b"set k 0 0 5000\r\n".to_vec();
+        set.extend(vec![b'y'; 5000]);
+        set.extend(b"\r\nget k\r\n");
+        let (_, out) = run(&mut conn, &mut exec, &set);
+        assert_eq!(out, b"SERVER_ERROR object too large for cache\r\nEND\r\n");
+    }
+
+    #[test]
+    fn the_budget_lets_others_in_between() {
+        let (mut exec, mut conn) = world(2048);
+        conn.input().extend(&b"version\r\n".repeat(50));
+        let mut budget = 20;
+        assert_eq!(conn.process(&mut exec, NOW, &mut budget), Step::Yield);
+        let replies = conn.replies().sendable().split(|&b| b == b'\n').count() - 1;
+        assert_eq!((budget, replies), (0, 20));
+    }
+
+    #[test]
+    fn lent_buffers_come_back_and_a_partial_command_keeps_its_own() {
+        let (mut exec, mut conn) = world(2048);
+        let (mut input, mut out) = (Buf::new(), Vec::new());
+        input.space(65_536);
+        conn.lend(&mut input, &mut out);
+        run(&mut conn, &mut exec, b"get k\r\nget hal");
+        conn.reclaim(&mut input, &mut out);
+        assert!(input.capacity() >= 65_536 && input.is_empty());
+        assert_eq!(conn.input().data(), b"get hal");
+        assert!(conn.input().capacity() < 1024);
+        assert!(!conn.is_idle());
+        assert_eq!(run(&mut conn, &mut exec, b"f\r\n").1, b"END\r\n");
+        assert!(conn.is_idle());
+    }
+
+    #[test]
+    fn quit_answers_what_came_before_and_nothing_after() {
+        let (mut exec, mut conn) = world(2048);
+        let (step, out) = run(&mut conn, &mut exec, b"get k\r\nquit\r\nget k\r\n");
+        assert_eq!((step, out.as_slice()), (Step::Close, &b"END\r\n"[..]));
+        assert_eq!(conn.process(&mut exec, NOW, &mut 20), Step::Close);
     }
 }

@@ -4,12 +4,9 @@
 //! One [`Executor`] per worker. Never reads or writes a socket; replies are appended to the bytes it
 //! is given.
 
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use crate::base::clock::Now;
-use crate::base::counters::Counter;
-use crate::base::num;
 use crate::protocol::classic::encode;
 use crate::protocol::{reject, ArithVerb, GetVerb, Request, StoreHead, StoreVerb};
 use crate::server::admin;
@@ -62,7 +59,7 @@ impl Executor {
     /// with it: better a miss than a value that the client believes it has replaced.
     pub fn drop_refused(&mut self, head: &StoreHead<'_>, now: Now) {
         if head.verb == StoreVerb::Set {
-            self.store.unlink(head.key, now);
+            self.store.delete(head.key, now);
         }
     }
 
@@ -126,7 +123,7 @@ impl Executor {
                 say(out, if found { encode::TOUCHED } else { encode::NOT_FOUND }, noreply);
             }
             Request::FlushAll { delay, noreply } => self.flush_all(delay, noreply, now, out),
-            Request::Version => encode::version(out, self.shared.config.version()),
+            Request::Version => encode::version(out, &self.shared.version),
             Request::Verbosity { level, noreply } => {
                 self.shared.set_verbosity(level);
                 say(out, encode::OK, noreply);
@@ -152,8 +149,7 @@ impl Executor {
         let reply = match self.store.arith(key, verb == ArithVerb::Incr, delta, now) {
             Arith::Value(value, _) => {
                 if !noreply {
-                    num::push_u64(out, value);
-                    out.extend_from_slice(b"\r\n");
+                    encode::number(out, value);
                 }
                 return;
             }
@@ -165,7 +161,7 @@ impl Executor {
     }
 
     fn flush_all(&mut self, delay: i64, noreply: bool, now: Now, out: &mut Vec<u8>) {
-        if !self.shared.config.flush_enabled {
+        if !self.shared.config.flush_command {
             say(out, reject::FLUSH_OFF, noreply);
             return;
         }

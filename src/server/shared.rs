@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::base::clock::Now;
-use crate::server::config::Config;
+use crate::server::config::{Config, Personality, MEMCACHED_VERSION};
 use crate::store::Store;
 
 /// Descriptors that the process needs for itself (listeners, polls, wakers, log, replication), taken
@@ -141,6 +141,10 @@ pub struct Shared {
     pub store: Arc<Store>,
     /// When the process started.
     pub started: Now,
+    /// What `version` answers.
+    pub version: String,
+    /// The TCP port clients come in by, 0 for none; known once it is bound.
+    pub tcp_port: AtomicU32,
     /// The process id, which `stats` shows.
     pub pid: u32,
     /// Client connections that are open now.
@@ -173,11 +177,21 @@ pub struct Shared {
 impl Shared {
     /// The shared state of a server that starts at `started`.
     pub fn new(config: Config, store: Arc<Store>, started: Now, pid: u32) -> Arc<Shared> {
-        let data_limit = (config.memory_limit / 4).max(DATA_MIN).max(2 * u64::from(config.item_max));
+        let data_limit =
+            (config.memory_limit / 4).max(DATA_MIN).max(2 * u64::from(config.item_max));
         let verbosity = AtomicU32::new(u32::from(config.verbose));
+        // Clients parse three numbers and ignore what follows the dash.
+        let version = match config.personality {
+            Personality::Memcached => MEMCACHED_VERSION.to_owned(),
+            Personality::Twincached => {
+                format!("{MEMCACHED_VERSION}-twincached-{}", env!("CARGO_PKG_VERSION"))
+            }
+        };
         Arc::new(Shared {
             config,
             store,
+            version,
+            tcp_port: AtomicU32::new(0),
             started,
             pid,
             curr_connections: AtomicU64::new(0),
@@ -205,10 +219,15 @@ impl Shared {
     /// Takes one place under `-c`, or says that there is none. As memcached counts: the descriptors
     /// it needs itself are on top.
     pub fn admit(&self) -> bool {
-        let limit = self.config.max_conns as u64;
+        let limit = u64::from(self.config.max_conns);
         self.curr_connections
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1))
             .is_ok()
+    }
+
+    /// Whether [`Shared::admit`] would succeed now.
+    pub fn has_room(&self) -> bool {
+        self.curr_connections.load(Ordering::Relaxed) < u64::from(self.config.max_conns)
     }
 
     /// Gives a place back.

@@ -11,17 +11,18 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
 use crate::base::buf::Buf;
 use crate::base::clock::{Clock, Now, RealClock};
 use crate::base::counters::Counter;
-use crate::net::mailbox::{Mailbox, Sender};
+use crate::net::mailbox::{mailbox, Mailbox, Sender};
 use crate::net::stream::Stream;
 use crate::server::conn::{Conn, Step};
 use crate::server::execute::Executor;
@@ -62,6 +63,10 @@ const READ_PER_TURN: usize = 1024 * 1024;
 
 /// Output memory a worker keeps for reuse; a larger buffer (a big multi-get) is given back.
 const SCRATCH_KEEP: usize = 256 * 1024;
+
+/// Connections that may wait to be adopted: a flood is held back at the accepting thread, which
+/// serves the others' `-c` places first.
+const HANDOVER_MAX: usize = 4096;
 
 struct Client {
     stream: Stream,
@@ -107,7 +112,8 @@ impl Worker {
         bell: Arc<Bell>,
     ) -> io::Result<(Worker, Sender<Message>)> {
         let poll = Poll::new()?;
-        let (sender, mailbox) = Mailbox::new(poll.registry(), MAILBOX)?;
+        let waker = Arc::new(Waker::new(poll.registry(), MAILBOX)?);
+        let (sender, mailbox) = mailbox(waker, HANDOVER_MAX);
         let shared = Arc::clone(&exec.shared);
         let worker = Worker {
             poll,
@@ -179,7 +185,7 @@ impl Worker {
     }
 
     fn take_messages(&mut self, now: Now) {
-        while let Some(message) = self.mailbox.take() {
+        while let Some(message) = self.mailbox.pop() {
             match message {
                 Message::Serve { stream, info } => self.adopt(stream, info, now),
                 Message::Stop => self.stopping = true,
@@ -200,7 +206,7 @@ impl Worker {
     }
 
     fn adopt(&mut self, mut stream: Stream, info: Arc<ConnInfo>, now: Now) {
-        let id = stream.id();
+        let id = conn_id(&stream);
         let entry = self.clients.vacant_entry();
         let key = entry.key();
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -241,7 +247,7 @@ impl Worker {
 
     fn close(&mut self, key: usize) {
         let Some(mut client) = self.clients.try_remove(key) else { return };
-        let id = client.stream.id();
+        let id = conn_id(&client.stream);
         if let Err(error) = self.poll.registry().deregister(&mut client.stream) {
             log::debug!("<{id} deregister: {error}");
         }
@@ -314,6 +320,11 @@ fn serve(client: &mut Client, exec: &mut Executor, now: Now) -> Visit {
     }
 }
 
+/// A connection's number in log lines and `stats conns`: its descriptor, as in memcached.
+fn conn_id(stream: &Stream) -> u64 {
+    u64::try_from(stream.as_raw_fd()).unwrap_or_default()
+}
+
 enum Filled {
     More,
     Drained,
@@ -365,7 +376,7 @@ fn flush(client: &mut Client, exec: &Executor) -> io::Result<bool> {
 impl Drop for Worker {
     fn drop(&mut self) {
         // Messages that were never taken still hold places under `-c`.
-        while let Some(message) = self.mailbox.take() {
+        while let Some(message) = self.mailbox.pop() {
             if let Message::Serve { .. } = message {
                 self.shared.curr_connections.fetch_sub(1, Ordering::Relaxed);
             }
