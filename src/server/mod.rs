@@ -1,0 +1,3 @@
+//! The server: store, protocol and replication joined to sockets and threads.
+
+pub mod config;
