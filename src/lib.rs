@@ -14,6 +14,9 @@
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 pub mod base;
+pub mod net;
+pub mod platform;
 pub mod protocol;
 pub mod proxy;
+pub mod server;
 pub mod store;

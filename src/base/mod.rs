@@ -7,5 +7,6 @@ pub mod buf;
 pub mod clock;
 pub mod counters;
 pub mod hash;
+pub mod log;
 pub mod num;
 pub mod replies;
