@@ -25,3 +25,23 @@ pub const EX_USAGE: i32 = 64;
 pub const EX_NOUSER: i32 = 67;
 /// Exit status of a system call that failed at the start (sysexits' EX_OSERR).
 pub const EX_OSERR: i32 = 71;
+
+/// Processor time of this process, in microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// In user space.
+    pub user_us: u64,
+    /// In the kernel.
+    pub system_us: u64,
+}
+
+/// What this process has used so far; zero where the system does not tell.
+pub fn usage() -> Usage {
+    use nix::sys::resource::{getrusage, UsageWho};
+    use nix::sys::time::TimeValLike;
+    let us = |time: nix::sys::time::TimeVal| u64::try_from(time.num_microseconds()).unwrap_or(0);
+    match getrusage(UsageWho::RUSAGE_SELF) {
+        Ok(usage) => Usage { user_us: us(usage.user_time()), system_us: us(usage.system_time()) },
+        Err(_) => Usage::default(),
+    }
+}

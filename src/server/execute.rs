@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use crate::base::clock::Now;
+use crate::base::counters::Counter;
 use crate::protocol::classic::encode;
+use crate::protocol::meta::{MetaGet, MetaItem};
 use crate::protocol::{reject, ArithVerb, GetVerb, Request, StoreHead, StoreVerb};
 use crate::server::admin;
 use crate::server::shared::{Shared, Shutdown};
@@ -80,6 +82,39 @@ impl Executor {
         };
     }
 
+    /// Meta get: what its flags ask for, in their order.
+    fn meta_get(&mut self, key: &[u8], flags: &[u8], now: Now, out: &mut Vec<u8>) {
+        self.store.counters().add(Counter::CmdMeta, 1);
+        let get = match MetaGet::parse(key, flags) {
+            Ok(get) => get,
+            Err(reject) => {
+                out.extend_from_slice(reject.line);
+                return;
+            }
+        };
+        let answer = |item: &Item<'_>| {
+            let ttl = match item.exptime {
+                Exptime::Never => None,
+                Exptime::At(secs) => Some(secs.saturating_sub(now.unix_secs())),
+            };
+            let (len, cas) = (item.value.len(), item.version.0);
+            let Item { key, flags, fetched, last_access_secs, .. } = *item;
+            get.encode_hit(out, &MetaItem { key, flags, cas, len, ttl, fetched, last_access_secs });
+            if get.value {
+                item.value.copy_to(out);
+                out.extend_from_slice(encode::CRLF);
+            }
+        };
+        let found = match get.touch {
+            Some(raw) => self.store.get_and_touch(get.key(), exptime(raw, now), now, answer),
+            None if get.no_update => self.store.peek(get.key(), now, answer),
+            None => self.store.get(get.key(), now, answer),
+        };
+        if found.is_none() {
+            get.encode_miss(out);
+        }
+    }
+
     /// A storage command with its data.
     pub fn store_item(&mut self, head: &StoreHead<'_>, value: &[u8], now: Now, out: &mut Vec<u8>) {
         let mode = match head.verb {
@@ -132,7 +167,9 @@ impl Executor {
             Request::Quit => return After::Close,
             Request::Shutdown { graceful } => return self.shutdown(graceful, out),
             Request::MetaNoop => out.extend_from_slice(encode::META_NOOP),
-            Request::MetaGet { .. } | Request::Get { .. } | Request::Store(_) => {}
+            Request::MetaGet { key, flags } => self.meta_get(key, flags, now, out),
+            // Both need the connection: a get its output's bound, a storage command its data.
+            Request::Get { .. } | Request::Store(_) => {}
         }
         After::Next
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::base::clock::Now;
+use crate::base::log;
 use crate::server::config::{Config, Personality, MEMCACHED_VERSION};
 use crate::store::Store;
 
@@ -262,7 +263,7 @@ impl Shared {
     /// `verbosity LEVEL`: as many `-v`, for the whole process.
     pub fn set_verbosity(&self, level: u32) {
         self.verbosity.store(level, Ordering::Relaxed);
-        crate::base::log::set_verbosity(level);
+        log::set_verbose(u8::try_from(level).unwrap_or(u8::MAX));
     }
 
     /// `stats reset`.
