@@ -68,8 +68,9 @@ impl Executor {
     /// One key of a get, gets, gat or gats.
     pub fn get(&mut self, verb: GetVerb, raw: i64, key: &[u8], now: Now, out: &mut Vec<u8>) {
         let with_cas = matches!(verb, GetVerb::Gets | GetVerb::Gats);
+        let cas_enabled = self.shared.config.cas;
         let answer = |item: &Item<'_>| {
-            let cas = with_cas.then_some(item.version.0);
+            let cas = with_cas.then_some(if cas_enabled { item.version.0 } else { 0 });
             encode::value_head(out, item.key, item.flags, item.value.len(), cas);
             item.value.copy_to(out);
             out.extend_from_slice(b"\r\n");
@@ -85,6 +86,7 @@ impl Executor {
     /// Meta get: what its flags ask for, in their order.
     fn meta_get(&mut self, key: &[u8], flags: &[u8], now: Now, out: &mut Vec<u8>) {
         self.store.counters().add(Counter::CmdMeta, 1);
+        let cas_enabled = self.shared.config.cas;
         let get = match MetaGet::parse(key, flags) {
             Ok(get) => get,
             Err(reject) => {
@@ -97,7 +99,7 @@ impl Executor {
                 Exptime::Never => None,
                 Exptime::At(secs) => Some(secs.saturating_sub(now.unix_secs())),
             };
-            let (len, cas) = (item.value.len(), item.version.0);
+            let (len, cas) = (item.value.len(), if cas_enabled { item.version.0 } else { 0 });
             let Item { key, flags, fetched, last_access_secs, .. } = *item;
             get.encode_hit(out, &MetaItem { key, flags, cas, len, ttl, fetched, last_access_secs });
             if get.value {
@@ -123,6 +125,8 @@ impl Executor {
             StoreVerb::Replace => Mode::Replace,
             StoreVerb::Append => Mode::Append,
             StoreVerb::Prepend => Mode::Prepend,
+            // With -C nobody was shown a unique, so none is right.
+            StoreVerb::Cas(_) if !self.shared.config.cas => Mode::Cas(Version(0)),
             StoreVerb::Cas(unique) => Mode::Cas(Version(unique)),
         };
         let expires = exptime(head.exptime, now);

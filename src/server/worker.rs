@@ -135,7 +135,7 @@ impl Worker {
     /// Serves until told to stop.
     pub fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
-        while !self.stopping && !(self.draining && self.clients.is_empty()) {
+        while !(self.stopping || self.draining && self.clients.is_empty()) {
             let timeout = (!self.ready.is_empty()).then_some(Duration::ZERO);
             if let Err(error) = self.poll.poll(&mut events, timeout) {
                 if error.kind() != ErrorKind::Interrupted {
