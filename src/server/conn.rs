@@ -228,7 +228,10 @@ impl Conn {
                 match outcome {
                     Data::Here { value, used: data } => {
                         log_line(self.id, self.input.data(), used);
-                        exec.store_item(&head, value, now, self.replies.out());
+                        let out = self.replies.out();
+                        let mark = out.len();
+                        exec.store_item(&head, value, now, out);
+                        log_reply(self.id, &out[mark..]);
                         self.input.consume(used + data);
                     }
                     Data::Missing { reserved } => {
@@ -255,7 +258,10 @@ impl Conn {
             }
             other => {
                 log_line(self.id, self.input.data(), used);
-                let after = exec.execute(&other, now, self.replies.out());
+                let out = self.replies.out();
+                let mark = out.len();
+                let after = exec.execute(&other, now, out);
+                log_reply(self.id, &out[mark..]);
                 self.input.consume(used);
                 if after == After::Close {
                     self.state = State::Closing;
@@ -280,6 +286,7 @@ impl Conn {
                 self.input.consume(used);
             }
             Answered::All => {
+                log_reply(self.id, encode::END);
                 self.replies.out().extend_from_slice(encode::END);
                 self.state = State::Command;
                 self.input.consume(used);
@@ -299,6 +306,7 @@ impl Conn {
 
     /// Answers a refusal and drops what it covers.
     fn refuse(&mut self, reject: Reject, used: usize) {
+        log_reply(self.id, reject.line);
         self.replies.out().extend_from_slice(reject.line);
         self.input.consume(used);
         self.state = match reject {
@@ -380,6 +388,16 @@ fn log_line(id: u64, input: &[u8], used: usize) {
     if log::log_enabled!(log::Level::Debug) {
         let line = String::from_utf8_lossy(&input[..used.min(LOGGED_LINE)]);
         log::debug!("<{id} {}", line.trim_end());
+    }
+}
+
+/// Shows the first line of a reply at `-vv`, as memcached does.
+fn log_reply(id: u64, reply: &[u8]) {
+    if log::log_enabled!(log::Level::Debug) {
+        let line = reply.split(|&byte| byte == b'\r').next().unwrap_or_default();
+        let line = &line[..line.len().min(LOGGED_LINE)];
+        let line = if line.is_empty() { b"NOREPLY" } else { line };
+        log::debug!(">{id} {}", String::from_utf8_lossy(line));
     }
 }
 
