@@ -136,7 +136,8 @@ impl Conn {
         matches!(self.state, State::Command) && self.input.is_empty() && self.replies.is_empty()
     }
 
-    /// Gives back what the connection reserved. To be called once, when it is closed.
+    /// Ends the connection as far as commands go: gives back what it reserved, keeps the replies that
+    /// wait to be sent.
     pub fn release(&mut self, exec: &mut Executor) {
         if let State::Data { reserved, .. } = self.state {
             exec.shared.release_data(reserved);

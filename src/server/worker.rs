@@ -290,11 +290,8 @@ fn serve(client: &mut Client, exec: &mut Executor, now: Now) -> Visit {
             Step::Read => match fill(client, exec, &mut read_left) {
                 Ok(Filled::Drained) => drained = true,
                 Ok(Filled::More) => {}
-                Ok(Filled::Closed) => {
-                    // What was asked before the end still gets its answer, as far as it goes.
-                    let _ = flush(client, exec);
-                    return Visit::Close;
-                }
+                // What was asked before the end still gets its answer.
+                Ok(Filled::Closed) => client.conn.release(exec),
                 Err(_) => return Visit::Close,
             },
             Step::Write => match flush(client, exec) {
