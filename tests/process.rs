@@ -5,7 +5,8 @@
 
 mod common;
 
-use common::{eventually, free_port, Cable, Client, Node};
+use common::{eventually, free_port, Client, Node};
+use twincached::demo::Cable;
 
 /// A node of a pair on one host, as the seed transcript starts it (in the foreground).
 fn node(port: u16, repl: u16, more: &[&str]) -> Node {
@@ -142,7 +143,8 @@ fn a_killed_node_comes_back_filled_and_roles_change() {
 /// Two nodes whose links run over cables: `(a, b, cable to a, cable to b)`.
 fn cabled() -> (Node, Node, Cable, Cable) {
     let (repl_a, repl_b) = (free_port(), free_port());
-    let (to_a, to_b) = (Cable::to(repl_a), Cable::to(repl_b));
+    let cable = |port| Cable::to(port).expect("a cable");
+    let (to_a, to_b) = (cable(repl_a), cable(repl_b));
     let start = |repl: u16, peer: u16| {
         let port = free_port();
         let (port_text, repl, peer) =
@@ -151,9 +153,9 @@ fn cabled() -> (Node, Node, Cable, Cable) {
         let args: Vec<&str> = args.into_iter().chain(["-x", &peer, "-X", &repl]).collect();
         Node::start(port, &args)
     };
-    let a = start(repl_a, to_b.port);
+    let a = start(repl_a, to_b.port());
     a.await_port();
-    let b = start(repl_b, to_a.port);
+    let b = start(repl_b, to_a.port());
     b.await_port();
     (a, b, to_a, to_b)
 }

@@ -12,6 +12,7 @@
 //! ```
 #![allow(unsafe_code)]
 
+pub mod child;
 pub mod daemon;
 pub mod limits;
 pub mod pidfile;

@@ -1,5 +1,4 @@
-//! What tests with real processes share: nodes that are killed with the test, a plain client, a
-//! network cable that can be cut.
+//! What tests with real processes share: nodes that are killed with the test, and a plain client.
 //!
 //! Everything listens on loopback, on ports the system chose. Waiting is always for an event, with a
 //! deadline that only a failure reaches.
@@ -7,9 +6,8 @@
 #![allow(dead_code)] // each test binary uses its part
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -233,95 +231,6 @@ impl Client {
             (self.get(key).as_deref() == value).then_some(())
         });
     }
-}
-
-/// A cable between two nodes: forwards connections from its own port to another, until cut.
-pub struct Cable {
-    pub port: u16,
-    state: Arc<CableState>,
-}
-
-struct CableState {
-    cut: AtomicBool,
-    /// Swallow bytes instead of closing: what a dropped packet filter rule does.
-    silent: AtomicBool,
-    ends: Mutex<Vec<TcpStream>>,
-    carried: AtomicU64,
-}
-
-impl Cable {
-    pub fn to(target: u16) -> Cable {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("address").port();
-        let state = Arc::new(CableState {
-            cut: AtomicBool::new(false),
-            silent: AtomicBool::new(false),
-            ends: Mutex::new(Vec::new()),
-            carried: AtomicU64::new(0),
-        });
-        let shared = Arc::clone(&state);
-        std::thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                if shared.cut.load(Ordering::SeqCst) {
-                    continue; // dropped, which closes it
-                }
-                let Ok(server) = TcpStream::connect(("127.0.0.1", target)) else { continue };
-                let mut ends = shared.ends.lock().expect("ends");
-                for (from, to) in [(&client, &server), (&server, &client)] {
-                    let (mut from, mut to) = (copy(from), copy(to));
-                    let state = Arc::clone(&shared);
-                    std::thread::spawn(move || carry(&mut from, &mut to, &state));
-                }
-                ends.extend([client, server]);
-            }
-        });
-        Cable { port, state }
-    }
-
-    /// Closes what is connected and refuses what comes.
-    pub fn cut(&self) {
-        self.state.cut.store(true, Ordering::SeqCst);
-        for end in self.state.ends.lock().expect("ends").drain(..) {
-            let _ = end.shutdown(Shutdown::Both);
-        }
-    }
-
-    /// Swallows everything without closing anything; new connections too are met by silence.
-    pub fn hush(&self) {
-        self.state.silent.store(true, Ordering::SeqCst);
-    }
-
-    pub fn mend(&self) {
-        self.state.silent.store(false, Ordering::SeqCst);
-        self.state.cut.store(false, Ordering::SeqCst);
-    }
-
-    /// Bytes carried so far, both ways.
-    pub fn carried(&self) -> u64 {
-        self.state.carried.load(Ordering::SeqCst)
-    }
-}
-
-fn copy(stream: &TcpStream) -> TcpStream {
-    stream.try_clone().expect("a descriptor")
-}
-
-fn carry(from: &mut TcpStream, to: &mut TcpStream, state: &CableState) {
-    let mut bytes = [0; 16 * 1024];
-    while let Ok(n) = from.read(&mut bytes) {
-        if n == 0 {
-            break;
-        }
-        if state.silent.load(Ordering::SeqCst) {
-            continue;
-        }
-        state.carried.fetch_add(n as u64, Ordering::SeqCst);
-        if to.write_all(&bytes[..n]).is_err() {
-            break;
-        }
-    }
-    let _ = to.shutdown(Shutdown::Both);
-    let _ = from.shutdown(Shutdown::Both);
 }
 
 /// The path of an installed peer program, or a loud note (a failure where `.ci/run` asks for it).
