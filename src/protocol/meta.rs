@@ -1,16 +1,17 @@
 //! The meta get of the text protocol (`mg`): the one command that tells an item's remaining
 //! lifetime.
 //!
-//! Owns its flags, its base64 keys and its replies. It reads, and touches with `T`; flags that would
-//! create an item or hand out a recache token (`N`, `R`) are refused as unknown. Never allocates,
-//! except that replies are appended to the `Vec` they are given.
+//! Owns its flags, its base64 keys and its replies. It reads, and touches with `T`; flags that
+//! would create an item or hand out a recache token (`N`, `R`) are refused as unknown. Never
+//! allocates, except that replies are appended to the `Vec` they are given.
 
 use super::classic::encode::CRLF;
 use super::reject::{self, Reject};
 use super::KEY_MAX;
 use crate::base::num::push_u64;
 
-/// Flags one command may carry (memcached: 20 words with the command, the key and its own end mark).
+/// Flags one command may carry (memcached: 20 words with the command, the key and its own end
+/// mark).
 const FLAGS_MAX: usize = 17;
 
 /// Longest opaque, with its `O` (memcached's MFLAG_MAX_OPAQUE_LENGTH).
@@ -120,8 +121,8 @@ impl<'a> MetaGet<'a> {
         words(self.flags).any(|word| word[0] == flag)
     }
 
-    /// `HD flags\r\n`, or `VA len flags\r\n` when the value is wanted: then the caller adds the data
-    /// block and its `\r\n`.
+    /// `HD flags\r\n`, or `VA len flags\r\n` when the value is wanted: then the caller adds the
+    /// data block and its `\r\n`.
     pub fn encode_hit(&self, out: &mut Vec<u8>, item: &MetaItem<'_>) {
         if self.value {
             out.extend_from_slice(b"VA ");

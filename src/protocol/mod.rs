@@ -23,8 +23,8 @@ pub enum Parsed<T> {
         /// How many bytes it took.
         used: usize,
     },
-    /// The first `used` bytes are not acceptable; [`reject::Reject`] says what to answer and what to
-    /// do with the connection.
+    /// The first `used` bytes are not acceptable; [`reject::Reject`] says what to answer and what
+    /// to do with the connection.
     Reject {
         /// The answer and the consequence.
         reject: reject::Reject,
@@ -81,7 +81,8 @@ pub struct StoreHead<'a> {
     pub key: &'a [u8],
     /// Opaque to the server.
     pub flags: u32,
-    /// As the client wrote it: 0 never, negative at once, up to 30 days relative, else unix seconds.
+    /// As the client wrote it: 0 never, negative at once, up to 30 days relative, else unix
+    /// seconds.
     pub exptime: i64,
     /// Length of the data block without its `\r\n`.
     pub len: u32,

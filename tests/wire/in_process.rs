@@ -1,7 +1,7 @@
 //! Our connection code without sockets, threads or a real clock.
 //!
-//! Owns a store, one worker's executor and a clock that moves only when told to. Bytes that are sent
-//! are executed at once, so that the order of what happens on several connections is the
+//! Owns a store, one worker's executor and a clock that moves only when told to. Bytes that are
+//! sent are executed at once, so that the order of what happens on several connections is the
 //! transcript's.
 
 use crate::script::{Link, Transport};

@@ -1,7 +1,7 @@
 //! Replies and requests as bytes, appended to a `Vec`.
 //!
-//! Owns the exact form of every reply line of memcached 1.6 and of every request the proxy sends on.
-//! Never decides what to answer.
+//! Owns the exact form of every reply line of memcached 1.6 and of every request the proxy sends
+//! on. Never decides what to answer.
 
 use crate::base::num::push_u64;
 use crate::protocol::{ArithVerb, GetVerb, Request, StoreHead, StoreVerb};

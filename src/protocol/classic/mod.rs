@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Owns the grammar and the limits on what may be buffered for one line. What memcached 1.6.18
-//! answers is the rule, down to the words of its errors; the few places where it is not followed say
-//! so. Never allocates, except that encoders append to the `Vec` they are given.
+//! answers is the rule, down to the words of its errors; the few places where it is not followed
+//! say so. Never allocates, except that encoders append to the `Vec` they are given.
 
 pub mod encode;
 pub mod reply;

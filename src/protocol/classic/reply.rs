@@ -1,7 +1,7 @@
 //! Reply lines to [`Reply`]s: what a proxy hears from its servers.
 //!
-//! Owns the grammar of replies, classic and meta get. Never reads the data block behind a value (see
-//! [`super::parse_data`]) and never knows which request a reply answers.
+//! Owns the grammar of replies, classic and meta get. Never reads the data block behind a value
+//! (see [`super::parse_data`]) and never knows which request a reply answers.
 
 use super::token;
 use crate::protocol::reject::Reject;

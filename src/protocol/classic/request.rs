@@ -83,8 +83,8 @@ fn parse_unended(input: &[u8]) -> Parsed<Request<'_>> {
     }
 }
 
-/// Bytes up to and with the last blank: whatever stands before it is complete. None when there is no
-/// blank near the end, or a NUL: a key can be no longer.
+/// Bytes up to and with the last blank: whatever stands before it is complete. None when there is
+/// no blank near the end, or a NUL: a key can be no longer.
 fn whole_words(input: &[u8]) -> Option<usize> {
     let used = memchr::memrchr(b' ', input)? + 1;
     (input.len() - used <= KEY_MAX && memchr::memchr(0, input).is_none()).then_some(used)
