@@ -1,7 +1,7 @@
 //! From an address of the command line to sockets that accept.
 //!
 //! ```text
-//!  "host[:port]" -> parse_address -> resolve -> Bound --listen()--> Listener --accept()--> Stream
+//!  "host[:port]" -> Address::parse -> resolve -> Bound --listen()--> Listener --accept()--> Stream
 //!                                    (early: errors reach            (late: when the first client
 //!                                     the user's terminal)            may come)
 //! ```
@@ -9,7 +9,7 @@
 //! Binding and listening are two steps: a node that takes a full copy first holds its port from the
 //! start, so that a wrong address is reported at once, and refuses clients until it listens.
 //!
-//! Owns parsing of addresses, name resolution, socket options and unix socket files. Never retries.
+//! Owns name resolution, socket options and unix socket files. Never retries.
 
 use std::fmt;
 use std::fs;
@@ -26,78 +26,31 @@ use nix::sys::stat::{umask, Mode};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::stream::{PeerName, Stream};
+use crate::base::address::Address;
 
 /// Environment variable that names the file for the ports in use, memcached's.
 pub const PORT_FILE_VARIABLE: &str = "MEMCACHED_PORT_FILENAME";
 
-/// An address as people write it, taken apart.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// A name or a numeric address, without brackets.
-    pub host: String,
-    /// The port, if one was given.
-    pub port: Option<u16>,
-}
-
-impl Address {
-    /// Takes `host`, `host:port`, `v4:port`, `v6` or `[v6]:port` apart. Never asks a name server.
-    ///
-    /// # Errors
-    /// A sentence fit for the user: what is wrong with it.
-    pub fn parse(text: &str) -> Result<Address, String> {
-        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
-            let (host, rest) =
-                rest.split_once(']').ok_or_else(|| format!("Invalid IPV6 address: \"{text}\""))?;
-            if host.parse::<Ipv6Addr>().is_err() {
-                return Err(format!("Invalid IPV6 address: \"{text}\""));
-            }
-            match rest.strip_prefix(':') {
-                Some(port) => (host, Some(port)),
-                None if rest.is_empty() => (host, None),
-                None => return Err(format!("Invalid IPV6 address: \"{text}\"")),
-            }
-        } else if text.parse::<Ipv6Addr>().is_ok() {
-            (text, None)
-        } else {
-            match text.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (text, None),
-            }
-        };
-        let port = match port {
-            None => None,
-            Some(digits) => match digits.parse::<u16>() {
-                Ok(n) if n > 0 && digits.bytes().all(|b| b.is_ascii_digit()) => Some(n),
-                _ => return Err(format!("Invalid port number: \"{digits}\"")),
-            },
-        };
-        let plausible = |b: u8| b.is_ascii_alphanumeric() || b"-._:%*".contains(&b) || b >= 0x80;
-        if host.is_empty() || !host.bytes().all(plausible) {
-            return Err(format!("Invalid address: \"{text}\""));
-        }
-        Ok(Address { host: host.to_string(), port })
+/// Every socket address that `address` stands for, in the resolver's order; `*` is all addresses of
+/// this machine. May ask a name server.
+///
+/// # Errors
+/// The name is unknown or cannot be resolved now.
+pub fn resolve(address: &Address, default_port: u16) -> io::Result<Vec<SocketAddr>> {
+    let port = address.port.unwrap_or(default_port);
+    if let Ok(ip) = address.host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
     }
-
-    /// Every socket address it stands for, in the resolver's order. May ask a name server.
-    ///
-    /// # Errors
-    /// The name is unknown or cannot be resolved now.
-    pub fn resolve(&self, default_port: u16) -> io::Result<Vec<SocketAddr>> {
-        let port = self.port.unwrap_or(default_port);
-        if let Ok(ip) = self.host.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(ip, port)]);
-        }
-        if self.host == "*" {
-            return Ok(any_address(port));
-        }
-        let mut all: Vec<SocketAddr> = Vec::new();
-        for addr in (self.host.as_str(), port).to_socket_addrs()? {
-            if !all.contains(&addr) {
-                all.push(addr);
-            }
-        }
-        Ok(all)
+    if address.host == "*" {
+        return Ok(any_address(port));
     }
+    let mut all: Vec<SocketAddr> = Vec::new();
+    for addr in (address.host.as_str(), port).to_socket_addrs()? {
+        if !all.contains(&addr) {
+            all.push(addr);
+        }
+    }
+    Ok(all)
 }
 
 fn any_address(port: u16) -> Vec<SocketAddr> {
@@ -181,7 +134,7 @@ pub fn bind_tcp(listen: &[String], port: u16) -> Result<Vec<Bound>, BindError> {
         let fail = |source| BindError { at: text.clone(), source };
         let address = Address::parse(text)
             .map_err(|why| fail(io::Error::new(io::ErrorKind::InvalidInput, why)))?;
-        let addrs = address.resolve(port).map_err(fail)?;
+        let addrs = resolve(&address, port).map_err(fail)?;
         bound.extend(bind_all(addrs).map_err(fail)?);
     }
     Ok(bound)

@@ -4,11 +4,6 @@ use super::*;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 
-fn address(text: &str) -> (String, Option<u16>) {
-    let a = Address::parse(text).unwrap();
-    (a.host, a.port)
-}
-
 /// A directory of our own, removed at the end.
 struct Scratch(PathBuf);
 
@@ -23,34 +18,6 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-#[test]
-fn addresses_are_taken_apart() {
-    assert_eq!(address("127.0.0.1"), ("127.0.0.1".into(), None));
-    assert_eq!(address("cache-1.example:11311"), ("cache-1.example".into(), Some(11311)));
-    assert_eq!(address("::1"), ("::1".into(), None));
-    assert_eq!(address("[::1]:5"), ("::1".into(), Some(5)));
-    assert_eq!(address("[::1]"), ("::1".into(), None));
-}
-
-#[test]
-fn malformed_addresses_say_what_is_wrong() {
-    for (bad, why) in [
-        ("127.0.0.1:abc", "Invalid port number: \"abc\""),
-        ("127.0.0.1:", "Invalid port number: \"\""),
-        ("127.0.0.1:0", "Invalid port number: \"0\""),
-        ("127.0.0.1:+5", "Invalid port number: \"+5\""),
-        ("127.0.0.1:65536", "Invalid port number: \"65536\""),
-        ("[::1", "Invalid IPV6 address: \"[::1\""),
-        ("[::1]x", "Invalid IPV6 address: \"[::1]x\""),
-        ("[host]:1", "Invalid IPV6 address: \"[host]:1\""),
-        ("", "Invalid address: \"\""),
-        (":11211", "Invalid address: \":11211\""),
-        ("a b", "Invalid address: \"a b\""),
-    ] {
-        assert_eq!(Address::parse(bad), Err(why.to_string()), "{bad:?}");
     }
 }
 

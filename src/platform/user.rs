@@ -3,7 +3,6 @@
 //! Owns finding and becoming it. The texts are memcached's.
 
 use std::ffi::CString;
-use std::io;
 
 use nix::unistd::{self, Gid, Uid};
 
@@ -110,8 +109,7 @@ impl User {
             return Err(format!("failed to drop supplementary groups: {}", error.desc()));
         }
         let failed = |id: u32, error: nix::Error| {
-            let why = super::super::net::listen::plain(&io::Error::from(error));
-            format!("failed to assume identity of user {id}: {why}")
+            format!("failed to assume identity of user {id}: {}", error.desc())
         };
         let uid = self.uid.as_raw();
         unistd::setgid(self.gid).map_err(|error| failed(uid, error))?;
