@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 
 use crate::base::clock::Now;
 use crate::base::counters::Counter;
+use crate::base::num;
 use crate::platform;
 use crate::protocol::classic::encode;
 use crate::protocol::reject;
@@ -22,6 +23,15 @@ use crate::store::StoreStats;
 
 /// The one slab class that `stats items` and `stats slabs` show.
 const CLASS: u32 = 1;
+
+/// memcached's answer to `stats detail` with another word than on, off or dump.
+const DETAIL_USAGE: &[u8] = b"CLIENT_ERROR usage: stats detail on|off|dump\r\n";
+/// Statistics by key prefix are not kept.
+const DETAIL_OFF: &[u8] = b"CLIENT_ERROR stats detail not allowed\r\n";
+/// memcached's answer to `stats cachedump` without a class.
+const DUMP_USAGE: &[u8] = b"CLIENT_ERROR bad command line\r\n";
+/// memcached's answer where dumping is disabled, as it is here.
+const DUMP_OFF: &[u8] = b"CLIENT_ERROR stats cachedump not allowed\r\n";
 
 /// Appends `STAT name value`.
 fn stat(out: &mut Vec<u8>, name: impl Display, value: impl Display) {
@@ -50,6 +60,20 @@ pub fn stats(shared: &Shared, args: &[u8], now: Now, out: &mut Vec<u8>) {
         (b"reset", _) => {
             shared.reset_stats();
             out.extend_from_slice(encode::RESET);
+            return;
+        }
+        (b"detail", mode) => {
+            let known = matches!(mode, Some(b"on" | b"off" | b"dump"));
+            out.extend_from_slice(if known { DETAIL_OFF } else { DETAIL_USAGE });
+            return;
+        }
+        (b"cachedump", class) => {
+            let number = |word: Option<&[u8]>| word.and_then(num::parse_u32).is_some();
+            out.extend_from_slice(match (class, number(class) && number(words.next())) {
+                (None, _) => DUMP_USAGE,
+                (Some(_), false) => reject::BAD_FORMAT,
+                (Some(_), true) => DUMP_OFF,
+            });
             return;
         }
         _ => {

@@ -370,7 +370,6 @@ fn take_data<'a>(head: &StoreHead<'_>, rest: &'a [u8], exec: &mut Executor, now:
     match classic::parse_data(rest, head.len) {
         Parsed::Done { value, used } => Data::Here { value, used },
         Parsed::Reject { reject, used } => {
-            exec.drop_refused(head, now);
             Data::Refused { reject: reject.quiet_if(head.noreply), used }
         }
         Parsed::Incomplete => {

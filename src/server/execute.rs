@@ -135,6 +135,8 @@ impl Executor {
             Stored::NotStored => encode::NOT_STORED,
             Stored::Exists => encode::EXISTS,
             Stored::NotFound => encode::NOT_FOUND,
+            // As in memcached: growing over the limit is not an error, and leaves what is there.
+            Stored::TooLarge if matches!(mode, Mode::Append | Mode::Prepend) => encode::NOT_STORED,
             Stored::TooLarge => {
                 self.drop_refused(head, now);
                 reject::TOO_LARGE
