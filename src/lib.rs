@@ -14,6 +14,7 @@
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 pub mod base;
+pub mod cli;
 pub mod demo;
 pub mod net;
 pub mod platform;

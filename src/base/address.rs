@@ -3,6 +3,7 @@
 //! Owns taking `host:port` apart, for every flag that names a host. Pure text: never asks a name
 //! server and never touches a socket (`net::listen` does).
 
+use std::fmt;
 use std::net::Ipv6Addr;
 
 /// An address as people write it, taken apart.
@@ -54,6 +55,16 @@ impl Address {
     }
 }
 
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) if self.host.contains(':') => write!(f, "[{}]:{port}", self.host),
+            Some(port) => write!(f, "{}:{port}", self.host),
+            None => f.write_str(&self.host),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,6 +81,9 @@ mod tests {
         assert_eq!(address("::1"), ("::1".into(), None));
         assert_eq!(address("[::1]:5"), ("::1".into(), Some(5)));
         assert_eq!(address("[::1]"), ("::1".into(), None));
+        for text in ["127.0.0.1", "cache-1.example:11311", "::1", "[::1]:5"] {
+            assert_eq!(Address::parse(text).unwrap().to_string(), text);
+        }
     }
 
     #[test]

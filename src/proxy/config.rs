@@ -80,6 +80,10 @@ pub struct Config {
     pub user: Option<String>,
     /// `-g`: group to become, a name or a number.
     pub group: Option<String>,
+    /// `-P`: the pid is written there.
+    pub pid_file: Option<PathBuf>,
+    /// `-o log_file`: where the log goes; reopened on SIGHUP.
+    pub log_file: Option<PathBuf>,
     /// How many `-v` there are.
     pub verbose: u8,
     /// `-t`: workers, at least 1.
@@ -106,6 +110,8 @@ impl Default for Config {
             foreground: false,
             user: None,
             group: None,
+            pid_file: None,
+            log_file: None,
             verbose: 0,
             threads: DEFAULT_THREADS,
             connect_timeout_ms: DEFAULT_CONNECT_TIMEOUT_MS,
