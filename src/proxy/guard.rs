@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::base::hash::hash_key;
 
-/// Stripes of the table. Two keys that share one only lose a fill-back now and then, so 4096 (32
-/// KiB) is plenty for the writes that are in flight at one moment.
-const STRIPES: usize = 4096;
+/// Stripes of the table (512 KiB). Two keys that share one may lose a fill-back when both are busy
+/// at the same moment: with 64 writes in flight, one in a thousand.
+const STRIPES: usize = 65_536;
 /// The worker that began the last write is kept in these low bits of a stripe's count.
 const WORKER_BITS: u32 = 8;
 

@@ -2,7 +2,13 @@
 //!
 //! `run` and `worker` own the sockets; everything else here is pure or sans-IO.
 
+pub mod backend;
 pub mod config;
+pub mod fanout;
+pub mod front;
+pub mod guard;
+pub mod missed;
+pub mod relay;
 pub mod ring;
 pub mod route;
 
