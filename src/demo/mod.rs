@@ -14,13 +14,13 @@ use stage::{await_event, during, free_port, heading, ms, tell, Client, Node, Out
 
 /// What `demo` was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Config {
+pub struct DemoConfig {
     /// `--stay`: keep a pair and a proxy running until Ctrl-C.
     pub stay: bool,
 }
 
 /// Plays, and gives the process's exit status.
-pub fn run(config: Config) -> i32 {
+pub fn run(config: DemoConfig) -> i32 {
     let outcome = if config.stay { stay() } else { stage::interruptible(story) };
     match outcome {
         Ok(()) => 0,

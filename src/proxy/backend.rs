@@ -116,12 +116,20 @@ pub enum Usable {
 enum State {
     Idle,
     /// With the time it began; `open` once the socket was asked for.
-    Connecting { since: u64, open: bool },
+    Connecting {
+        since: u64,
+        open: bool,
+    },
     Up,
     /// Until the next attempt.
-    Down { until: u64 },
+    Down {
+        until: u64,
+    },
     /// Trying again without load. With the time it began.
-    Probing { since: u64, connected: bool },
+    Probing {
+        since: u64,
+        connected: bool,
+    },
 }
 
 #[derive(Debug)]

@@ -176,7 +176,8 @@ mod tests {
     #[test]
     fn values_leave_in_the_order_of_the_keys() {
         let mut fan = Fanout::new();
-        let slots: Vec<usize> = ["a", "bb", "c", "a"].iter().map(|k| fan.push(k.as_bytes())).collect();
+        let slots: Vec<usize> =
+            ["a", "bb", "c", "a"].iter().map(|k| fan.push(k.as_bytes())).collect();
         fan.hit(slots[2], 5, None, b"C");
         fan.hit(slots[0], 0, Some(7), b"A");
         fan.hit(slots[0], 0, None, b"ignored");

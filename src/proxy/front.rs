@@ -77,7 +77,9 @@ enum State {
     /// A get of more keys than may be in flight at once.
     Keys(LongGet),
     /// Everything in flight must end before the next command; a long get then has its END.
-    Barrier { ends_get: bool },
+    Barrier {
+        ends_get: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -142,7 +144,10 @@ impl Front {
 
     /// Whether more input is wanted now.
     pub fn wants_input(&self) -> bool {
-        !self.closing && !self.ended && !self.blocked() && self.input.len() < INPUT_MAX.max(self.want)
+        !self.closing
+            && !self.ended
+            && !self.blocked()
+            && self.input.len() < INPUT_MAX.max(self.want)
     }
 
     /// How many bytes are worth reading at once.

@@ -139,9 +139,8 @@ impl Relay {
             request_us: config.request_timeout_ms * 1000,
             value_max: config.value_max,
         };
-        let backends = route::backends(config)
-            .map(|addr| Backend::new(addr.to_string(), limits))
-            .collect();
+        let backends =
+            route::backends(config).map(|addr| Backend::new(addr.to_string(), limits)).collect();
         Relay {
             router: Router::new(config),
             backends,

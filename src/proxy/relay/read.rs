@@ -173,7 +173,14 @@ impl Relay {
         }
     }
 
-    fn send_chunk(&mut self, now: Now, id: usize, backend: BackendId, stage: Stage, slots: Vec<u32>) {
+    fn send_chunk(
+        &mut self,
+        now: Now,
+        id: usize,
+        backend: BackendId,
+        stage: Stage,
+        slots: Vec<u32>,
+    ) {
         let Relay { reads, backends, .. } = self;
         let read = &mut reads[id];
         let call = Call::Read { read: id as u32, chunk: read.chunks.len() as u32 };
@@ -243,7 +250,14 @@ impl Relay {
     }
 
     /// The end of a chunk's answer.
-    pub(super) fn read_done(&mut self, now: Now, id: u32, chunk: u32, reply: Reply<'_>, raw: &[u8]) {
+    pub(super) fn read_done(
+        &mut self,
+        now: Now,
+        id: u32,
+        chunk: u32,
+        reply: Reply<'_>,
+        raw: &[u8],
+    ) {
         let id = id as usize;
         if let Reply::Error(_) = reply {
             if let Some(read) = self.reads.get_mut(id) {

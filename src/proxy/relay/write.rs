@@ -142,12 +142,8 @@ impl Write {
                 return encode::store(out, &head, &self.data);
             }
             Verb::Delete => Request::Delete { key, noreply },
-            Verb::Incr => {
-                Request::Arith { verb: ArithVerb::Incr, key, delta: self.delta, noreply }
-            }
-            Verb::Decr => {
-                Request::Arith { verb: ArithVerb::Decr, key, delta: self.delta, noreply }
-            }
+            Verb::Incr => Request::Arith { verb: ArithVerb::Incr, key, delta: self.delta, noreply },
+            Verb::Decr => Request::Arith { verb: ArithVerb::Decr, key, delta: self.delta, noreply },
             Verb::Touch => Request::Touch { key, exptime: self.exptime, noreply },
             Verb::MetaGet => Request::MetaGet { key, flags: &self.data },
         };

@@ -43,10 +43,9 @@ impl Ring {
     /// A ring over `servers` (at most 65,535) in their given order.
     pub fn new(distribution: Distribution, servers: &[ServerAddr]) -> Ring {
         match distribution {
-            Distribution::Magent => Ring {
-                hash: hash::magent_djb,
-                placement: Placement::Modula(servers.len() as u32),
-            },
+            Distribution::Magent => {
+                Ring { hash: hash::magent_djb, placement: Placement::Modula(servers.len() as u32) }
+            }
             Distribution::MagentKetama => Ring {
                 hash: hash::md5_first,
                 placement: Placement::Continuum(continuum(servers, |server, n| {
