@@ -15,4 +15,5 @@
 
 pub mod base;
 pub mod protocol;
+pub mod replication;
 pub mod store;

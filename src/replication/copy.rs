@@ -112,10 +112,7 @@ impl Copy {
         self.scanned = handle.scan(&mut self.cursor, self.since, self.step, now, &mut sink);
         later.extend(large.iter().map(|key| handle.hash(key)));
         let added = out.len() - before;
-        self.step = if added > STEP_BYTES {
-            (self.step / 2).max(1)
-        } else {
-            (self.step * 2).min(STEP_MAX)
-        };
+        self.step =
+            if added > STEP_BYTES { (self.step / 2).max(1) } else { (self.step * 2).min(STEP_MAX) };
     }
 }

@@ -525,8 +525,8 @@ impl Node {
         let role = self.links[&id].role;
         let twin = self.live().find(|(_, link)| link.peer() == Some(hello.id));
         if let Some((old, link)) = twin {
-            let crossed = link.role != role
-                && link.live_us.is_some_and(|at| now.mono_us - at < CROSSED_US);
+            let crossed =
+                link.role != role && link.live_us.is_some_and(|at| now.mono_us - at < CROSSED_US);
             let ours_stays = self.config.id < hello.id;
             let new_is_ours = role == Role::Connector;
             if crossed && ours_stays != new_is_ours {
@@ -563,7 +563,7 @@ impl Node {
         let covered = self.covered;
         let Some(link) = self.links.get_mut(&id) else { return };
         link.live_us = Some(now.mono_us);
-        let (role, target, quiet) = (link.role, link.target, link.quiet);
+        let (target, quiet) = (link.target, link.quiet);
         self.links_made += 1;
         self.in_use = 0;
         match target {
@@ -609,7 +609,9 @@ impl Node {
             let outcome = match &reason {
                 CloseReason::Lost(_) | CloseReason::Bye(Bye::Other(_)) => Outcome::Broken,
                 CloseReason::Bye(Bye::AlreadyConnected) => Outcome::Refused,
-                CloseReason::Refused(Bye::Itself) | CloseReason::Bye(Bye::Itself) => Outcome::Itself,
+                CloseReason::Refused(Bye::Itself) | CloseReason::Bye(Bye::Itself) => {
+                    Outcome::Itself
+                }
                 _ if swapped => Outcome::Duplicate,
                 CloseReason::Bye(Bye::Stopping) => Outcome::Nobody,
                 _ => Outcome::Useless,

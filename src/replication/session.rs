@@ -324,7 +324,9 @@ impl Session {
                     })
                 }),
                 State::Greeting | State::Live => match native::decode(input.data()) {
-                    Ok(Some((frame, used))) => self.on_frame(frame, handle, now).map(|()| Some(used)),
+                    Ok(Some((frame, used))) => {
+                        self.on_frame(frame, handle, now).map(|()| Some(used))
+                    }
                     Ok(None) => Ok(None),
                     Err(error) => Err(error),
                 },
@@ -540,13 +542,7 @@ impl Session {
         }
     }
 
-    fn transmit_changes(
-        &mut self,
-        out: &mut Vec<u8>,
-        limit: usize,
-        handle: &mut Handle,
-        now: Now,
-    ) {
+    fn transmit_changes(&mut self, out: &mut Vec<u8>, limit: usize, handle: &mut Handle, now: Now) {
         let mut worked = true;
         while out.len() < limit && worked {
             worked = false;

@@ -411,10 +411,13 @@ fn put_head(out: &mut Vec<u8>, head: &ItemHead<'_>, len: usize) {
     put_u64(out, head.version.0);
     put_u32(out, head.flags);
     // 0 is never, as in memcached; a time of 0 is as past as a time of 1.
-    put_u32(out, match head.exptime {
-        Exptime::Never => 0,
-        Exptime::At(at) => at.max(1),
-    });
+    put_u32(
+        out,
+        match head.exptime {
+            Exptime::Never => 0,
+            Exptime::At(at) => at.max(1),
+        },
+    );
     put_u32(out, len as u32);
     out.push(head.key.len() as u8);
     out.extend_from_slice(head.key);
@@ -666,10 +669,10 @@ mod tests {
         long[..4].copy_from_slice(&(FRAME_MAX as u32 + 1).to_le_bytes());
         assert!(matches!(decode(&long), Err(WireError::TooLong { .. })));
         for (kind, payload) in [
-            (WANT, &[0u8; 7][..]),                    // short
-            (WANT, &[255; 8]),                        // the spare bit
-            (DELETED, &[0, 0, 0, 0, 0, 0, 0, 0, 0]),  // no key
-            (DELETED, &[0, 0, 0, 0, 0, 0, 0, 0, 2]),  // key cut off
+            (WANT, &[0u8; 7][..]),                   // short
+            (WANT, &[255; 8]),                       // the spare bit
+            (DELETED, &[0, 0, 0, 0, 0, 0, 0, 0, 0]), // no key
+            (DELETED, &[0, 0, 0, 0, 0, 0, 0, 0, 2]), // key cut off
             (HELLO, &[0; 20]),
             (BYE, &[]),
         ] {
