@@ -14,6 +14,12 @@
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 pub mod base;
+pub mod cli;
+pub mod demo;
+pub mod net;
+pub mod platform;
 pub mod protocol;
+pub mod proxy;
 pub mod replication;
+pub mod server;
 pub mod store;

@@ -3,9 +3,11 @@
 //! Owns no sockets, no threads and no global state but the logger. Depends on `std` and the `log`
 //! facade only.
 
+pub mod address;
 pub mod buf;
 pub mod clock;
 pub mod counters;
 pub mod hash;
+pub mod log;
 pub mod num;
 pub mod replies;

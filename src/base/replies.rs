@@ -102,6 +102,20 @@ impl Replies {
         }
     }
 
+    /// Lends an empty connection `scratch` to write into, so that idle connections own no memory.
+    pub fn lend(&mut self, scratch: &mut Vec<u8>) {
+        if self.is_empty() {
+            std::mem::swap(&mut self.ready, scratch);
+        }
+    }
+
+    /// Takes back what [`Replies::lend`] lent, where everything has been sent.
+    pub fn reclaim(&mut self, scratch: &mut Vec<u8>) {
+        if self.is_empty() && scratch.capacity() < self.ready.capacity() {
+            std::mem::swap(&mut self.ready, scratch);
+        }
+    }
+
     /// Replies that are waited for.
     pub fn deferred(&self) -> usize {
         self.slots.len()

@@ -5,6 +5,7 @@
 //! values borrow from the input; nothing here allocates per request.
 
 pub mod classic;
+pub mod meta;
 pub mod reject;
 
 /// Longest key, in bytes (protocol.txt).
@@ -22,8 +23,8 @@ pub enum Parsed<T> {
         /// How many bytes it took.
         used: usize,
     },
-    /// The first `used` bytes are not acceptable; [`reject::Reject`] says what to answer and what to
-    /// do with the connection.
+    /// The first `used` bytes are not acceptable; [`reject::Reject`] says what to answer and what
+    /// to do with the connection.
     Reject {
         /// The answer and the consequence.
         reject: reject::Reject,
@@ -80,7 +81,8 @@ pub struct StoreHead<'a> {
     pub key: &'a [u8],
     /// Opaque to the server.
     pub flags: u32,
-    /// As the client wrote it: 0 never, negative at once, up to 30 days relative, else unix seconds.
+    /// As the client wrote it: 0 never, negative at once, up to 30 days relative, else unix
+    /// seconds.
     pub exptime: i64,
     /// Length of the data block without its `\r\n`.
     pub len: u32,
@@ -164,7 +166,7 @@ pub enum Request<'a> {
     },
     /// Meta no-op: answered `MN`.
     MetaNoop,
-    /// Meta get.
+    /// Meta get, not yet looked into: [`meta::MetaGet::parse`] reads the flags.
     MetaGet {
         /// The key as written (base64 when flag `b` is among the flags).
         key: &'a [u8],

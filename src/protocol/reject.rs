@@ -1,12 +1,78 @@
 //! Why a request is refused, with memcached's exact text and what becomes of the connection.
+//!
+//! Owns the texts of every refusal. Never decides when one is due: parsers and the server do.
 
 /// A refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reject {
-    /// The line to answer, with its `\r\n`.
+    /// The line to answer, with its `\r\n`. Empty where memcached says nothing: an error of a
+    /// command with `noreply`, and a line that is too long to be a command.
     pub line: &'static [u8],
     /// Data bytes that follow on the wire and must be dropped unread.
     pub swallow: u64,
     /// Close after the answer.
     pub close: bool,
 }
+
+impl Reject {
+    /// Answer `line` and go on with the next command.
+    pub const fn line(line: &'static [u8]) -> Reject {
+        Reject { line, swallow: 0, close: false }
+    }
+
+    /// Answer `line`, then close: what follows cannot be told apart from commands.
+    pub const fn close(line: &'static [u8]) -> Reject {
+        Reject { line, swallow: 0, close: true }
+    }
+
+    /// The same refusal, said aloud only when the client wants replies. memcached keeps silent even
+    /// about errors once it has understood `noreply`.
+    #[must_use]
+    pub const fn quiet_if(self, noreply: bool) -> Reject {
+        if noreply {
+            Reject { line: b"", ..self }
+        } else {
+            self
+        }
+    }
+}
+
+/// Unknown command, or a wrong number of arguments.
+pub const ERROR: &[u8] = b"ERROR\r\n";
+/// A key over 250 bytes, or an argument that is not the number it should be.
+pub const BAD_FORMAT: &[u8] = b"CLIENT_ERROR bad command line format\r\n";
+/// The data block does not end where its length says.
+pub const BAD_CHUNK: &[u8] = b"CLIENT_ERROR bad data chunk\r\n";
+/// touch, gat, flush_all: exptime is not a number.
+pub const BAD_EXPTIME: &[u8] = b"CLIENT_ERROR invalid exptime argument\r\n";
+/// incr, decr: the delta is not an unsigned 64-bit number.
+pub const BAD_DELTA: &[u8] = b"CLIENT_ERROR invalid numeric delta argument\r\n";
+/// incr, decr of a value that is not a number.
+pub const NON_NUMERIC: &[u8] = b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n";
+/// delete with arguments that are not the old `0` or `noreply`.
+pub const BAD_DELETE: &[u8] =
+    b"CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n";
+/// shutdown with a mode other than `graceful`.
+pub const BAD_SHUTDOWN: &[u8] = b"CLIENT_ERROR invalid shutdown mode\r\n";
+/// shutdown without `-A`.
+pub const SHUTDOWN_OFF: &[u8] = b"ERROR: shutdown not enabled\r\n";
+/// flush_all with `-F`.
+pub const FLUSH_OFF: &[u8] = b"CLIENT_ERROR flush_all not allowed\r\n";
+/// A value over `-I`.
+pub const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
+/// No room for a value and nothing to evict (`-M`).
+pub const NO_MEMORY: &[u8] = b"SERVER_ERROR out of memory storing object\r\n";
+/// No room for the longer number of an incr.
+pub const NO_MEMORY_ARITH: &[u8] = b"SERVER_ERROR out of memory\r\n";
+/// Meta: the same flag twice, or a flag that is not ASCII.
+pub const META_DUPLICATE: &[u8] = b"CLIENT_ERROR duplicate flag\r\n";
+/// Meta: a flag this command does not know.
+pub const META_FLAG: &[u8] = b"CLIENT_ERROR invalid flag\r\n";
+/// Meta: too many flags.
+pub const META_TOO_MANY: &[u8] = b"CLIENT_ERROR options flags are too long\r\n";
+/// Meta: the opaque token is over 31 bytes.
+pub const META_OPAQUE: &[u8] = b"CLIENT_ERROR opaque token too long\r\n";
+/// Meta: the key is not base64.
+pub const META_KEY: &[u8] = b"CLIENT_ERROR error decoding key\r\n";
+/// Meta: a flag's argument is not the number it should be.
+pub const META_TOKEN: &[u8] = b"CLIENT_ERROR bad token in command line format\r\n";

@@ -6,7 +6,8 @@
 
 use super::resolve::{self, Answer, Resolver};
 use super::sockets::{self, Conn, Dialing, Io};
-use super::{PeerConfig, Shared, Stats, REPCACHED_VERSION};
+use super::{PeerConfig, Serve, Shared, Stats, REPCACHED_VERSION};
+use crate::base::address::Address;
 use crate::base::clock::{Clock, Now, RealClock};
 use crate::replication::{Action, LinkId, Node, NodeConfig};
 use crate::store::{Handle, Store};
@@ -47,8 +48,8 @@ const SLEEP_MAX_US: u64 = 1_000_000;
 
 pub(super) struct Driver {
     config: PeerConfig,
-    /// Host and port of each peer.
-    hosts: Vec<(String, u16)>,
+    /// The peers, each with its port.
+    hosts: Vec<Address>,
     /// What each peer's name meant when it was asked last: who may connect.
     allowed: Vec<Vec<IpAddr>>,
     store: Arc<Store>,
@@ -56,6 +57,7 @@ pub(super) struct Driver {
     clock: RealClock,
     poll: Poll,
     shared: Arc<Shared>,
+    serve: Serve,
     resolver: Resolver,
     node: Node,
     listeners: Vec<TcpListener>,
@@ -77,16 +79,17 @@ impl Driver {
         store: Arc<Store>,
         clock: RealClock,
         poll: Poll,
-        waker: Arc<mio::Waker>,
-        shared: Arc<Shared>,
-    ) -> io::Result<Driver> {
-        let hosts: Vec<(String, u16)> =
-            config.peers.iter().map(|peer| resolve::split(peer, config.port)).collect();
-        let names = hosts.iter().map(|(host, port)| resolve::join(host, *port)).collect();
+        waker: &Arc<mio::Waker>,
+        shared: &Arc<Shared>,
+        serve: Serve,
+    ) -> Driver {
+        let hosts: Vec<Address> =
+            config.peers.iter().map(|peer| resolve::peer(peer, config.port)).collect();
+        let names = hosts.iter().map(Address::to_string).collect();
         let mut settings = NodeConfig::new(config.id, names, config.queue_max);
         settings.silence_us = config.timeout_ms.max(1) * 1000;
         settings.heartbeat_us = (settings.silence_us / 5).clamp(1000, 1_000_000);
-        settings.resume_us = u64::from(config.resume_secs) * 1_000_000;
+        settings.resume_us = u64::from(store.config().tombstone_secs) * 1_000_000;
         let mut driver = Driver {
             allowed: vec![Vec::new(); hosts.len()],
             hosts,
@@ -94,8 +97,9 @@ impl Driver {
             store,
             clock,
             poll,
-            shared,
-            resolver: Resolver::new(waker),
+            shared: Arc::clone(shared),
+            serve,
+            resolver: Resolver::new(Arc::clone(waker)),
             node: Node::new(settings),
             listeners: Vec::new(),
             accept_again: false,
@@ -111,11 +115,19 @@ impl Driver {
             config,
         };
         driver.publish(driver.clock.now());
-        Ok(driver)
+        driver
     }
 
     /// Runs until the process stops.
-    pub fn run(mut self) -> io::Result<()> {
+    pub fn run(mut self) {
+        if let Err(error) = self.turns() {
+            log::error!("replication: {error}: this node goes on alone");
+            // Clients must not wait for a copy that will never come.
+            (self.serve)();
+        }
+    }
+
+    fn turns(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(256);
         let mut busy = true;
         loop {
@@ -221,7 +233,7 @@ impl Driver {
             match action {
                 Action::Log(line) => log::info!("{line}"),
                 Action::Warn(line) => log::warn!("{line}"),
-                Action::Serve => self.shared.serve(),
+                Action::Serve => (self.serve)(),
                 Action::Listen => self.listen(now),
                 Action::Dial { link, peer, timeout_us } => {
                     let deadline_us = now.mono_us + timeout_us;
@@ -232,8 +244,7 @@ impl Driver {
                         last_error: "timed out".to_owned(),
                     };
                     self.conns.insert(link, Conn::new(link, None, Some(dialing)));
-                    let (host, port) = &self.hosts[peer];
-                    if let Some(answer) = self.resolver.ask(peer, host, *port) {
+                    if let Some(answer) = self.resolver.ask(peer, &self.hosts[peer]) {
                         self.resolved(answer, now);
                     }
                 }

@@ -1,49 +1,29 @@
 //! Names of peers to addresses, off the replication thread.
 //!
-//! Owns the parsing of `host:port` and one helper thread for names: a slow name server must not
+//! Owns one helper thread for names: a slow name server must not
 //! keep heartbeats waiting. Addresses need no thread. Never caches: each try asks again.
 
+use crate::base::address::Address;
+use crate::net::listen;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::Arc;
 
 /// Most addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 16;
 
-/// Splits `host`, `host:port`, an address, or `[v6]:port`.
-pub(super) fn split(peer: &str, default_port: u16) -> (String, u16) {
-    if let Ok(address) = peer.parse::<SocketAddr>() {
-        return (address.ip().to_string(), address.port());
-    }
-    let bare = peer.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(peer);
-    if bare.parse::<IpAddr>().is_ok() {
-        return (bare.to_owned(), default_port);
-    }
-    if let Some((host, port)) = peer.rsplit_once(':') {
-        if let Ok(port) = port.parse() {
-            return (host.to_owned(), port);
-        }
-    }
-    (peer.to_owned(), default_port)
+/// A peer of the command line with its port. What cannot be taken apart is taken as a name: the
+/// command line has refused it before.
+pub(super) fn peer(text: &str, default_port: u16) -> Address {
+    let address = Address::parse(text).unwrap_or(Address { host: text.to_owned(), port: None });
+    Address { port: address.port.or(Some(default_port)), ..address }
 }
 
-/// `host:port` for the log, with brackets where they are needed.
-pub(super) fn join(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
-}
-
-/// The addresses that a listening address of the command line stands for.
+/// The addresses that a listening address of the command line stands for, without its port.
 pub(super) fn local(listen: &str) -> io::Result<Vec<IpAddr>> {
-    let (host, _) = split(listen, 0);
-    if let Ok(ip) = host.parse() {
-        return Ok(vec![ip]);
-    }
-    Ok((host.as_str(), 0).to_socket_addrs()?.map(|address| address.ip()).collect())
+    let found = listen::resolve(&peer(listen, 0), 0)?;
+    Ok(found.into_iter().map(|address| address.ip()).collect())
 }
 
 /// What a lookup brought.
@@ -57,7 +37,7 @@ pub(super) struct Answer {
 #[derive(Debug)]
 pub(super) struct Resolver {
     waker: Arc<mio::Waker>,
-    questions: Option<Sender<(usize, String, u16)>>,
+    questions: Option<Sender<(usize, Address)>>,
     answers: (Sender<Answer>, Receiver<Answer>),
     /// Peers whose name is being looked up: one question per peer at a time.
     asked: Vec<usize>,
@@ -69,14 +49,15 @@ impl Resolver {
     }
 
     /// Asks for a peer's addresses; an address is answered by itself.
-    pub fn ask(&mut self, peer: usize, host: &str, port: u16) -> Option<Answer> {
-        if let Ok(ip) = host.parse::<IpAddr>() {
+    pub fn ask(&mut self, peer: usize, address: &Address) -> Option<Answer> {
+        if let Ok(ip) = address.host.parse::<IpAddr>() {
+            let port = address.port.unwrap_or(0);
             return Some(Answer { peer, result: Ok(vec![SocketAddr::new(ip, port)]) });
         }
         if self.asked.contains(&peer) {
             return None;
         }
-        let question = (peer, host.to_owned(), port);
+        let question = (peer, address.clone());
         match self.questions().and_then(|to| to.send(question).map_err(io::Error::other)) {
             Ok(()) => {
                 self.asked.push(peer);
@@ -96,16 +77,16 @@ impl Resolver {
         Some(answer)
     }
 
-    fn questions(&mut self) -> io::Result<&Sender<(usize, String, u16)>> {
+    fn questions(&mut self) -> io::Result<&Sender<(usize, Address)>> {
         if self.questions.is_none() {
-            let (to, from) = mpsc::channel::<(usize, String, u16)>();
+            let (to, from) = mpsc::channel::<(usize, Address)>();
             let (answers, waker) = (self.answers.0.clone(), Arc::clone(&self.waker));
             // Ends when the replication thread, the only one who asks, is gone.
             std::thread::Builder::new().name("resolver".to_owned()).spawn(move || {
-                while let Ok((peer, host, port)) = from.recv() {
-                    let found = (host.as_str(), port).to_socket_addrs();
+                while let Ok((peer, address)) = from.recv() {
+                    let found = listen::resolve(&address, 0);
                     let result = match found {
-                        Ok(found) => Ok(found.take(ADDRESSES_MAX).collect()),
+                        Ok(found) => Ok(found.into_iter().take(ADDRESSES_MAX).collect()),
                         Err(error) => Err(error.to_string()),
                     };
                     if answers.send(Answer { peer, result }).is_err() || waker.wake().is_err() {
@@ -125,18 +106,16 @@ mod tests {
 
     #[test]
     fn peers_come_in_all_forms() {
-        for (peer, host, port) in [
-            ("127.0.0.1", "127.0.0.1", 11212),
-            ("127.0.0.1:99", "127.0.0.1", 99),
-            ("cache2", "cache2", 11212),
-            ("cache2:99", "cache2", 99),
-            ("::1", "::1", 11212),
-            ("[::1]", "::1", 11212),
-            ("[::1]:99", "::1", 99),
+        for (text, shown) in [
+            ("127.0.0.1", "127.0.0.1:11212"),
+            ("127.0.0.1:99", "127.0.0.1:99"),
+            ("cache2", "cache2:11212"),
+            ("cache2:99", "cache2:99"),
+            ("::1", "[::1]:11212"),
+            ("[::1]:99", "[::1]:99"),
         ] {
-            assert_eq!(split(peer, 11212), (host.to_owned(), port), "{peer}");
+            assert_eq!(peer(text, 11212).to_string(), shown);
         }
-        assert_eq!(join("::1", 9), "[::1]:9");
-        assert_eq!(join("a", 9), "a:9");
+        assert_eq!(local("127.0.0.1:11211").ok(), Some(vec![IpAddr::from([127, 0, 0, 1])]));
     }
 }

@@ -4,6 +4,7 @@
 //! output. Knows no frames.
 
 use super::resolve;
+use crate::base::address::Address;
 use crate::replication::{LinkId, ListenError};
 use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -34,7 +35,8 @@ pub(super) fn listen(listen: &[String], port: u16) -> Result<Vec<TcpListener>, L
 }
 
 fn other(error: &io::Error, host: &str, port: u16) -> ListenError {
-    ListenError::Other(format!("{}: {error}", resolve::join(host, port)))
+    let at = Address { host: host.to_owned(), port: Some(port) };
+    ListenError::Other(format!("{at}: {error}"))
 }
 
 fn bind(ip: IpAddr, port: u16, only_v6: bool) -> Result<TcpListener, ListenError> {

@@ -1,0 +1,103 @@
+//! The keys of `-o` of a server.
+//!
+//! Owns the table: ours, memcached's that mean something here, and every other key of memcached 1.6,
+//! so that a command line that worked keeps working.
+
+use super::memcached::{set_personality, Draft};
+use super::table::{Key, KeyTakes};
+use super::values::{number, path};
+
+const fn meaningless(name: &'static str) -> Key<Draft> {
+    Key { name, takes: KeyTakes::Meaningless(note), help: "" }
+}
+
+const fn meaningless_number(name: &'static str) -> Key<Draft> {
+    Key { name, takes: KeyTakes::MeaninglessNumber(note), help: "" }
+}
+
+const fn refused(name: &'static str, why: &'static str) -> Key<Draft> {
+    Key { name, takes: KeyTakes::Refused(why), help: "" }
+}
+
+fn note(draft: &mut Draft, name: &str) {
+    draft.note(&format!("-o {name}"));
+}
+
+/// Every key.
+pub static KEYS: &[Key<Draft>] = &[
+    Key {
+        name: "log_file",
+        takes: KeyTakes::Value("path", |d, v| {
+            d.config.log_file = Some(path("-o log_file", v)?);
+            Ok(())
+        }),
+        help: "log to this file instead of standard error or syslog; opened again on SIGHUP",
+    },
+    Key {
+        name: "personality",
+        takes: KeyTakes::Value("name", set_personality),
+        help: "memcached: answer -V, -h and version as a memcached does (default when the program \
+               is called memcached)",
+    },
+    Key {
+        name: "maxconns_fast",
+        takes: KeyTakes::Nothing(|d| d.config.maxconns_fast = true),
+        help: "immediately close new connections after limit (default: enabled)",
+    },
+    Key {
+        name: "no_maxconns_fast",
+        takes: KeyTakes::Nothing(|d| d.config.maxconns_fast = false),
+        help: "leave new connections waiting after limit",
+    },
+    Key {
+        name: "idle_timeout",
+        takes: KeyTakes::Value("secs", |d, v| {
+            d.config.idle_timeout_secs = number("-o idle_timeout", v, 0..=u32::MAX)?;
+            Ok(())
+        }),
+        help: "timeout for idle connections (default: 0, no timeout)",
+    },
+    meaningless_number("hashpower"),
+    meaningless("no_hashexpand"),
+    meaningless("hash_algorithm"),
+    meaningless("slab_reassign"),
+    meaningless("no_slab_reassign"),
+    meaningless("slab_automove"),
+    meaningless("no_slab_automove"),
+    meaningless_number("slab_automove_ratio"),
+    meaningless_number("slab_automove_window"),
+    meaningless_number("slab_automove_freeratio"),
+    meaningless_number("slab_chunk_max"),
+    meaningless("slab_sizes"),
+    meaningless("no_chunked_items"),
+    meaningless_number("tail_repair_time"),
+    meaningless("lru_crawler"),
+    meaningless("no_lru_crawler"),
+    meaningless_number("lru_crawler_sleep"),
+    meaningless_number("lru_crawler_tocrawl"),
+    meaningless("lru_maintainer"),
+    meaningless("no_lru_maintainer"),
+    meaningless_number("hot_lru_pct"),
+    meaningless_number("warm_lru_pct"),
+    meaningless_number("hot_max_factor"),
+    meaningless_number("warm_max_factor"),
+    meaningless_number("temporary_ttl"),
+    meaningless_number("watcher_logbuf_size"),
+    meaningless_number("worker_logbuf_size"),
+    meaningless_number("read_buf_mem_limit"),
+    meaningless_number("resp_obj_mem_limit"),
+    meaningless("track_sizes"),
+    meaningless("inline_ascii_resp"),
+    meaningless("no_inline_ascii_resp"),
+    meaningless("meta_response_old"),
+    meaningless("modern"),
+    meaningless("no_modern"),
+    meaningless("drop_privileges"),
+    meaningless("no_drop_privileges"),
+    meaningless("relaxed_privileges"),
+    meaningless_number("sock_cookie_id"),
+    meaningless("no_ext_*"),
+    refused("ext_*", "external storage (extstore) is not supported"),
+    refused("ssl_*", "TLS is not supported"),
+    refused("proxy_*", "memcached's proxy is not supported; see \"twincached proxy -h\""),
+];

@@ -1,0 +1,138 @@
+//! The manual page, `packaging/twincached.1`, from the flag tables.
+//!
+//! Owns the frame around them in roff. `twincached man-page` prints it; a test keeps the packaged copy
+//! up to date.
+
+use super::table::{key_title, Flag, Takes};
+use super::{magent, memcached};
+
+/// The whole page.
+pub fn page() -> String {
+    let mut out = String::new();
+    out.push_str(&format!(
+        ".\\\" From the flag tables: cargo run -- man-page > packaging/twincached.1\n\
+         .TH TWINCACHED 1 \"\" \"twincached {}\" \"User Commands\"\n",
+        env!("CARGO_PKG_VERSION")
+    ));
+    out.push_str(HEAD);
+    out.push_str(".SH SERVER OPTIONS\n");
+    push_flags(&mut out, memcached::FLAGS);
+    out.push_str(".SH PROXY OPTIONS\n");
+    push_flags(&mut out, magent::FLAGS);
+    out.push_str(TAIL);
+    out
+}
+
+fn push_flags<D>(out: &mut String, flags: &[Flag<D>]) {
+    for flag in flags.iter().filter(|flag| !flag.help.is_empty()) {
+        out.push_str(&format!(".TP\n.B {}\n{}\n", escape(&flag.title()), escape(flag.help)));
+        if let Takes::Keys(keys) = flag.takes {
+            out.push_str(".RS\n");
+            for key in keys.iter().filter(|key| !key.help.is_empty()) {
+                let title = escape(&key_title(key));
+                out.push_str(&format!(".TP\n.B {title}\n{}\n", escape(key.help)));
+            }
+            out.push_str(".RE\n");
+        }
+    }
+}
+
+/// Hyphens that are typed must stay hyphens, and no line of text may begin as a request.
+fn escape(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    match text.starts_with(['.', '\'']) {
+        true => format!("\\&{text}"),
+        false => text,
+    }
+}
+
+const HEAD: &str = r#".SH NAME
+twincached \- memcached server with active\-active replication, and memcached proxy
+.SH SYNOPSIS
+.B twincached
+[server options]
+.br
+.B twincached proxy \-s
+.I host\fR[:\fIport\fR]
+[proxy options]
+.br
+.B magent \-s
+.I host\fR[:\fIport\fR]
+[proxy options]
+.br
+.B twincached demo
+[\fB\-\-stay\fR]
+.SH DESCRIPTION
+.B twincached
+is a memcached server. Two or more of them, pointed at each other with
+.B \-x
+and
+.BR \-X ,
+hold the same data: every node takes reads and writes, a node that dies is survived, and a node that
+comes back is filled before it answers its first client. Without
+.B \-x
+and
+.B \-X
+it is a plain server and opens no replication port.
+.PP
+.B twincached proxy
+spreads keys over memcached servers, copies writes to backups, and reads from a backup what a server
+lost. Called
+.BR magent ,
+the program is the proxy at once; called
+.BR memcached ,
+it answers
+.B \-V
+and
+.B \-h
+as a memcached does.
+.PP
+Options may be clustered (\fB\-vv\fR), take their value at once or as the next word (\fB\-p11211\fR,
+\fB\-\-port=11211\fR, \fB\-\-port 11211\fR), and long names may be cut short where that is clear.
+"#;
+
+const TAIL: &str = r#".SH SIGNALS
+.TP
+.B SIGTERM, SIGINT
+Stop: send peers what is queued, then exit with status 0.
+.TP
+.B SIGUSR1
+Stop when the clients are done with their commands.
+.TP
+.B SIGHUP
+Open the log file again.
+.SH ENVIRONMENT
+.TP
+.B MEMCACHED_PORT_FILENAME
+A file that the ports in use are written to, one
+.B TCP INET: 11211
+line each.
+.SH EXIT STATUS
+.TP
+.B 0
+Stopped when told to, or a page was printed.
+.TP
+.B 64
+The command line is wrong, or root did not say \fB\-u\fR; one line on standard error says why.
+.TP
+.B 67
+The user or group is unknown.
+.TP
+.B 71
+The system refused something at the start: an address in use, a limit.
+.SH EXAMPLES
+A pair, one line on each host:
+.PP
+.nf
+twincached \-v \-u memcache \-d \-p 11211 \-x b.example.net \-X 11111
+twincached \-v \-u memcache \-d \-p 11211 \-x a.example.net \-X 11111
+.fi
+.PP
+Two servers and a backup behind a proxy:
+.PP
+.nf
+twincached proxy \-u nobody \-p 12000 \-s 10.0.0.1 \-s 10.0.0.2 \-b 10.0.0.3
+.fi
+.SH SEE ALSO
+.BR memcached (1)
+"#;

@@ -1,0 +1,477 @@
+//! The flags of a server: memcached's, and repcached's `-x`, `-X`, `-q`.
+//!
+//! Owns the table, the checks between flags, and the defaults that follow from others. The sentences
+//! about wrong values are memcached's where it has one.
+
+use super::extended::KEYS;
+use super::table::{Flag, Page, Takes};
+use super::values::{addresses, number, path, size};
+use crate::server::config::{
+    Config, Personality, Port, Protocol, Replication, DEFAULT_QUEUE_MAX, DEFAULT_REPLICATION_PORT,
+    ITEM_MAX_MAX, ITEM_MAX_MIN, THREADS_MAX,
+};
+
+/// Most that `-m` takes, in megabytes: 64 TB, far above any machine and far below an overflow.
+const MEMORY_MAX_MB: u64 = 64 << 20;
+const MB: u64 = 1 << 20;
+/// Most that `-q` takes: a queued change costs some 16 bytes, so this is a gigabyte.
+const QUEUE_MAX: usize = 64 << 20;
+/// From here on memcached calls the number of threads high.
+const MANY_THREADS: usize = 64;
+
+/// A server's command line while it is being read.
+#[derive(Default)]
+pub struct Draft {
+    /// What is final already.
+    pub config: Config,
+    item_max: Option<u64>,
+    peers: Vec<String>,
+    replication_port: Option<u16>,
+    queue_max: Option<usize>,
+    refused: Option<&'static str>,
+}
+
+impl Draft {
+    /// Notes that `what` was accepted and means nothing here; once, however often it is given.
+    pub fn note(&mut self, what: &str) {
+        let note = format!("{what} has no meaning here and is ignored");
+        if !self.config.notes.contains(&note) {
+            self.config.notes.push(note);
+        }
+    }
+
+    fn warn(&mut self, text: String) {
+        self.config.warnings.push(text);
+    }
+
+    /// Remembers that a flag without a value was given that cannot be had.
+    fn refuse(&mut self, why: &'static str) {
+        self.refused = self.refused.or(Some(why));
+    }
+
+    /// Checks what depends on several flags and fills in what was left out.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn finish(mut self) -> Result<Config, String> {
+        if let Some(why) = self.refused {
+            return Err(why.into());
+        }
+        let half = self.config.memory_limit / 2;
+        let default_max = u64::from(Config::default().item_max);
+        let item_max = match self.item_max {
+            None => default_max.min(half),
+            Some(given) if given < u64::from(ITEM_MAX_MIN) => {
+                return Err(format!("Item max size cannot be less than {ITEM_MAX_MIN} bytes."));
+            }
+            Some(given) if given > u64::from(ITEM_MAX_MAX) => {
+                return Err("Cannot set item size limit higher than a gigabyte.".into());
+            }
+            Some(given) if given > half => {
+                return Err("Cannot set item size limit higher than 1/2 of memory max.".into());
+            }
+            Some(given) => given,
+        };
+        self.config.item_max = u32::try_from(item_max).unwrap_or(ITEM_MAX_MAX);
+        if self.config.unix_path.is_some() {
+            self.config.port = Port::Off;
+        }
+        if !self.peers.is_empty() || self.replication_port.is_some() {
+            self.config.replication = Some(Replication {
+                peers: self.peers,
+                port: self.replication_port.unwrap_or(DEFAULT_REPLICATION_PORT),
+                queue_max: self.queue_max.unwrap_or(DEFAULT_QUEUE_MAX),
+            });
+        } else if self.queue_max.is_some() {
+            self.note("-q without -x or -X");
+        }
+        Ok(self.config)
+    }
+}
+
+/// Every flag of a server, in the order of help.
+pub static FLAGS: &[Flag<Draft>] = &[
+    Flag {
+        short: Some('p'),
+        longs: &["port"],
+        takes: Takes::Value("num", |d, v| {
+            d.config.port = match v {
+                "-1" => Port::Any,
+                "0" => Port::Off,
+                _ => Port::Number(
+                    number("", v, 1..=65535)
+                        .map_err(|_| format!("ERROR: Invalid port number {v}."))?,
+                ),
+            };
+            Ok(())
+        }),
+        help: "TCP port to listen on (default: 11211; 0: none, -1: any free one)",
+    },
+    Flag {
+        short: Some('U'),
+        longs: &["udp-port"],
+        takes: Takes::Value("num", |d, v| {
+            if v != "-1" && number("", v, 0..=65535u16).is_err() {
+                return Err(format!("ERROR: Invalid UDP port number {v}."));
+            }
+            if v != "0" {
+                d.warn(format!("-U {v}: UDP is not served"));
+            }
+            Ok(())
+        }),
+        help: "UDP port; accepted for compatibility, UDP is not served (default: 0, off)",
+    },
+    Flag {
+        short: Some('s'),
+        longs: &["unix-socket"],
+        takes: Takes::Value("file", |d, v| {
+            d.config.unix_path = Some(path("-s", v)?);
+            Ok(())
+        }),
+        help: "unix socket to listen on (disables TCP for clients)",
+    },
+    Flag {
+        short: Some('a'),
+        longs: &["unix-mask"],
+        takes: Takes::Value("mask", |d, v| {
+            let mode = u32::from_str_radix(v, 8).ok().filter(|mode| *mode <= 0o777);
+            let octal = v.bytes().all(|b| b.is_ascii_digit());
+            d.config.unix_mode = mode.filter(|_| octal).ok_or_else(|| {
+                format!("-a must be an octal access mask from 0 to 777, not \"{v}\"")
+            })?;
+            Ok(())
+        }),
+        help: "access mask of the unix socket, in octal (default: 700)",
+    },
+    Flag {
+        short: Some('A'),
+        longs: &["enable-shutdown"],
+        takes: Takes::Nothing(|d| d.config.shutdown_command = true),
+        help: "enable the \"shutdown\" command",
+    },
+    Flag {
+        short: Some('l'),
+        longs: &["listen"],
+        takes: Takes::Value("addr", |d, v| {
+            let all = addresses("-l", v)?;
+            d.config.listen.extend(all.iter().map(ToString::to_string));
+            Ok(())
+        }),
+        help: "address or host name to listen on, with :port if it differs from -p; IPv6 as \
+               [::1]:port; repeatable, or a comma list (default: all addresses)",
+    },
+    Flag {
+        short: Some('d'),
+        longs: &["daemon"],
+        takes: Takes::Nothing(|d| d.config.daemon = true),
+        help: "run as a daemon; log to syslog or to -o log_file, and with -v also to the standard \
+               error it was started with",
+    },
+    Flag {
+        short: Some('r'),
+        longs: &["enable-coredumps"],
+        takes: Takes::Nothing(|d| d.config.core_dumps = true),
+        help: "maximize core file limit",
+    },
+    Flag {
+        short: Some('u'),
+        longs: &["user"],
+        takes: Takes::Value("user", |d, v| {
+            d.config.user = Some(v.to_string());
+            Ok(())
+        }),
+        help: "assume identity of <user>, a name or a number (only when run as root)",
+    },
+    Flag {
+        short: Some('m'),
+        longs: &["memory-limit"],
+        takes: Takes::Value("num", |d, v| {
+            d.config.memory_limit = size(v, MB)
+                .filter(|bytes| (MB..=MEMORY_MAX_MB * MB).contains(bytes))
+                .map(|bytes| bytes / MB * MB)
+                .ok_or_else(|| format!("-m must be at least 1 megabyte, not \"{v}\""))?;
+            Ok(())
+        }),
+        help: "memory in megabytes for items and everything about them (default: 64)",
+    },
+    Flag {
+        short: Some('M'),
+        longs: &["disable-evictions"],
+        takes: Takes::Nothing(|d| d.config.evict = false),
+        help: "return error on memory exhausted instead of evicting",
+    },
+    Flag {
+        short: Some('c'),
+        longs: &["conn-limit"],
+        takes: Takes::Value("num", |d, v| {
+            d.config.max_conns = match v.parse::<i64>() {
+                Ok(n) if n <= 0 => return Err("Maximum connections must be greater than 0".into()),
+                _ => number("-c: connections", v, 1..=u32::MAX / 4)?,
+            };
+            Ok(())
+        }),
+        help: "max simultaneous connections (default: 1024)",
+    },
+    Flag {
+        short: Some('k'),
+        longs: &["lock-memory"],
+        takes: Takes::Nothing(|d| d.config.lock_memory = true),
+        help: "lock down all paged memory",
+    },
+    Flag {
+        short: Some('v'),
+        longs: &["verbose"],
+        takes: Takes::Nothing(|d| d.config.verbose = d.config.verbose.saturating_add(1)),
+        help: "verbose: what happens; -vv also client commands and responses; -vvv everything",
+    },
+    Flag {
+        short: Some('h'),
+        longs: &["help"],
+        takes: Takes::Print(Page::Help),
+        help: "print this help and exit",
+    },
+    Flag {
+        short: Some('i'),
+        longs: &["license"],
+        takes: Takes::Print(Page::License),
+        help: "print the license and exit",
+    },
+    Flag {
+        short: Some('V'),
+        longs: &["version"],
+        takes: Takes::Print(Page::Version),
+        help: "print version and exit",
+    },
+    Flag {
+        short: Some('P'),
+        longs: &["pidfile"],
+        takes: Takes::Value("file", |d, v| {
+            d.config.pid_file = Some(path("-P", v)?);
+            Ok(())
+        }),
+        help: "save PID in <file>, removed again at the end",
+    },
+    Flag {
+        short: Some('t'),
+        longs: &["threads"],
+        takes: Takes::Value("num", |d, v| {
+            if v.parse::<i64>().is_ok_and(|n| n <= 0) {
+                return Err("Number of threads must be greater than 0".into());
+            }
+            d.config.threads = number("-t: threads", v, 1..=THREADS_MAX)?;
+            if d.config.threads > MANY_THREADS {
+                d.warn(
+                    "WARNING: Setting a high number of worker threads is not recommended. Set \
+                     this value to the number of cores in your machine or less."
+                        .into(),
+                );
+            }
+            Ok(())
+        }),
+        help: "number of threads to use (default: 4)",
+    },
+    Flag {
+        short: Some('R'),
+        longs: &["max-reqs-per-event"],
+        takes: Takes::Value("num", |d, v| {
+            if v.parse::<i64>().is_ok_and(|n| n <= 0) {
+                return Err("Number of requests per event must be greater than 0".into());
+            }
+            d.config.reqs_per_event = number("-R: requests per event", v, 1..=u32::MAX)?;
+            Ok(())
+        }),
+        help: "maximum number of requests per event, limits the requests processed per connection \
+               to prevent starvation (default: 20)",
+    },
+    Flag {
+        short: Some('C'),
+        longs: &["disable-cas"],
+        takes: Takes::Nothing(|d| d.config.cas = false),
+        help: "disable use of CAS",
+    },
+    Flag {
+        short: Some('b'),
+        longs: &["listen-backlog"],
+        takes: Takes::Value("num", |d, v| {
+            d.config.backlog = number("-b: backlog", v, 1..=i32::MAX.unsigned_abs())?;
+            Ok(())
+        }),
+        help: "set the backlog queue limit (default: 1024)",
+    },
+    Flag {
+        short: Some('B'),
+        longs: &["protocol"],
+        takes: Takes::Value("name", |d, v| {
+            d.config.protocol = match v {
+                "auto" => Protocol::Auto,
+                "ascii" => Protocol::Ascii,
+                "binary" => return Err("-B binary: the binary protocol is not served".into()),
+                _ => {
+                    return Err(format!(
+                        "Invalid value for binding protocol: {v} -- should be one of auto, \
+                         binary, or ascii"
+                    ));
+                }
+            };
+            Ok(())
+        }),
+        help: "protocol: ascii or auto (default: auto)",
+    },
+    Flag {
+        short: Some('I'),
+        longs: &["max-item-size"],
+        takes: Takes::Value("num", |d, v| {
+            let bytes = size(v, 1);
+            d.item_max = Some(bytes.ok_or_else(|| {
+                format!("-I must be a size such as 1048576, 512k or 2m, not \"{v}\"")
+            })?);
+            Ok(())
+        }),
+        help: "adjusts max item size (default: 1m, min: 1k, max: 1024m or half of -m)",
+    },
+    Flag {
+        short: Some('F'),
+        longs: &["disable-flush-all"],
+        takes: Takes::Nothing(|d| d.config.flush_command = false),
+        help: "disable flush_all command",
+    },
+    Flag {
+        short: None,
+        longs: &["disable-dumping"],
+        takes: Takes::Nothing(|d| d.config.dump_command = false),
+        help: "disable stats cachedump and lru_crawler metadump (no short form: -X is the \
+               replication port)",
+    },
+    Flag {
+        short: Some('W'),
+        longs: &["disable-watch"],
+        takes: Takes::Nothing(|d| d.config.watch_command = false),
+        help: "",
+    },
+    Flag {
+        short: Some('D'),
+        longs: &[],
+        takes: Takes::Value("char", |d, v| {
+            let first = v.bytes().next().ok_or("No delimiter specified")?;
+            d.config.prefix_delimiter = first;
+            d.config.detail = true;
+            Ok(())
+        }),
+        help: "delimiter between key prefixes and IDs, for per-prefix stats reporting (default: \
+               \":\"); turns stats collection on, as \"stats detail on\" does",
+    },
+    Flag {
+        short: Some('x'),
+        longs: &["peer"],
+        takes: Takes::Value("host", |d, v| {
+            let all = addresses("-x", v)?;
+            d.peers.extend(all.iter().map(ToString::to_string));
+            Ok(())
+        }),
+        help: "replicate with this peer, host[:port]; repeatable, or a comma list",
+    },
+    Flag {
+        short: Some('X'),
+        longs: &["replication-port"],
+        takes: Takes::Value("num", |d, v| {
+            d.replication_port = Some(number("-X: replication port", v, 1..=65535)?);
+            Ok(())
+        }),
+        help: "TCP port for replication, ours and the peers' (default: 11212; without -x and -X \
+               there is no replication)",
+    },
+    Flag {
+        short: Some('q'),
+        longs: &["replication-queue"],
+        takes: Takes::Value("num", |d, v| {
+            d.queue_max = Some(number("-q: queue length", v, 1..=QUEUE_MAX)?);
+            Ok(())
+        }),
+        help: "changes queued for a peer before it is caught up by a scan (default: 8192)",
+    },
+    Flag {
+        short: Some('f'),
+        longs: &["slab-growth-factor", "factor"],
+        takes: Takes::Value("num", |d, v| {
+            let factor = v.parse::<f64>().ok().filter(|f| f.is_finite() && *f > 1.0);
+            d.config.growth_factor = factor.ok_or("Factor must be greater than 1")?;
+            d.note("-f");
+            Ok(())
+        }),
+        help: "accepted for compatibility: memory has no slab classes here",
+    },
+    Flag {
+        short: Some('n'),
+        longs: &["slab-min-size"],
+        takes: Takes::Value("bytes", |d, v| {
+            let bytes = number("", v, 1..=u32::MAX);
+            d.config.chunk_size = bytes.map_err(|_| "Chunk size must be greater than 0")?;
+            d.note("-n");
+            Ok(())
+        }),
+        help: "accepted for compatibility: memory has no slab classes here",
+    },
+    Flag {
+        short: Some('L'),
+        longs: &["enable-largepages"],
+        takes: Takes::Nothing(|d| {
+            d.config.large_pages = true;
+            d.note("-L");
+        }),
+        help: "accepted for compatibility: the kernel decides about large pages",
+    },
+    // What memcached has and this server does not: a sentence instead of "invalid option".
+    Flag {
+        short: Some('S'),
+        longs: &["enable-sasl"],
+        takes: Takes::Nothing(|d| d.refuse("-S: authentication is not supported")),
+        help: "",
+    },
+    Flag {
+        short: Some('Y'),
+        longs: &["auth-file"],
+        takes: Takes::Value("file", |_, _| Err("-Y: authentication is not supported".into())),
+        help: "",
+    },
+    Flag {
+        short: Some('Z'),
+        longs: &["enable-ssl"],
+        takes: Takes::Nothing(|d| d.refuse("-Z: TLS is not supported")),
+        help: "",
+    },
+    Flag {
+        short: Some('e'),
+        longs: &["memory-file"],
+        takes: Takes::Value("file", |_, _| Err("-e: a memory file is not supported".into())),
+        help: "",
+    },
+    Flag {
+        short: Some('N'),
+        longs: &["napi_ids", "napi-ids"],
+        takes: Takes::Value("num", |d, _| {
+            d.note("-N");
+            Ok(())
+        }),
+        help: "",
+    },
+    Flag {
+        short: Some('o'),
+        longs: &["extended"],
+        takes: Takes::Keys(KEYS),
+        help: "comma separated list of extended options; those of memcached that are about slabs, \
+               its LRU threads or its hash table are accepted and have no meaning here",
+    },
+];
+
+/// Sets who the program says it is.
+///
+/// # Errors
+/// Not one of the two names.
+pub fn set_personality(draft: &mut Draft, name: &str) -> Result<(), String> {
+    draft.config.personality = match name {
+        "memcached" => Personality::Memcached,
+        "twincached" => Personality::Twincached,
+        _ => return Err(format!("personality must be memcached or twincached, not \"{name}\"")),
+    };
+    Ok(())
+}

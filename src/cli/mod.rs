@@ -1,0 +1,184 @@
+//! What the user typed, made into a validated configuration or into text to print.
+//!
+//! ```text
+//!  argv -> personality -> flag table -> Command
+//!          magent, "proxy"   magent.rs      Proxy
+//!          memcached, other  memcached.rs   Server
+//!          "demo"            (here)         Demo
+//! ```
+//!
+//! Owns the flag tables and everything that follows from them. Never prints, never exits, never looks
+//! at the machine: `main` does.
+
+pub mod extended;
+pub mod magent;
+pub mod man;
+pub mod memcached;
+pub mod table;
+pub mod values;
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use crate::demo::DemoConfig;
+use crate::server::config::Personality;
+use crate::{proxy, server};
+use table::{Flag, Page, Takes};
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Be a server.
+    Server(Box<server::config::Config>),
+    /// Be a proxy.
+    Proxy(Box<proxy::config::Config>),
+    /// Show off.
+    Demo(DemoConfig),
+    /// Print this on standard output and exit with status 0. Ends with a line end.
+    Print(String),
+    /// Print this one line on standard error and exit with status 64 (EX_USAGE). No line end.
+    Usage(String),
+}
+
+/// The licence, for `-i`.
+const LICENSE: &str = include_str!("../../LICENSE");
+
+/// Reads a command line, the program's name first.
+pub fn parse<I, S>(argv: I) -> Command
+where
+    I: IntoIterator<Item = S>,
+    S: Into<OsString>,
+{
+    let mut words = Vec::new();
+    for word in argv {
+        match word.into().into_string() {
+            Ok(word) => words.push(word),
+            Err(word) => {
+                return Command::Usage(format!(
+                    "twincached: argument {} is not UTF-8",
+                    word.to_string_lossy()
+                ));
+            }
+        }
+    }
+    let name = match words.first().map(|word| Path::new(word).file_name()) {
+        Some(Some(name)) => name.to_string_lossy().into_owned(),
+        _ => "twincached".into(),
+    };
+    let args = words.get(1..).unwrap_or_default();
+    let outcome = if name.starts_with("magent") {
+        parse_proxy(&name, args)
+    } else if name.starts_with("memcached") {
+        parse_server(&name, Personality::Memcached, args)
+    } else {
+        parse_subcommand(&name, args)
+    };
+    outcome.unwrap_or_else(|why| Command::Usage(format!("{name}: {why}")))
+}
+
+fn parse_subcommand(name: &str, args: &[String]) -> Result<Command, String> {
+    let rest = args.get(1..).unwrap_or_default();
+    match args.first().map(String::as_str) {
+        Some("proxy") => parse_proxy(&format!("{name} proxy"), rest),
+        Some("demo") => parse_demo(name, rest),
+        Some("help") => match rest.first().map(String::as_str) {
+            None => Ok(Command::Print(server_help(name, Personality::Twincached))),
+            Some("proxy") => Ok(Command::Print(proxy_help(&format!("{name} proxy")))),
+            Some("demo") => Ok(Command::Print(demo_help(name))),
+            Some(other) => Err(format!("no help for '{other}'; there is proxy and demo")),
+        },
+        Some("version") if rest.is_empty() => {
+            Ok(Command::Print(line(Personality::Twincached.version_line())))
+        }
+        // For packagers: not in help.
+        Some("man-page") if rest.is_empty() => Ok(Command::Print(man::page())),
+        Some(word) if !word.starts_with('-') && !word.trim().is_empty() => Err(format!(
+            "unknown command '{word}'; there is proxy, demo and help, or flags for a server"
+        )),
+        _ => parse_server(name, Personality::Twincached, args),
+    }
+}
+
+fn line(mut text: String) -> String {
+    text.push('\n');
+    text
+}
+
+fn parse_server(name: &str, who: Personality, args: &[String]) -> Result<Command, String> {
+    let mut draft = memcached::Draft::default();
+    draft.config.personality = who;
+    let page = table::parse(memcached::FLAGS, args, &mut draft)?;
+    let who = draft.config.personality;
+    Ok(match page {
+        Some(Page::Help) => Command::Print(server_help(name, who)),
+        Some(Page::Version) => Command::Print(line(who.version_line())),
+        Some(Page::License) => Command::Print(format!("{}\n\n{LICENSE}", who.version_line())),
+        None => Command::Server(Box::new(draft.finish()?)),
+    })
+}
+
+fn parse_proxy(name: &str, args: &[String]) -> Result<Command, String> {
+    let mut draft = magent::Draft::default();
+    Ok(match table::parse(magent::FLAGS, args, &mut draft)? {
+        Some(Page::Help) => Command::Print(proxy_help(name)),
+        Some(Page::Version) => Command::Print(line(proxy_version())),
+        Some(Page::License) => Command::Print(LICENSE.into()),
+        None => Command::Proxy(Box::new(draft.finish()?)),
+    })
+}
+
+static DEMO_FLAGS: &[Flag<DemoConfig>] = &[
+    Flag {
+        short: None,
+        longs: &["stay"],
+        takes: Takes::Nothing(|d| d.stay = true),
+        help: "keep a pair and a proxy running, until ctrl-C, and print the ports to telnet to",
+    },
+    Flag {
+        short: Some('h'),
+        longs: &["help"],
+        takes: Takes::Print(Page::Help),
+        help: "print this help and exit",
+    },
+];
+
+fn parse_demo(name: &str, args: &[String]) -> Result<Command, String> {
+    let mut config = DemoConfig::default();
+    Ok(match table::parse(DEMO_FLAGS, args, &mut config)? {
+        Some(_) => Command::Print(demo_help(name)),
+        None => Command::Demo(config),
+    })
+}
+
+fn proxy_version() -> String {
+    format!("memcached agent v0.6 (twincached {})", env!("CARGO_PKG_VERSION"))
+}
+
+fn server_help(name: &str, who: Personality) -> String {
+    let mut out = line(who.version_line());
+    out.push_str(&table::help(memcached::FLAGS));
+    if who == Personality::Twincached {
+        out.push_str(&format!(
+            "\n{name} proxy -h   the proxy's flags (also when called magent)\n\
+             {name} demo       a replicated pair and a proxy before your eyes\n"
+        ));
+    }
+    out
+}
+
+fn proxy_help(name: &str) -> String {
+    format!(
+        "{}\nusage: {name} -s host[:port] [-s ...] [-b host[:port] ...] [flags]\n{}",
+        proxy_version(),
+        table::help(magent::FLAGS)
+    )
+}
+
+fn demo_help(name: &str) -> String {
+    format!(
+        "usage: {name} demo [--stay]\n\
+         Plays a replicated pair and a proxy on free loopback ports: what is typed, what answers,\n\
+         who was killed, who took over. Leaves nothing behind.\n{}",
+        table::help(DEMO_FLAGS)
+    )
+}

@@ -1,0 +1,225 @@
+//! Replies and requests as bytes, appended to a `Vec`.
+//!
+//! Owns the exact form of every reply line of memcached 1.6 and of every request the proxy sends
+//! on. Never decides what to answer.
+
+use crate::base::num::push_u64;
+use crate::protocol::{ArithVerb, GetVerb, Request, StoreHead, StoreVerb};
+
+/// Ends a list of values or statistics.
+pub const END: &[u8] = b"END\r\n";
+/// A storage command did its work.
+pub const STORED: &[u8] = b"STORED\r\n";
+/// The condition of an add, replace, append or prepend does not hold.
+pub const NOT_STORED: &[u8] = b"NOT_STORED\r\n";
+/// cas: somebody changed the item.
+pub const EXISTS: &[u8] = b"EXISTS\r\n";
+/// cas, delete, incr, decr, touch: there is no such item.
+pub const NOT_FOUND: &[u8] = b"NOT_FOUND\r\n";
+/// delete did its work.
+pub const DELETED: &[u8] = b"DELETED\r\n";
+/// touch did its work.
+pub const TOUCHED: &[u8] = b"TOUCHED\r\n";
+/// flush_all, verbosity.
+pub const OK: &[u8] = b"OK\r\n";
+/// `stats reset`.
+pub const RESET: &[u8] = b"RESET\r\n";
+/// Answer to `mn`.
+pub const META_NOOP: &[u8] = b"MN\r\n";
+/// Ends a line and a data block.
+pub const CRLF: &[u8] = b"\r\n";
+
+/// `VALUE key flags len[ cas]\r\n`. The data block and its [`CRLF`] are the caller's to add.
+#[inline]
+pub fn value_head(out: &mut Vec<u8>, key: &[u8], flags: u32, len: usize, cas: Option<u64>) {
+    out.extend_from_slice(b"VALUE ");
+    out.extend_from_slice(key);
+    out.push(b' ');
+    push_u64(out, u64::from(flags));
+    out.push(b' ');
+    push_u64(out, len as u64);
+    if let Some(cas) = cas {
+        out.push(b' ');
+        push_u64(out, cas);
+    }
+    out.extend_from_slice(CRLF);
+}
+
+/// A whole value of a get.
+pub fn value(out: &mut Vec<u8>, key: &[u8], flags: u32, data: &[u8], cas: Option<u64>) {
+    value_head(out, key, flags, data.len(), cas);
+    out.extend_from_slice(data);
+    out.extend_from_slice(CRLF);
+}
+
+/// The answer to incr and decr.
+pub fn number(out: &mut Vec<u8>, n: u64) {
+    push_u64(out, n);
+    out.extend_from_slice(CRLF);
+}
+
+/// `VERSION version\r\n`
+pub fn version(out: &mut Vec<u8>, version: &str) {
+    out.extend_from_slice(b"VERSION ");
+    out.extend_from_slice(version.as_bytes());
+    out.extend_from_slice(CRLF);
+}
+
+/// `STAT name value\r\n`
+pub fn stat(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.extend_from_slice(b"STAT ");
+    out.extend_from_slice(name.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(CRLF);
+}
+
+/// `STAT name value\r\n` with a number.
+pub fn stat_u64(out: &mut Vec<u8>, name: &str, value: u64) {
+    out.extend_from_slice(b"STAT ");
+    out.extend_from_slice(name.as_bytes());
+    out.push(b' ');
+    push_u64(out, value);
+    out.extend_from_slice(CRLF);
+}
+
+/// One request as its command line. A storage command's data block is the caller's to add (see
+/// [`store`]); of a get with `more` the keys at hand are sent as one whole get, whose END is then
+/// one of several.
+pub fn request(out: &mut Vec<u8>, request: &Request<'_>) {
+    match *request {
+        Request::Get { verb, exptime, ref keys, .. } => {
+            let keys = keys.clone().map_while(Result::ok);
+            get(out, verb, exptime, keys);
+        }
+        Request::Store(ref head) => store_head(out, head),
+        Request::Delete { key, noreply } => keyed(out, b"delete ", key, None, noreply),
+        Request::Arith { verb, key, delta, noreply } => {
+            let verb = match verb {
+                ArithVerb::Incr => &b"incr "[..],
+                ArithVerb::Decr => b"decr ",
+            };
+            keyed(out, verb, key, Some((false, delta)), noreply);
+        }
+        Request::Touch { key, exptime, noreply } => {
+            keyed(out, b"touch ", key, Some(sign(exptime)), noreply);
+        }
+        Request::FlushAll { delay, noreply } => {
+            out.extend_from_slice(b"flush_all");
+            if delay != 0 {
+                out.push(b' ');
+                push_i64(out, delay);
+            }
+            end(out, noreply);
+        }
+        Request::Version => out.extend_from_slice(b"version\r\n"),
+        Request::Verbosity { level, noreply } => {
+            out.extend_from_slice(b"verbosity ");
+            push_u64(out, u64::from(level));
+            end(out, noreply);
+        }
+        Request::Stats { args } => {
+            out.extend_from_slice(b"stats");
+            if !args.is_empty() {
+                out.push(b' ');
+                out.extend_from_slice(args);
+            }
+            out.extend_from_slice(CRLF);
+        }
+        Request::Quit => out.extend_from_slice(b"quit\r\n"),
+        Request::Shutdown { graceful: false } => out.extend_from_slice(b"shutdown\r\n"),
+        Request::Shutdown { graceful: true } => out.extend_from_slice(b"shutdown graceful\r\n"),
+        Request::MetaNoop => out.extend_from_slice(b"mn\r\n"),
+        Request::MetaGet { key, flags } => {
+            out.extend_from_slice(b"mg ");
+            out.extend_from_slice(key);
+            if !flags.is_empty() {
+                out.push(b' ');
+                out.extend_from_slice(flags);
+            }
+            out.extend_from_slice(CRLF);
+        }
+    }
+}
+
+/// A get of any number of keys. `exptime` goes out with gat and gats only.
+pub fn get<'k>(
+    out: &mut Vec<u8>,
+    verb: GetVerb,
+    exptime: i64,
+    keys: impl IntoIterator<Item = &'k [u8]>,
+) {
+    out.extend_from_slice(match verb {
+        GetVerb::Get => &b"get"[..],
+        GetVerb::Gets => b"gets",
+        GetVerb::Gat => b"gat",
+        GetVerb::Gats => b"gats",
+    });
+    if matches!(verb, GetVerb::Gat | GetVerb::Gats) {
+        out.push(b' ');
+        push_i64(out, exptime);
+    }
+    for key in keys {
+        out.push(b' ');
+        out.extend_from_slice(key);
+    }
+    out.extend_from_slice(CRLF);
+}
+
+/// The command line of a storage command.
+pub fn store_head(out: &mut Vec<u8>, head: &StoreHead<'_>) {
+    out.extend_from_slice(match head.verb {
+        StoreVerb::Set => &b"set "[..],
+        StoreVerb::Add => b"add ",
+        StoreVerb::Replace => b"replace ",
+        StoreVerb::Append => b"append ",
+        StoreVerb::Prepend => b"prepend ",
+        StoreVerb::Cas(_) => b"cas ",
+    });
+    out.extend_from_slice(head.key);
+    out.push(b' ');
+    push_u64(out, u64::from(head.flags));
+    out.push(b' ');
+    push_i64(out, head.exptime);
+    out.push(b' ');
+    push_u64(out, u64::from(head.len));
+    if let StoreVerb::Cas(unique) = head.verb {
+        out.push(b' ');
+        push_u64(out, unique);
+    }
+    end(out, head.noreply);
+}
+
+/// A whole storage command. `head.len` must be the length of `data`.
+pub fn store(out: &mut Vec<u8>, head: &StoreHead<'_>, data: &[u8]) {
+    debug_assert_eq!(head.len as usize, data.len());
+    store_head(out, head);
+    out.extend_from_slice(data);
+    out.extend_from_slice(CRLF);
+}
+
+/// `verb key[ number][ noreply]\r\n`
+fn keyed(out: &mut Vec<u8>, verb: &[u8], key: &[u8], n: Option<(bool, u64)>, noreply: bool) {
+    out.extend_from_slice(verb);
+    out.extend_from_slice(key);
+    if let Some((negative, magnitude)) = n {
+        out.extend_from_slice(if negative { b" -" } else { b" " });
+        push_u64(out, magnitude);
+    }
+    end(out, noreply);
+}
+
+fn end(out: &mut Vec<u8>, noreply: bool) {
+    out.extend_from_slice(if noreply { b" noreply\r\n" } else { b"\r\n" });
+}
+
+fn sign(n: i64) -> (bool, u64) {
+    (n < 0, n.unsigned_abs())
+}
+
+fn push_i64(out: &mut Vec<u8>, n: i64) {
+    if n < 0 {
+        out.push(b'-');
+    }
+    push_u64(out, n.unsigned_abs());
+}

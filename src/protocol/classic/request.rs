@@ -1,0 +1,287 @@
+//! Command lines to [`Request`]s.
+//!
+//! Owns the grammar of every command and the order in which memcached 1.6.18 finds fault with a
+//! line. Never reads a data block and never asks what a server is configured to allow.
+
+use super::token::{self, Words};
+use super::{Keys, DATA_MAX, GET_LINE_MAX, LINE_MAX};
+use crate::protocol::reject::{self, Reject};
+use crate::protocol::{ArithVerb, GetVerb, Parsed, Request, StoreHead, StoreVerb, KEY_MAX};
+
+/// Blanks memcached takes before the `get` of a long line.
+const LEADING_BLANKS_MAX: usize = 100;
+
+/// A further portion of a get line that began with [`Request::Get`] and `more`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MoreKeys<'a> {
+    /// The next keys.
+    pub keys: Keys<'a>,
+    /// The line has still not ended.
+    pub more: bool,
+}
+
+/// Parses one command line from the front of `input`.
+///
+/// Lines end with `\r\n` or `\n`. Like memcached, a line ends for its parser at a NUL byte.
+/// [`Parsed::Incomplete`] never holds back more than [`GET_LINE_MAX`] bytes.
+pub fn parse(input: &[u8]) -> Parsed<Request<'_>> {
+    let Some(newline) = memchr::memchr(b'\n', input) else {
+        return parse_unended(input);
+    };
+    let used = newline + 1;
+    match command(end_of_line(&input[..newline])) {
+        Ok(value) => Parsed::Done { value, used },
+        Err(reject) => Parsed::Reject { reject, used },
+    }
+}
+
+/// Parses the next portion of a get line whose beginning was answered with `more`.
+pub fn parse_more_keys(input: &[u8]) -> Parsed<MoreKeys<'_>> {
+    if let Some(newline) = memchr::memchr(b'\n', input) {
+        let keys = Keys::new(end_of_line(&input[..newline]));
+        return Parsed::Done { value: MoreKeys { keys, more: false }, used: newline + 1 };
+    }
+    if input.len() <= GET_LINE_MAX {
+        return Parsed::Incomplete;
+    }
+    match whole_words(input) {
+        Some(used) => {
+            let keys = Keys::portion(&input[..used]);
+            Parsed::Done { value: MoreKeys { keys, more: true }, used }
+        }
+        None => too_long_key(input),
+    }
+}
+
+/// A line without its end: wait, unless it is too long to be one.
+fn parse_unended(input: &[u8]) -> Parsed<Request<'_>> {
+    if input.len() <= LINE_MAX {
+        return Parsed::Incomplete;
+    }
+    // As memcached: only a get may be longer, everything else is noise from a stranger. Here gat
+    // and gats may be long too.
+    let blanks = input.iter().take_while(|&&byte| byte == b' ').count();
+    let line = &input[blanks..];
+    let get = [&b"get "[..], b"gets ", b"gat ", b"gats "].iter().any(|verb| line.starts_with(verb));
+    if blanks > LEADING_BLANKS_MAX || !get {
+        return Parsed::Reject { reject: Reject::close(b""), used: input.len() };
+    }
+    if input.len() <= GET_LINE_MAX {
+        return Parsed::Incomplete;
+    }
+    let Some(used) = whole_words(input) else { return too_long_key(input) };
+    match command(&input[..used]) {
+        Ok(Request::Get { verb, exptime, keys, .. }) => {
+            let keys = Keys::portion(keys.rest);
+            Parsed::Done { value: Request::Get { verb, exptime, keys, more: true }, used }
+        }
+        // The portion ends before the first key: only blanks can fill it so.
+        Ok(_) => too_long_key(input),
+        Err(reject) => {
+            Parsed::Reject { reject: Reject { close: true, ..reject }, used: input.len() }
+        }
+    }
+}
+
+/// Bytes up to and with the last blank: whatever stands before it is complete. None when there is
+/// no blank near the end, or a NUL: a key can be no longer.
+fn whole_words(input: &[u8]) -> Option<usize> {
+    let used = memchr::memrchr(b' ', input)? + 1;
+    (input.len() - used <= KEY_MAX && memchr::memchr(0, input).is_none()).then_some(used)
+}
+
+/// Where a key of an unended line is too long, the rest of the line cannot be told from commands.
+fn too_long_key<T>(input: &[u8]) -> Parsed<T> {
+    Parsed::Reject { reject: Reject::close(reject::BAD_FORMAT), used: input.len() }
+}
+
+/// `line` without its `\r`, up to its first NUL.
+#[inline]
+fn end_of_line(line: &[u8]) -> &[u8] {
+    // A lone `\r` stays, and is an unknown command: memcached does the same, with the same answer.
+    let line = match line {
+        [head @ .., b'\r'] if !head.is_empty() => head,
+        _ => line,
+    };
+    match memchr::memchr(0, line) {
+        Some(nul) => &line[..nul],
+        None => line,
+    }
+}
+
+const ERROR: Reject = Reject::line(reject::ERROR);
+const BAD_FORMAT: Reject = Reject::line(reject::BAD_FORMAT);
+
+type Outcome<'a> = Result<Request<'a>, Reject>;
+
+/// One whole line. Words are counted first ("ERROR"), then read from left to right.
+fn command(line: &[u8]) -> Outcome<'_> {
+    let Some((name, rest)) = token::next_word(line) else { return Err(ERROR) };
+    match name {
+        b"get" | b"bget" => get(GetVerb::Get, rest),
+        b"gets" => get(GetVerb::Gets, rest),
+        b"gat" => get_and_touch(GetVerb::Gat, rest),
+        b"gats" => get_and_touch(GetVerb::Gats, rest),
+        b"set" => store(StoreVerb::Set, line),
+        b"add" => store(StoreVerb::Add, line),
+        b"replace" => store(StoreVerb::Replace, line),
+        b"append" => store(StoreVerb::Append, line),
+        b"prepend" => store(StoreVerb::Prepend, line),
+        b"cas" => store(StoreVerb::Cas(0), line),
+        b"delete" => delete(&Words::cut(line)),
+        b"incr" => arith(ArithVerb::Incr, &Words::cut(line)),
+        b"decr" => arith(ArithVerb::Decr, &Words::cut(line)),
+        b"touch" => touch(&Words::cut(line)),
+        b"flush_all" => flush_all(&Words::cut(line)),
+        b"version" => Ok(Request::Version),
+        b"verbosity" => verbosity(&Words::cut(line)),
+        b"stats" => Ok(Request::Stats { args: trim(rest) }),
+        b"quit" => Ok(Request::Quit),
+        b"shutdown" => shutdown(&Words::cut(line)),
+        b"mn" => Ok(Request::MetaNoop),
+        b"mg" => meta_get(rest),
+        b"ms" => Err(meta_set(&Words::cut(line))),
+        _ => Err(ERROR),
+    }
+}
+
+fn get(verb: GetVerb, rest: &[u8]) -> Outcome<'_> {
+    if rest.iter().all(|&byte| byte == b' ') {
+        return Err(ERROR);
+    }
+    Ok(Request::Get { verb, exptime: 0, keys: Keys::new(rest), more: false })
+}
+
+fn get_and_touch(verb: GetVerb, rest: &[u8]) -> Outcome<'_> {
+    let Some((exptime, rest)) = token::next_word(rest) else { return Err(ERROR) };
+    let Some(exptime) = token::signed64(exptime) else {
+        return Err(Reject::line(reject::BAD_EXPTIME));
+    };
+    // Without any key memcached answers END; so does a get of no keys.
+    Ok(Request::Get { verb, exptime, keys: Keys::new(rest), more: false })
+}
+
+fn store(verb: StoreVerb, line: &[u8]) -> Outcome<'_> {
+    let words = Words::cut(line);
+    let wanted = if matches!(verb, StoreVerb::Cas(_)) { 6 } else { 5 };
+    if words.count() != wanted && words.count() != wanted + 1 {
+        return Err(ERROR);
+    }
+    let noreply = words.noreply();
+    let refused = BAD_FORMAT.quiet_if(noreply);
+    let key = short_key(&words, noreply)?;
+    let flags = token::unsigned32(words.get(2)).ok_or(refused)?;
+    let exptime = token::signed64(words.get(3)).ok_or(refused)?;
+    let len = token::signed64(words.get(4)).ok_or(refused)?;
+    let verb = match verb {
+        StoreVerb::Cas(_) => StoreVerb::Cas(token::unsigned64(words.get(5)).ok_or(refused)?),
+        other => other,
+    };
+    let len = u32::try_from(len).ok().filter(|&len| len <= DATA_MAX).ok_or(refused)?;
+    Ok(Request::Store(StoreHead { verb, key, flags, exptime, len, noreply }))
+}
+
+/// The first argument as a key.
+fn short_key<'a>(words: &Words<'a>, noreply: bool) -> Result<&'a [u8], Reject> {
+    let key = words.get(1);
+    if key.len() > KEY_MAX {
+        return Err(BAD_FORMAT.quiet_if(noreply));
+    }
+    Ok(key)
+}
+
+fn delete<'a>(words: &Words<'a>) -> Outcome<'a> {
+    let count = words.count();
+    if !(2..=4).contains(&count) {
+        return Err(ERROR);
+    }
+    let mut noreply = false;
+    if count > 2 {
+        // The old form has a time of zero behind the key.
+        let hold_is_zero = words.get(2) == b"0";
+        noreply = words.noreply();
+        let valid = if count == 3 { hold_is_zero || noreply } else { hold_is_zero && noreply };
+        if !valid {
+            return Err(Reject::line(reject::BAD_DELETE).quiet_if(noreply));
+        }
+    }
+    Ok(Request::Delete { key: short_key(words, noreply)?, noreply })
+}
+
+fn arith<'a>(verb: ArithVerb, words: &Words<'a>) -> Outcome<'a> {
+    let noreply = three_or_four(words)?;
+    let key = short_key(words, noreply)?;
+    let refused = Reject::line(reject::BAD_DELTA).quiet_if(noreply);
+    let delta = token::unsigned64(words.get(2)).ok_or(refused)?;
+    Ok(Request::Arith { verb, key, delta, noreply })
+}
+
+fn touch<'a>(words: &Words<'a>) -> Outcome<'a> {
+    let noreply = three_or_four(words)?;
+    let key = short_key(words, noreply)?;
+    let refused = Reject::line(reject::BAD_EXPTIME).quiet_if(noreply);
+    let exptime = token::signed64(words.get(2)).ok_or(refused)?;
+    Ok(Request::Touch { key, exptime, noreply })
+}
+
+/// Checks the number of words of a command with a key and a number; returns `noreply`.
+fn three_or_four(words: &Words<'_>) -> Result<bool, Reject> {
+    match words.count() {
+        3 | 4 => Ok(words.noreply()),
+        _ => Err(ERROR),
+    }
+}
+
+fn flush_all<'a>(words: &Words<'a>) -> Outcome<'a> {
+    if words.count() > 3 {
+        return Err(ERROR);
+    }
+    let noreply = words.noreply();
+    if words.count() == 1 + usize::from(noreply) {
+        return Ok(Request::FlushAll { delay: 0, noreply });
+    }
+    let refused = Reject::line(reject::BAD_EXPTIME).quiet_if(noreply);
+    let delay = token::signed64(words.get(1)).ok_or(refused)?;
+    Ok(Request::FlushAll { delay, noreply })
+}
+
+fn verbosity<'a>(words: &Words<'a>) -> Outcome<'a> {
+    if !(2..=3).contains(&words.count()) {
+        return Err(ERROR);
+    }
+    let noreply = words.noreply();
+    let level = token::unsigned32(words.get(1)).ok_or(BAD_FORMAT.quiet_if(noreply))?;
+    Ok(Request::Verbosity { level, noreply })
+}
+
+fn shutdown<'a>(words: &Words<'a>) -> Outcome<'a> {
+    match (words.count(), words.get(1)) {
+        (1, _) => Ok(Request::Shutdown { graceful: false }),
+        (2, b"graceful") => Ok(Request::Shutdown { graceful: true }),
+        _ => Err(Reject::line(reject::BAD_SHUTDOWN)),
+    }
+}
+
+fn meta_get(rest: &[u8]) -> Outcome<'_> {
+    let Some((key, flags)) = token::next_word(rest) else { return Err(ERROR) };
+    if key.len() > KEY_MAX {
+        return Err(BAD_FORMAT);
+    }
+    Ok(Request::MetaGet { key, flags: trim(flags) })
+}
+
+/// Meta sets are not known yet. Their data block is dropped, so that it is not read as commands.
+fn meta_set(words: &Words<'_>) -> Reject {
+    let len = token::signed64(words.get(2)).and_then(|len| u32::try_from(len).ok());
+    match len.filter(|&len| len <= DATA_MAX) {
+        Some(len) => Reject { swallow: u64::from(len) + 2, ..ERROR },
+        None => ERROR,
+    }
+}
+
+/// `line` without blanks around it.
+fn trim(line: &[u8]) -> &[u8] {
+    let Some(first) = line.iter().position(|&byte| byte != b' ') else { return &[] };
+    let last = line.iter().rposition(|&byte| byte != b' ').unwrap_or(first);
+    &line[first..=last]
+}

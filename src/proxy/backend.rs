@@ -1,0 +1,736 @@
+//! One pipelined connection to a server: requests out, answers matched to them in order.
+//!
+//! Owns the bytes in both directions, the queue of who waits for what, and whether the server is
+//! usable. Never touches a socket and never decides what an answer means: the caller connects when
+//! [`Backend::wants_connect`] says so, moves the bytes, and hands each [`Step`] on. Whoever waits
+//! gets exactly one end: his answer, or his place in what [`Backend::failed`] returns.
+//!
+//! ```text
+//!          ask                    connected            lost, nobody waiting
+//!   Idle ------> Connecting ------------------> Up ----------------------> Idle
+//!                    |                          |
+//!                    | refused, too slow        | lost, too slow, no sense
+//!                    v                          v
+//!                  Down <---------------------- +        in Down and Probing ask says no:
+//!                    |  ^                                the caller fails over at once
+//!    backoff is over v  | again
+//!                  Probing --- version answered ---> Up
+//! ```
+
+use std::collections::VecDeque;
+
+use super::missed::{Amends, Missed};
+use crate::base::buf::Buf;
+use crate::base::clock::Now;
+use crate::protocol::classic::{encode, parse_data, parse_reply, Reply};
+use crate::protocol::{reject, Parsed, Request};
+
+/// Requests that may wait on one connection. Reached only when a server has stopped answering under
+/// full load; what comes then is refused at once instead of waiting for a timeout.
+pub const QUEUE_MAX: usize = 65_536;
+/// Bytes that may wait to be sent to one server, for the same reason.
+pub const OUT_MAX: usize = 64 << 20;
+/// First wait before a server that failed is tried again, in microseconds: a restart is noticed at
+/// once, and twenty attempts a second cost nothing.
+const BACKOFF_MIN_US: u64 = 50_000;
+/// Longest wait between two attempts, in microseconds: how long a server that is back may stay
+/// unused.
+const BACKOFF_MAX_US: u64 = 500_000;
+/// A request may take a second more for each so many bytes that move meanwhile (1 MiB): large
+/// values on a slow link are no failure, single bytes at long intervals are one.
+const SLOWEST_BYTES_PER_SEC: u64 = 1 << 20;
+/// Missed writes made good at a time, so that they cannot fill the queue.
+const AMENDS_AT_ONCE: usize = 4096;
+/// Memory that an idle direction keeps.
+const KEEP: usize = 64 * 1024;
+
+/// The kinds of answer a request can have; anything else means that the connection has lost its
+/// place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Of a storage command.
+    Stored,
+    /// Of delete.
+    Deleted,
+    /// Of incr and decr.
+    Number,
+    /// Of touch.
+    Touched,
+    /// `OK`.
+    Ok,
+    /// Values, then `END`.
+    Values,
+    /// Of mg.
+    Meta,
+}
+
+/// Time and size limits, from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For a connect, in microseconds.
+    pub connect_us: u64,
+    /// For an answer, in microseconds.
+    pub request_us: u64,
+    /// Largest value taken from a server, in bytes.
+    pub value_max: usize,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The connect failed.
+    Refused(String),
+    /// The server closed, or the network broke.
+    Lost(String),
+    /// No connection in time.
+    ConnectTimeout,
+    /// No answer in time.
+    RequestTimeout,
+    /// What came is no answer to what was asked.
+    Garbage,
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Why::Refused(text) | Why::Lost(text) => f.write_str(text),
+            Why::ConnectTimeout => f.write_str("no connection in time"),
+            Why::RequestTimeout => f.write_str("no answer in time"),
+            Why::Garbage => f.write_str("the answer makes no sense"),
+        }
+    }
+}
+
+/// Whether requests are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usable {
+    /// They are.
+    Yes,
+    /// Too many wait already.
+    Busy,
+    /// The server has failed and not come back.
+    Down,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Idle,
+    /// With the time it began; `open` once the socket was asked for.
+    Connecting {
+        since: u64,
+        open: bool,
+    },
+    Up,
+    /// Until the next attempt.
+    Down {
+        until: u64,
+    },
+    /// Trying again without load. With the time it began.
+    Probing {
+        since: u64,
+        connected: bool,
+    },
+}
+
+#[derive(Debug)]
+enum Asked<C> {
+    Version,
+    Noop,
+    Amends(Amends),
+    Caller(C, Expect),
+}
+
+#[derive(Debug)]
+struct Waiting<C> {
+    asked: Asked<C>,
+    since: u64,
+    /// [`Backend::moved`] at that time.
+    moved: u64,
+}
+
+/// What has been counted about a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Requests sent.
+    pub requests: u64,
+    /// Connections that failed or were lost with somebody waiting.
+    pub failures: u64,
+    /// Of these, for lack of an answer in time.
+    pub timeouts: u64,
+}
+
+/// The next thing that the input holds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step<'a, C> {
+    /// More bytes are needed.
+    Wait,
+    /// The first `used` bytes concerned nobody outside.
+    Own {
+        /// Bytes to drop.
+        used: usize,
+    },
+    /// One value of several.
+    Value {
+        /// Who asked.
+        call: C,
+        /// Its key.
+        key: &'a [u8],
+        /// Its flags.
+        flags: u32,
+        /// Its CAS unique, when it was asked for.
+        cas: Option<u64>,
+        /// Its bytes, or `None` when there are too many to hold.
+        data: Option<&'a [u8]>,
+        /// Bytes to drop.
+        used: usize,
+    },
+    /// The last, or only, answer to a request.
+    Done {
+        /// Who asked.
+        call: C,
+        /// The line.
+        reply: Reply<'a>,
+        /// The data block of a meta value.
+        data: &'a [u8],
+        /// All of it as it came.
+        raw: &'a [u8],
+        /// Bytes to drop.
+        used: usize,
+    },
+    /// This is no answer: call [`Backend::failed`].
+    Garbage,
+}
+
+/// One server's connection.
+#[derive(Debug)]
+pub struct Backend<C> {
+    name: String,
+    limits: Limits,
+    state: State,
+    backoff_us: u64,
+    /// What was received and not yet understood; the caller fills it.
+    pub input: Buf,
+    out: Vec<u8>,
+    sent: usize,
+    queue: VecDeque<Waiting<C>>,
+    /// Bytes moved in both directions.
+    moved: u64,
+    /// Bytes of a too large value that are still to be dropped.
+    swallow: u64,
+    missed: Missed,
+    version_16: bool,
+    meta: bool,
+    tally: Tally,
+}
+
+impl<C: Copy> Backend<C> {
+    /// A server that nobody has tried yet. `name` is for the log.
+    pub fn new(name: String, limits: Limits) -> Backend<C> {
+        Backend {
+            name,
+            limits,
+            state: State::Idle,
+            backoff_us: BACKOFF_MIN_US,
+            input: Buf::new(),
+            out: Vec::new(),
+            sent: 0,
+            queue: VecDeque::new(),
+            moved: 0,
+            swallow: 0,
+            missed: Missed::default(),
+            version_16: false,
+            meta: false,
+            tally: Tally::default(),
+        }
+    }
+
+    /// `host:port`, as in the log.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Counts so far.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Whether the server is known to speak the meta protocol of memcached 1.6.
+    pub fn speaks_meta(&self) -> bool {
+        self.meta
+    }
+
+    /// Whether [`Backend::ask`] takes a request now.
+    pub fn usable(&self) -> Usable {
+        match self.state {
+            State::Down { .. } | State::Probing { .. } => Usable::Down,
+            _ if self.queue.len() >= QUEUE_MAX || self.out.len() - self.sent >= OUT_MAX => {
+                Usable::Busy
+            }
+            _ => Usable::Yes,
+        }
+    }
+
+    /// Queues one request, which `write` appends, for `call`. Refuses where [`Backend::usable`] is
+    /// not [`Usable::Yes`]; `write` is not called then.
+    pub fn ask(
+        &mut self,
+        now: Now,
+        call: C,
+        expect: Expect,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Usable {
+        let usable = self.usable();
+        if usable != Usable::Yes {
+            return usable;
+        }
+        if self.state == State::Idle {
+            self.state = State::Connecting { since: now.mono_us, open: false };
+            self.greet(now);
+        }
+        // Before anything else is asked: a key that is to be deleted must not be read first.
+        self.go_on(now);
+        self.tally.requests += 1;
+        self.push(now, Asked::Caller(call, expect));
+        write(&mut self.out);
+        Usable::Yes
+    }
+
+    fn push(&mut self, now: Now, asked: Asked<C>) {
+        self.queue.push_back(Waiting { asked, since: now.mono_us, moved: self.moved });
+    }
+
+    /// What goes first on every new connection: who are you, and what you have missed.
+    fn greet(&mut self, now: Now) {
+        self.meta = false;
+        self.version_16 = false;
+        self.push(now, Asked::Version);
+        encode::request(&mut self.out, &Request::Version);
+        self.push(now, Asked::Noop);
+        encode::request(&mut self.out, &Request::MetaNoop);
+        let lost = self.missed.take_lost();
+        if lost > 0 {
+            log::warn!("proxy: {}: {lost} missed writes were too many to remember", self.name);
+        }
+        self.amend(now);
+    }
+
+    fn amend(&mut self, now: Now) {
+        for amends in self.missed.take(AMENDS_AT_ONCE) {
+            let request = match &amends {
+                Amends::Delete(key) => Request::Delete { key, noreply: false },
+                Amends::Flush => Request::FlushAll { delay: 0, noreply: false },
+            };
+            encode::request(&mut self.out, &request);
+            self.push(now, Asked::Amends(amends));
+        }
+    }
+
+    /// A write of `key` did not reach this server, or may not have: it is deleted there as soon as
+    /// possible.
+    pub fn missed_key(&mut self, key: &[u8]) {
+        self.missed.key(key);
+    }
+
+    /// A `flush_all` did not reach this server: it is made good as soon as possible.
+    pub fn missed_flush(&mut self) {
+        self.missed.flush();
+    }
+
+    /// Whether the caller should open a connection now; it then calls [`Backend::connecting`].
+    pub fn wants_connect(&self, now: Now) -> bool {
+        match self.state {
+            State::Connecting { open, .. } => !open,
+            State::Down { until } => now.mono_us >= until,
+            _ => false,
+        }
+    }
+
+    /// The caller has begun to connect.
+    pub fn connecting(&mut self, now: Now) {
+        match self.state {
+            State::Connecting { since, .. } => {
+                self.state = State::Connecting { since, open: true };
+            }
+            _ => {
+                self.state = State::Probing { since: now.mono_us, connected: false };
+                self.greet(now);
+            }
+        }
+    }
+
+    /// The connection stands.
+    pub fn connected(&mut self) {
+        match self.state {
+            State::Connecting { .. } => self.state = State::Up,
+            State::Probing { since, .. } => {
+                self.state = State::Probing { since, connected: true };
+            }
+            _ => {}
+        }
+    }
+
+    /// What is to be sent now.
+    pub fn sendable(&self) -> &[u8] {
+        match self.state {
+            State::Up | State::Probing { connected: true, .. } => &self.out[self.sent..],
+            _ => &[],
+        }
+    }
+
+    /// The first `n` sendable bytes have been sent.
+    pub fn sent(&mut self, n: usize) {
+        self.sent += n;
+        self.moved += n as u64;
+        if self.sent >= self.out.len() {
+            self.sent = 0;
+            self.out.clear();
+            if self.out.capacity() > KEEP {
+                self.out = Vec::new();
+            }
+        } else if self.sent > KEEP && self.sent * 2 > self.out.len() {
+            self.out.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+
+    /// `n` bytes were received into [`Backend::input`].
+    pub fn received(&mut self, n: usize) {
+        self.input.filled(n);
+        self.moved += n as u64;
+    }
+
+    /// When [`Backend::check`] is due, on the monotonic clock in microseconds.
+    pub fn deadline(&self) -> Option<u64> {
+        match self.state {
+            State::Idle => None,
+            State::Connecting { since, .. } | State::Probing { since, connected: false } => {
+                Some(since + self.limits.connect_us)
+            }
+            State::Down { until } => Some(until),
+            State::Up | State::Probing { .. } => self.queue.front().map(|head| {
+                let moved = (self.moved - head.moved).saturating_mul(1_000_000);
+                head.since + self.limits.request_us + moved / SLOWEST_BYTES_PER_SEC
+            }),
+        }
+    }
+
+    /// Whether a deadline has passed. The caller then calls [`Backend::failed`].
+    pub fn check(&self, now: Now) -> Option<Why> {
+        if self.deadline().is_none_or(|at| now.mono_us < at) {
+            return None;
+        }
+        match self.state {
+            State::Connecting { .. } | State::Probing { connected: false, .. } => {
+                Some(Why::ConnectTimeout)
+            }
+            State::Up | State::Probing { .. } => Some(Why::RequestTimeout),
+            State::Idle | State::Down { .. } => None,
+        }
+    }
+
+    /// The connection is over. Returns who waited on it, in order: none of them will get an answer.
+    pub fn failed(&mut self, now: Now, why: &Why) -> Vec<C> {
+        let was = self.state;
+        let mut orphans = Vec::new();
+        for waiting in std::mem::take(&mut self.queue) {
+            match waiting.asked {
+                Asked::Caller(call, _) => orphans.push(call),
+                Asked::Amends(amends) => self.missed.again(amends),
+                Asked::Version | Asked::Noop => {}
+            }
+        }
+        self.input = Buf::new();
+        self.out = Vec::new();
+        self.sent = 0;
+        self.swallow = 0;
+        if was == State::Up && orphans.is_empty() && matches!(why, Why::Lost(_)) {
+            // An idle connection was closed, as servers do: no failure. The next request connects.
+            self.state = State::Idle;
+            return orphans;
+        }
+        if !matches!(was, State::Down { .. } | State::Probing { .. }) {
+            self.backoff_us = BACKOFF_MIN_US;
+            self.tally.failures += 1;
+            log::info!("proxy: {} is down: {why}", self.name);
+        }
+        self.tally.timeouts += u64::from(*why == Why::RequestTimeout);
+        self.state = State::Down { until: now.mono_us + self.backoff_us };
+        self.backoff_us = (self.backoff_us * 2).min(BACKOFF_MAX_US);
+        orphans
+    }
+
+    /// Understands the next thing in `input` (which the caller has taken out of
+    /// [`Backend::input`]).
+    pub fn step<'a>(&mut self, now: Now, input: &'a [u8]) -> Step<'a, C> {
+        if self.swallow > 0 && !input.is_empty() {
+            let used = input.len().min(usize::try_from(self.swallow).unwrap_or(usize::MAX));
+            self.swallow -= used as u64;
+            return Step::Own { used };
+        }
+        if input.is_empty() {
+            return Step::Wait;
+        }
+        let Some(head) = self.queue.front() else { return Step::Garbage };
+        let (reply, used) = match parse_reply(input) {
+            Parsed::Incomplete => return Step::Wait,
+            Parsed::Reject { .. } => return Step::Garbage,
+            Parsed::Done { value, used } => (value, used),
+        };
+        match head.asked {
+            Asked::Caller(call, expect) => self.answer(now, call, expect, reply, used, input),
+            _ => self.own_answer(now, reply, used),
+        }
+    }
+
+    fn own_answer<'a>(&mut self, now: Now, reply: Reply<'_>, used: usize) -> Step<'a, C> {
+        let Some(head) = self.queue.pop_front() else { return Step::Garbage };
+        match (head.asked, reply) {
+            (Asked::Version, Reply::Version(text)) => {
+                self.version_16 = speaks_meta(text);
+                if let State::Probing { .. } = self.state {
+                    log::info!("proxy: {} is up", self.name);
+                    self.state = State::Up;
+                }
+                self.backoff_us = BACKOFF_MIN_US;
+            }
+            (Asked::Noop, Reply::MetaNoop) => self.meta = self.version_16,
+            (Asked::Noop, Reply::Error(_)) => {}
+            (Asked::Amends(_), Reply::Deleted | Reply::NotFound | Reply::Ok | Reply::Error(_)) => {}
+            _ => return Step::Garbage,
+        }
+        self.go_on(now);
+        Step::Own { used }
+    }
+
+    /// Sends what is to be made good, as long as there is room.
+    fn go_on(&mut self, now: Now) {
+        if !self.missed.is_empty() && self.queue.len() < QUEUE_MAX / 2 {
+            self.amend(now);
+        }
+    }
+
+    fn finish(&mut self, now: Now) {
+        self.queue.pop_front();
+        self.go_on(now);
+    }
+
+    fn answer<'a>(
+        &mut self,
+        now: Now,
+        call: C,
+        expect: Expect,
+        reply: Reply<'a>,
+        head: usize,
+        input: &'a [u8],
+    ) -> Step<'a, C> {
+        let raw = &input[..head];
+        match (expect, reply) {
+            (Expect::Values, Reply::Value { key, flags, len, cas }) => {
+                if len as usize > self.limits.value_max {
+                    self.swallow = u64::from(len) + 2;
+                    return Step::Value { call, key, flags, cas, data: None, used: head };
+                }
+                match parse_data(&input[head..], len) {
+                    Parsed::Incomplete => Step::Wait,
+                    Parsed::Reject { .. } => Step::Garbage,
+                    Parsed::Done { value, used } => {
+                        let data = Some(value);
+                        Step::Value { call, key, flags, cas, data, used: head + used }
+                    }
+                }
+            }
+            (Expect::Meta, Reply::MetaValue { len, .. }) => {
+                if len as usize > self.limits.value_max {
+                    self.swallow = u64::from(len) + 2;
+                    self.finish(now);
+                    let line = reject::TOO_LARGE;
+                    let reply = Reply::Error(&line[..line.len() - 2]);
+                    return Step::Done { call, reply, data: &[], raw: line, used: head };
+                }
+                match parse_data(&input[head..], len) {
+                    Parsed::Incomplete => Step::Wait,
+                    Parsed::Reject { .. } => Step::Garbage,
+                    Parsed::Done { value: data, used } => {
+                        self.finish(now);
+                        let used = head + used;
+                        Step::Done { call, reply, data, raw: &input[..used], used }
+                    }
+                }
+            }
+            _ if fits(expect, &reply) => {
+                self.finish(now);
+                Step::Done { call, reply, data: &[], raw, used: head }
+            }
+            _ => Step::Garbage,
+        }
+    }
+}
+
+/// Whether `reply` can end the answer to such a request.
+fn fits(expect: Expect, reply: &Reply<'_>) -> bool {
+    use Reply::*;
+    match (expect, reply) {
+        (_, Error(_)) => true,
+        (Expect::Stored, r) => matches!(r, Stored | NotStored | Exists | NotFound),
+        (Expect::Deleted, r) => matches!(r, Deleted | NotFound),
+        (Expect::Number, r) => matches!(r, Number(_) | NotFound),
+        (Expect::Touched, r) => matches!(r, Touched | NotFound),
+        (Expect::Ok, r) => matches!(r, Ok),
+        (Expect::Values, r) => matches!(r, End),
+        (Expect::Meta, r) => matches!(r, MetaHit { .. } | MetaMiss { .. } | MetaOther(_)),
+    }
+}
+
+/// memcached 1.5.19 and later 1.5 have a draft of the meta commands with another grammar; a server
+/// that is not memcached and knows `mn` has the final one.
+fn speaks_meta(version: &[u8]) -> bool {
+    let mut parts = version.split(|byte| !byte.is_ascii_digit());
+    let mut number = || parts.next().and_then(crate::base::num::parse_u32);
+    match (number(), number()) {
+        (Some(1), Some(minor)) => minor >= 6,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { connect_us: 300, request_us: 1000, value_max: 100 };
+
+    fn at(us: u64) -> Now {
+        Now::default().plus_us(us)
+    }
+
+    fn up() -> Backend<u32> {
+        let mut backend = Backend::new("s:1".into(), LIMITS);
+        assert_eq!(backend.ask(at(0), 1, Expect::Stored, |out| out.extend(b"one")), Usable::Yes);
+        assert!(backend.wants_connect(at(0)));
+        assert_eq!(backend.sendable(), b"");
+        backend.connecting(at(0));
+        assert!(!backend.wants_connect(at(0)));
+        backend.connected();
+        assert_eq!(backend.sendable(), b"version\r\nmn\r\none");
+        backend.sent(16);
+        backend
+    }
+
+    /// Feeds bytes and returns what was heard, as text.
+    fn feed(backend: &mut Backend<u32>, bytes: &[u8]) -> Vec<String> {
+        backend.input.extend(bytes);
+        let mut heard = Vec::new();
+        let mut input = std::mem::take(&mut backend.input);
+        loop {
+            let used = match backend.step(at(1), input.data()) {
+                Step::Wait => break,
+                Step::Garbage => {
+                    heard.push("garbage".into());
+                    break;
+                }
+                Step::Own { used } => used,
+                Step::Value { call, key, data, used, .. } => {
+                    let key = String::from_utf8_lossy(key);
+                    heard.push(format!("{call} {key} {:?}", data.map(<[u8]>::len)));
+                    used
+                }
+                Step::Done { call, raw, used, .. } => {
+                    heard.push(format!("{call} {}", String::from_utf8_lossy(raw).trim_end()));
+                    used
+                }
+            };
+            input.consume(used);
+        }
+        backend.input = input;
+        heard
+    }
+
+    #[test]
+    fn greets_and_matches_answers_in_order() {
+        let mut backend = up();
+        assert!(feed(&mut backend, b"VERSION 1.6.18\r\nM").is_empty());
+        assert!(!backend.speaks_meta());
+        backend.ask(at(1), 2, Expect::Values, |_| {});
+        assert_eq!(feed(&mut backend, b"N\r\nSTORED\r\nVALUE k 0 2\r\nab"), ["1 STORED"]);
+        assert!(backend.speaks_meta());
+        assert_eq!(feed(&mut backend, b"\r\nEND\r\n"), ["2 k Some(2)", "2 END"]);
+        assert_eq!(feed(&mut backend, b"END\r\n"), ["garbage"], "nobody waits");
+    }
+
+    #[test]
+    fn an_answer_to_another_question_is_garbage() {
+        for (expect, answer) in [
+            (Expect::Stored, &b"DELETED\r\n"[..]),
+            (Expect::Values, b"STORED\r\n"),
+            (Expect::Values, b"VALUE k 0 2\r\nabc\r\n"),
+            (Expect::Number, b"END\r\n"),
+            (Expect::Touched, b"HTTP/1.1 400 Bad Request\r\n"),
+        ] {
+            let mut backend = up();
+            feed(&mut backend, b"VERSION 1.4.0\r\nERROR\r\nSTORED\r\n");
+            assert!(!backend.speaks_meta());
+            backend.ask(at(1), 2, expect, |_| {});
+            assert_eq!(feed(&mut backend, answer), ["garbage"], "{expect:?}");
+            assert_eq!(backend.failed(at(1), &Why::Garbage), [2]);
+            assert_eq!(backend.usable(), Usable::Down);
+        }
+    }
+
+    #[test]
+    fn too_large_values_are_dropped_without_losing_the_place() {
+        let mut backend = up();
+        feed(&mut backend, b"VERSION 1.6.0\r\nMN\r\nSTORED\r\n");
+        backend.ask(at(1), 2, Expect::Values, |_| {});
+        backend.ask(at(1), 3, Expect::Meta, |_| {});
+        let big = [b'x'; 101];
+        let mut bytes = b"VALUE k 0 101\r\n".to_vec();
+        bytes.extend(big);
+        bytes.extend(b"\r\nEND\r\nVA 101 t-1\r\n");
+        bytes.extend(big);
+        bytes.extend(b"\r\n");
+        let mut heard = Vec::new();
+        for piece in bytes.chunks(7) {
+            heard.extend(feed(&mut backend, piece));
+        }
+        assert_eq!(heard, ["2 k None", "2 END", "3 SERVER_ERROR object too large for cache"]);
+    }
+
+    #[test]
+    fn down_probe_up_with_growing_waits() {
+        let mut backend = up();
+        backend.missed_key(b"k");
+        assert_eq!(backend.deadline(), Some(1015), "16 bytes moved buy 15 us");
+        assert_eq!(backend.check(at(1014)), None);
+        assert_eq!(backend.check(at(1015)), Some(Why::RequestTimeout));
+        assert_eq!(backend.failed(at(2000), &Why::RequestTimeout), [1]);
+        assert_eq!(backend.ask(at(2000), 9, Expect::Ok, |_| panic!("written")), Usable::Down);
+        let mut now = 2000;
+        let mut waits = Vec::new();
+        for _ in 0..6 {
+            let until = backend.deadline().expect("a time to try again");
+            waits.push(until - now);
+            now = until;
+            assert!(!backend.wants_connect(at(now - 1)) && backend.wants_connect(at(now)));
+            backend.connecting(at(now));
+            assert_eq!(backend.usable(), Usable::Down, "a probe carries no load");
+            assert!(backend.failed(at(now), &Why::Refused("no".into())).is_empty());
+        }
+        assert_eq!(waits, [50_000, 100_000, 200_000, 400_000, 500_000, 500_000]);
+        backend.connecting(at(now));
+        backend.connected();
+        assert_eq!(backend.sendable(), b"version\r\nmn\r\ndelete k\r\n", "missed writes go first");
+        assert_eq!(backend.usable(), Usable::Down, "it has not spoken yet");
+        assert!(feed(&mut backend, b"VERSION 1.6.0\r\n").is_empty());
+        assert_eq!(backend.usable(), Usable::Yes);
+        assert_eq!(backend.failed(at(now), &Why::Lost("closed".into())), []);
+        assert!(!backend.wants_connect(at(now)), "an idle close is no failure");
+    }
+
+    #[test]
+    fn meta_is_for_16_and_for_strangers_that_know_it() {
+        for (version, meta) in
+            [("1.6.18", true), ("1.5.22", false), ("1.2.8", false), ("0.1.0 twincached", true)]
+        {
+            assert_eq!(speaks_meta(version.as_bytes()), meta, "{version}");
+        }
+    }
+}

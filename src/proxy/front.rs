@@ -1,0 +1,472 @@
+//! One client: its requests to the relay, its replies in order.
+//!
+//! Owns the client's bytes in both directions and how much it may have in flight. Never touches a
+//! socket: the worker fills [`Front::input`], calls [`Front::process`], and sends
+//! [`Front::sendable`].
+//!
+//! ```text
+//!   input --parse--> submit (takes a ticket) ... complete (resolves it) --> sendable
+//!            |                                                   ^
+//!            +-- version, stats, mn, errors: answered here ------+  in request order
+//! ```
+//!
+//! A get of many keys is submitted in portions, as many keys at a time as the client's share of
+//! memory allows; its END follows when all of them have ended.
+
+use std::sync::Arc;
+
+use super::config::Config;
+use super::fanout::{Fanout, Verdict};
+use super::relay::{Client, Completion, Portion, Relay, CAN_NOT_CONNECT};
+use crate::base::buf::Buf;
+use crate::base::clock::Now;
+use crate::base::replies::Replies;
+use crate::protocol::classic::{self, encode, Keys};
+use crate::protocol::reject::{self, Reject};
+use crate::protocol::{GetVerb, Parsed, Request, StoreHead, StoreVerb};
+
+/// What magent calls itself.
+pub const VERSION: &str = "memcached agent v0.6";
+/// magent's answer to what it does not know.
+pub const UNSUPPORTED: &[u8] = b"UNSUPPORTED COMMAND\r\n";
+/// Requests of one client that may wait for servers. Clients pipeline tens; more only wait in our
+/// memory instead of theirs.
+const IN_FLIGHT_MAX: usize = 1024;
+/// Bytes that one client's requests in flight, and the values expected for them, may take.
+const COST_MAX: usize = 4 << 20;
+/// Bytes of replies that wait for a slow client before no more of its requests are taken.
+const OUT_MAX: usize = 1 << 20;
+/// Unparsed input kept: two of the longest get lines that are collected.
+const INPUT_MAX: usize = 2 * classic::GET_LINE_MAX;
+/// Keys of a get that are submitted at once.
+const PORTION_KEYS: usize = 4096;
+/// What a request costs besides its bytes: its place in queues and slabs.
+const REQUEST_COST: usize = 256;
+/// What a key of a get costs besides its value.
+const KEY_COST: usize = 64;
+/// The value size that is expected of a client that has read nothing yet: 480 keys at once.
+const FIRST_HINT: usize = 8 * 1024;
+/// Memory that an idle direction keeps.
+const KEEP: usize = 16 * 1024;
+
+/// What all clients of a proxy share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The answer to `stats`.
+    stats: Vec<u8>,
+    /// Largest value taken, in bytes.
+    value_max: usize,
+}
+
+impl Shared {
+    /// From the configuration.
+    pub fn new(config: &Config) -> Arc<Shared> {
+        let mut stats = format!("{VERSION}\r\n");
+        for (server, n) in config.servers.iter().zip(1..) {
+            stats += &format!("matrix {n} -> {}:{}, pool size 0\r\n", server.host, server.port);
+        }
+        stats += "END\r\n";
+        Arc::new(Shared { stats: stats.into_bytes(), value_max: config.value_max })
+    }
+}
+
+/// What the next bytes are.
+#[derive(Debug)]
+enum State {
+    Command,
+    /// A get of more keys than may be in flight at once.
+    Keys(LongGet),
+    /// Everything in flight must end before the next command; a long get then has its END.
+    Barrier {
+        ends_get: bool,
+    },
+}
+
+#[derive(Debug)]
+struct LongGet {
+    verb: GetVerb,
+    exptime: i64,
+    /// Keys at hand that have not been submitted, from `at` on.
+    keys: Vec<u8>,
+    at: usize,
+    /// The line goes on in the input.
+    more: bool,
+}
+
+/// One client connection.
+#[derive(Debug)]
+pub struct Front {
+    shared: Arc<Shared>,
+    /// What was received; the worker fills it.
+    pub input: Buf,
+    replies: Replies,
+    state: State,
+    in_flight: usize,
+    cost: usize,
+    /// The value size that is expected, for the cost of a get.
+    hint: usize,
+    /// Whether a server could be asked in the present long get.
+    reached: bool,
+    /// Refused data still to be dropped.
+    swallow: u64,
+    /// Input that is needed before parsing goes on.
+    want: usize,
+    /// Enough output waits.
+    full: bool,
+    /// [`Front::process`] stopped for lack of input, not because it was blocked.
+    starved: bool,
+    /// The client will send nothing more; what it has sent is still done.
+    ended: bool,
+    /// Nothing more is read or done; what is being answered still leaves.
+    closing: bool,
+}
+
+impl Front {
+    /// A client that has said nothing yet.
+    pub fn new(shared: Arc<Shared>) -> Front {
+        Front {
+            shared,
+            input: Buf::new(),
+            replies: Replies::new(),
+            state: State::Command,
+            in_flight: 0,
+            cost: 0,
+            hint: FIRST_HINT,
+            reached: false,
+            swallow: 0,
+            want: 0,
+            full: false,
+            starved: true,
+            ended: false,
+            closing: false,
+        }
+    }
+
+    /// Whether more input is wanted now.
+    pub fn wants_input(&self) -> bool {
+        !self.closing
+            && !self.ended
+            && !self.blocked()
+            && self.input.len() < INPUT_MAX.max(self.want)
+    }
+
+    /// How many bytes are worth reading at once.
+    pub fn input_room(&self) -> usize {
+        self.want.saturating_sub(self.input.len()).clamp(KEEP, INPUT_MAX)
+    }
+
+    /// The client will send nothing more. What it has sent is done and answered.
+    pub fn input_ended(&mut self) {
+        self.ended = true;
+    }
+
+    /// Everything has been said: close.
+    pub fn is_finished(&self) -> bool {
+        let done = self.ended && self.starved && matches!(self.state, State::Command);
+        self.replies.is_empty() && (self.closing || done)
+    }
+
+    /// What may be sent now.
+    pub fn sendable(&self) -> &[u8] {
+        self.replies.sendable()
+    }
+
+    /// The first `n` sendable bytes are gone.
+    pub fn sent(&mut self, n: usize) {
+        self.replies.sent(n, KEEP);
+    }
+
+    fn blocked(&self) -> bool {
+        self.full || self.in_flight >= IN_FLIGHT_MAX || self.cost >= COST_MAX
+    }
+
+    /// A request of this client has ended. [`Front::process`] should follow.
+    pub fn complete(&mut self, completion: Completion) {
+        self.in_flight -= 1;
+        self.cost -= completion.cost;
+        self.reached |= completion.verdict == Verdict::Reached;
+        if completion.largest > 0 {
+            self.hint = completion.largest.max(self.hint - self.hint / 4);
+        }
+        if let Some(ticket) = completion.ticket {
+            self.replies.resolve(ticket, completion.reply);
+        }
+    }
+
+    /// Takes as many requests from the input as may be in flight.
+    pub fn process(&mut self, now: Now, me: Client, relay: &mut Relay) {
+        self.check_full();
+        self.starved = false;
+        while !self.closing && !self.blocked() {
+            let went_on = match self.state {
+                State::Command => self.command(now, me, relay),
+                State::Keys(_) => self.long_get(now, me, relay),
+                State::Barrier { ends_get } => self.pass_barrier(ends_get),
+            };
+            if !went_on {
+                self.starved = self.in_flight == 0 || matches!(self.state, State::Command);
+                break;
+            }
+        }
+        self.input.shrink_idle(KEEP);
+    }
+
+    fn pass_barrier(&mut self, ends_get: bool) -> bool {
+        if self.in_flight > 0 {
+            return false;
+        }
+        self.state = State::Command;
+        if ends_get {
+            self.say(if self.reached { encode::END } else { CAN_NOT_CONNECT });
+        }
+        true
+    }
+
+    fn check_full(&mut self) {
+        self.full = self.replies.queued_bytes() >= OUT_MAX;
+    }
+
+    fn say(&mut self, line: &[u8]) {
+        self.replies.out().extend_from_slice(line);
+        self.check_full();
+    }
+
+    fn refuse(&mut self, reject: Reject) {
+        let unknown = reject.line == reject::ERROR;
+        self.say(if unknown { UNSUPPORTED } else { reject.line });
+        self.swallow = reject.swallow;
+        if reject.close {
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        self.closing = true;
+        self.input = Buf::new();
+    }
+
+    /// One command. `false`: nothing more can be done with the input.
+    fn command(&mut self, now: Now, me: Client, relay: &mut Relay) -> bool {
+        if self.swallow > 0 {
+            let used = self.input.len().min(usize::try_from(self.swallow).unwrap_or(usize::MAX));
+            self.input.consume(used);
+            self.swallow -= used as u64;
+        }
+        if self.input.is_empty() || self.input.len() < self.want {
+            return false;
+        }
+        self.want = 0;
+        // Taken out, so that the request may borrow from it while the rest of `self` changes.
+        let mut input = std::mem::take(&mut self.input);
+        let used = match classic::parse(input.data()) {
+            Parsed::Incomplete => None,
+            Parsed::Reject { reject, used } => {
+                self.refuse(reject);
+                Some(used)
+            }
+            Parsed::Done { value, used } => {
+                let rest = &input.data()[used..];
+                let data = self.request(now, me, relay, value, rest);
+                if data.is_none() {
+                    self.want += used;
+                }
+                data.map(|data| used + data)
+            }
+        };
+        if !self.closing {
+            input.consume(used.unwrap_or(0));
+            self.input = input;
+        }
+        used.is_some()
+    }
+
+    /// Does one request; `rest` is what follows its line. Returns how much of that it used, or
+    /// `None` when its data block is not complete.
+    fn request(
+        &mut self,
+        now: Now,
+        me: Client,
+        relay: &mut Relay,
+        request: Request<'_>,
+        rest: &[u8],
+    ) -> Option<usize> {
+        match request {
+            Request::Get { verb, exptime, keys, more } => {
+                self.get(now, me, relay, verb, exptime, keys, more);
+            }
+            Request::Store(head) => return self.store(now, me, relay, &head, rest),
+            Request::Delete { noreply, .. }
+            | Request::Arith { noreply, .. }
+            | Request::Touch { noreply, .. } => self.submit(now, me, relay, &request, &[], noreply),
+            Request::MetaGet { .. } => self.submit(now, me, relay, &request, &[], false),
+            Request::FlushAll { noreply, .. } | Request::Verbosity { noreply, .. } => {
+                let ticket = (!noreply).then(|| self.replies.defer());
+                self.in_flight += 1;
+                self.cost += REQUEST_COST;
+                self.state = State::Barrier { ends_get: false };
+                relay.submit_all(now, me, ticket, REQUEST_COST, &request);
+            }
+            Request::Version => {
+                encode::version(self.replies.out(), VERSION);
+                self.check_full();
+            }
+            Request::Stats { .. } => {
+                let shared = self.shared.clone();
+                self.say(&shared.stats);
+            }
+            Request::MetaNoop => self.say(encode::META_NOOP),
+            Request::Shutdown { .. } => self.say(UNSUPPORTED),
+            Request::Quit => {
+                self.close();
+            }
+        }
+        Some(0)
+    }
+
+    fn submit(
+        &mut self,
+        now: Now,
+        me: Client,
+        relay: &mut Relay,
+        request: &Request<'_>,
+        data: &[u8],
+        noreply: bool,
+    ) {
+        let ticket = (!noreply).then(|| self.replies.defer());
+        // An mg may bring a value.
+        let expected = if matches!(request, Request::MetaGet { .. }) { self.hint } else { 0 };
+        let cost = REQUEST_COST + data.len() + expected;
+        self.in_flight += 1;
+        self.cost += cost;
+        relay.submit_write(now, me, ticket, cost, request, data);
+    }
+
+    fn store(
+        &mut self,
+        now: Now,
+        me: Client,
+        relay: &mut Relay,
+        head: &StoreHead<'_>,
+        rest: &[u8],
+    ) -> Option<usize> {
+        if head.len as usize > self.shared.value_max {
+            if head.verb == StoreVerb::Set {
+                // As memcached does it: no stale value stays where a newer one was refused.
+                let delete = Request::Delete { key: head.key, noreply: true };
+                self.submit(now, me, relay, &delete, &[], true);
+            }
+            self.refuse(classic::too_large(head));
+            return Some(0);
+        }
+        match classic::parse_data(rest, head.len) {
+            Parsed::Incomplete => {
+                self.want = head.len as usize + 2;
+                None
+            }
+            Parsed::Reject { reject, used } => {
+                self.refuse(reject.quiet_if(head.noreply));
+                Some(used)
+            }
+            Parsed::Done { value, used } => {
+                self.submit(now, me, relay, &Request::Store(*head), value, head.noreply);
+                Some(used)
+            }
+        }
+    }
+
+    /// How many more keys may be asked for now.
+    fn portion(&self) -> usize {
+        (COST_MAX.saturating_sub(self.cost) / (self.hint + KEY_COST)).clamp(1, PORTION_KEYS)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn get(
+        &mut self,
+        now: Now,
+        me: Client,
+        relay: &mut Relay,
+        verb: GetVerb,
+        exptime: i64,
+        keys: Keys<'_>,
+        more: bool,
+    ) {
+        let portion = self.portion();
+        let mut fan = Fanout::new();
+        let mut count = 0;
+        for key in keys.clone() {
+            match key {
+                Err(reject) => return self.refuse(reject),
+                Ok(key) if count < portion => {
+                    fan.push(key);
+                }
+                Ok(_) => {}
+            }
+            count += 1;
+        }
+        if count == 0 && !more {
+            return self.say(UNSUPPORTED);
+        }
+        if count <= portion && !more {
+            return self.submit_get(now, me, relay, (verb, exptime), fan, Portion::Whole);
+        }
+        self.reached = false;
+        let keys = keys.as_bytes().to_vec();
+        self.state = State::Keys(LongGet { verb, exptime, keys, at: 0, more });
+    }
+
+    fn submit_get(
+        &mut self,
+        now: Now,
+        me: Client,
+        relay: &mut Relay,
+        (verb, exptime): (GetVerb, i64),
+        fan: Fanout,
+        portion: Portion,
+    ) {
+        let cost = REQUEST_COST + fan.len() * (self.hint + KEY_COST);
+        self.in_flight += 1;
+        self.cost += cost;
+        let ticket = self.replies.defer();
+        relay.submit_get(now, me, ticket, cost, verb, exptime, fan, portion);
+    }
+
+    /// The next portion of a long get. `false`: more input is needed first.
+    fn long_get(&mut self, now: Now, me: Client, relay: &mut Relay) -> bool {
+        let portion = self.portion();
+        let State::Keys(get) = &mut self.state else { return false };
+        let mut fan = Fanout::new();
+        let mut keys = Keys::new(&get.keys[get.at..]);
+        while fan.len() < portion {
+            let Some(Ok(key)) = keys.next() else { break };
+            fan.push(key);
+        }
+        get.at = get.keys.len() - keys.as_bytes().len();
+        if !fan.is_empty() {
+            let how = (get.verb, get.exptime);
+            self.submit_get(now, me, relay, how, fan, Portion::Part);
+            return true;
+        }
+        if !get.more {
+            self.state = State::Barrier { ends_get: true };
+            return true;
+        }
+        match classic::parse_more_keys(self.input.data()) {
+            Parsed::Incomplete => false,
+            Parsed::Reject { reject, .. } => {
+                self.refuse(reject);
+                true
+            }
+            Parsed::Done { value, used } => {
+                if let Some(reject) = value.keys.clone().find_map(Result::err) {
+                    self.refuse(reject);
+                    return true;
+                }
+                get.keys = value.keys.as_bytes().to_vec();
+                get.at = 0;
+                get.more = value.more;
+                self.input.consume(used);
+                true
+            }
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Values that a server has lost and its backup has: read there once, put back, handed out.
+//!
+//! Owns the fills in flight, one per key: whoever misses the same key meanwhile waits with the
+//! others. A value is put back by `add`, which never overwrites a newer one, with the lifetime it
+//! has left, and not at all while the key is being written ([`crate::proxy::guard`]).
+//!
+//! ```text
+//!   server: miss --> backup: mg k f c t v  --miss, unreachable--> everybody: miss
+//!                        | value
+//!                        +--> server: add    (pipelined: the add goes first)
+//!                        +--> get: the value;  gets gat incr append ...: the server again
+//! ```
+
+use super::super::backend::{Expect, Usable};
+use super::super::guard::Stamp;
+use super::super::route::BackendId;
+use super::{Call, Relay};
+use crate::base::clock::Now;
+use crate::base::num::parse_i64;
+use crate::protocol::classic::{encode, reply::meta_flag, Reply};
+use crate::protocol::{GetVerb, Request, StoreHead, StoreVerb};
+
+/// Lifetime, in seconds, of a value put back from a backup that cannot tell how long it has left
+/// (older than 1.6). When it ends, the value is read from the backup again if it is still there: so
+/// nothing outlives its expiry by more than this.
+const UNKNOWN_LIFETIME_SECS: i64 = 60;
+/// Longest exptime that counts from now (protocol.txt): 30 days.
+const RELATIVE_MAX_SECS: i64 = 60 * 60 * 24 * 30;
+
+/// Who waits for a value.
+#[derive(Clone, Copy, Debug)]
+enum Waiter {
+    Slot { read: usize, slot: usize },
+    Write { write: usize },
+}
+
+#[derive(Debug)]
+pub(super) struct Fill {
+    key: Box<[u8]>,
+    server: BackendId,
+    /// From before the backup was asked; `None` when a write was on its way.
+    stamp: Option<Stamp>,
+    waiters: Vec<Waiter>,
+    /// From a backup without meta commands: the value came before the end of its answer.
+    value: Option<(u32, u64, Vec<u8>)>,
+}
+
+/// What the backup has.
+struct Found<'a> {
+    flags: u32,
+    cas: u64,
+    /// Seconds left, -1 for ever.
+    ttl: i64,
+    data: &'a [u8],
+}
+
+impl Relay {
+    /// A read's server does not have the key in `slot`.
+    pub(super) fn fill_slot(
+        &mut self,
+        now: Now,
+        read: usize,
+        slot: usize,
+        server: BackendId,
+        backup: BackendId,
+    ) {
+        let key: Box<[u8]> = self.reads[read].fan_key(slot).into();
+        if !self.join_fill(now, &key, server, backup, Waiter::Slot { read, slot }) {
+            self.fill_missed(read, slot);
+        }
+    }
+
+    /// A command's server does not have the key.
+    pub(super) fn fill_write(
+        &mut self,
+        now: Now,
+        write: usize,
+        key: &[u8],
+        server: BackendId,
+        backup: BackendId,
+    ) {
+        if !self.join_fill(now, key, server, backup, Waiter::Write { write }) {
+            self.write_filled(now, write, false);
+        }
+    }
+
+    /// `false`: the backup cannot be asked.
+    fn join_fill(
+        &mut self,
+        now: Now,
+        key: &[u8],
+        server: BackendId,
+        backup: BackendId,
+        waiter: Waiter,
+    ) -> bool {
+        if let Some(&fill) = self.fill_by_key.get(key) {
+            self.fills[fill as usize].waiters.push(waiter);
+            return true;
+        }
+        let stamp = self.guard.stamp(key);
+        let meta = self.backends[backup].speaks_meta();
+        let expect = if meta { Expect::Meta } else { Expect::Values };
+        let waiters = vec![waiter];
+        let fill = self.fills.insert(Fill { key: key.into(), server, stamp, waiters, value: None });
+        let call = Call::FillAsk { fill: fill as u32 };
+        let usable = self.ask(backup, now, call, expect, |out| {
+            if meta {
+                encode::request(out, &Request::MetaGet { key, flags: b"k f c t v" });
+            } else {
+                encode::get(out, GetVerb::Gets, 0, [key]);
+            }
+        });
+        if usable != Usable::Yes {
+            self.fills.remove(fill);
+            return false;
+        }
+        self.tally.second_lookups += 1;
+        self.fill_by_key.insert(key.into(), fill as u32);
+        true
+    }
+
+    /// The value, from a backup without meta commands. `false`: it is another key's.
+    pub(super) fn fill_value(
+        &mut self,
+        fill: u32,
+        key: &[u8],
+        flags: u32,
+        cas: Option<u64>,
+        data: Option<&[u8]>,
+    ) -> bool {
+        let Some(fill) = self.fills.get_mut(fill as usize) else { return false };
+        if *fill.key != *key || fill.value.is_some() {
+            return false;
+        }
+        fill.value = data.map(|data| (flags, cas.unwrap_or(0), data.to_vec()));
+        true
+    }
+
+    /// The end of the backup's answer; any but a value counts as a miss.
+    pub(super) fn fill_asked(&mut self, now: Now, id: u32, reply: Reply<'_>, data: &[u8]) {
+        let Some(fill) = self.fills.get_mut(id as usize) else { return };
+        let waiters = std::mem::take(&mut fill.waiters);
+        let value = fill.value.take();
+        self.fill_by_key.remove(&fill.key);
+        let found = match (&reply, &value) {
+            (Reply::MetaValue { flags, .. }, _) => meta_found(&fill.key, flags, data),
+            (Reply::End, Some((flags, cas, data))) => {
+                Some(Found { flags: *flags, cas: *cas, ttl: UNKNOWN_LIFETIME_SECS, data })
+            }
+            _ => None,
+        };
+        let Some(found) = found else {
+            self.fills.remove(id as usize);
+            for waiter in waiters {
+                match waiter {
+                    Waiter::Slot { read, slot } => self.fill_missed(read, slot),
+                    Waiter::Write { write } => self.write_filled(now, write, false),
+                }
+            }
+            return;
+        };
+        let server = fill.server;
+        let put = self.put_back(now, id, &found);
+        self.hand_out(now, server, put, &found, waiters);
+    }
+
+    fn hand_out(
+        &mut self,
+        now: Now,
+        server: BackendId,
+        put: bool,
+        found: &Found<'_>,
+        waiters: Vec<Waiter>,
+    ) {
+        // Behind a command that changes the value, a get must see what it did.
+        let mut changed = false;
+        for waiter in waiters {
+            match waiter {
+                Waiter::Slot { read, slot } => {
+                    if put && (changed || self.read_verb(read) != GetVerb::Get) {
+                        self.read_again(now, read, slot, server);
+                    } else {
+                        self.fill_hit(read, slot, found.flags, found.cas, found.data);
+                    }
+                }
+                Waiter::Write { write } => {
+                    changed = true;
+                    self.write_filled(now, write, put);
+                }
+            }
+        }
+    }
+
+    /// Sends the add, if it may be sent. Ends the fill if not.
+    fn put_back(&mut self, now: Now, id: u32, found: &Found<'_>) -> bool {
+        let Relay { fills, backends, guard, .. } = self;
+        let fill = &fills[id as usize];
+        let holds = fill.stamp.is_some_and(|stamp| guard.holds(&fill.key, stamp));
+        let mut put = false;
+        if holds && found.ttl != 0 {
+            let exptime = match found.ttl {
+                ..0 => 0,
+                ttl if ttl > RELATIVE_MAX_SECS => ttl + i64::from(now.unix_secs()),
+                ttl => ttl,
+            };
+            let head = StoreHead {
+                verb: StoreVerb::Add,
+                key: &fill.key,
+                flags: found.flags,
+                exptime,
+                len: found.data.len() as u32,
+                noreply: false,
+            };
+            let call = Call::FillAdd { fill: id };
+            put = backends[fill.server].ask(now, call, Expect::Stored, |out| {
+                encode::store(out, &head, found.data);
+            }) == Usable::Yes;
+        }
+        if !put {
+            self.fills.remove(id as usize);
+        }
+        put
+    }
+
+    /// The server has answered the add.
+    pub(super) fn fill_added(&mut self, now: Now, id: u32, reply: Reply<'_>) {
+        let Some(fill) = self.fills.try_remove(id as usize) else { return };
+        if reply != Reply::Stored {
+            return;
+        }
+        self.tally.fill_backs += 1;
+        let overtaken = |stamp| self.guard.overtaken(&fill.key, stamp, self.worker);
+        if fill.stamp.is_some_and(overtaken) {
+            // Another worker's write may have come just before: what was put back may be older.
+            // The backup has the newer state, and this server is told to ask it again.
+            let request = Request::Delete { key: &fill.key, noreply: false };
+            let write = |out: &mut Vec<u8>| encode::request(out, &request);
+            self.ask(fill.server, now, Call::Forget, Expect::Deleted, write);
+        }
+    }
+}
+
+/// A meta value, if it is this key's and says what was asked.
+fn meta_found<'a>(key: &[u8], flags: &[u8], data: &'a [u8]) -> Option<Found<'a>> {
+    if meta_flag(flags, b'k')? != key {
+        return None;
+    }
+    let number = |flag| meta_flag(flags, flag).and_then(parse_i64);
+    Some(Found {
+        flags: u32::try_from(number(b'f')?).ok()?,
+        cas: u64::try_from(number(b'c').unwrap_or(0)).unwrap_or(0),
+        ttl: number(b't')?,
+        data,
+    })
+}

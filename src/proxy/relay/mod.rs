@@ -1,0 +1,349 @@
+//! What a request means when there are servers and backups: who is asked, in which order, and
+//! which answer the client gets.
+//!
+//! Owns one worker's backends and every request in flight. Sans-IO: the worker moves bytes and
+//! tells the time; each request that was submitted ends in exactly one [`Completion`].
+//!
+//! ```text
+//!   front --submit--> Relay --ask--> Backend (server) --answer--+
+//!     ^                 ^  \                                    |
+//!     |                 |   +-ask--> Backend (backup) --answer--+
+//!     +---Completion----+---------------------------------------+
+//! ```
+//!
+//! - **Writes** go to the server. What it did is then done on the backup, and when both have it the
+//!   client gets the server's answer. A write that the server refuses never reaches the backup, so
+//!   both see the same writes of a key in the same order ([`write`]).
+//! - **Reads** go to the server, and to the backup when the server cannot be reached or does not
+//!   have the key ([`read`]).
+//! - **What only the backup has** is put back on the server by `add`, with its remaining lifetime,
+//!   unless the key is being written meanwhile ([`fill`]).
+//! - A write that a backend may have missed is remembered, and the key deleted there before it is
+//!   trusted again ([`super::missed`]).
+
+mod all;
+mod fill;
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use super::backend::{Backend, Expect, Limits, Step, Usable, Why};
+use super::config::Config;
+use super::fanout::Verdict;
+use super::guard::Guard;
+use super::route::{self, BackendId, Router};
+use crate::base::clock::Now;
+use crate::base::replies::Ticket;
+use crate::protocol::classic::Reply;
+
+pub use read::Portion;
+
+/// magent's answer when neither the server nor its backup can be reached.
+pub const CAN_NOT_CONNECT: &[u8] = b"SERVER_ERROR CAN NOT CONNECT TO BACKEND SERVER\r\n";
+/// magent's answer when there are too many clients; here also when too many requests wait for one
+/// server.
+pub const OUT_OF_CONNECTION: &[u8] = b"SERVER_ERROR OUT OF CONNECTION\r\n";
+
+/// Set in the CAS uniques of values that came from a backup. Server and backup count their uniques
+/// separately, and nearly alike: without the mark, a `cas` after a failover could match another
+/// version of the item by accident. memcached's uniques count from 1, twincached's reach this bit
+/// in 2089, and signed 64-bit clients can still read it.
+pub const BACKUP_UNIQUE: u64 = 1 << 62;
+
+/// A client connection: its slot in the worker's slab and how often that slot was used before, so
+/// that an answer never reaches whoever has the slot next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Client {
+    /// Slab key.
+    pub slot: u32,
+    /// Use count of the slot.
+    pub generation: u32,
+}
+
+/// The end of one submitted request.
+#[derive(Debug)]
+pub struct Completion {
+    /// Whose it was.
+    pub client: Client,
+    /// The place of the reply; `None` for noreply.
+    pub ticket: Option<Ticket>,
+    /// The reply, whole.
+    pub reply: Vec<u8>,
+    /// What [`Relay`] was given as the request's cost.
+    pub cost: usize,
+    /// Length of the largest value in the reply, in bytes.
+    pub largest: usize,
+    /// Of a get: whether anybody could be asked.
+    pub verdict: Verdict,
+}
+
+/// Whom an answer of a backend belongs to. Every call of a live request returns once, so that the
+/// slab keys in it stay good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    /// A chunk of a read.
+    Read { read: u32, chunk: u32 },
+    /// A single-key command, at whatever stage it is.
+    Write { write: u32 },
+    /// A value asked from a backup to be put back.
+    FillAsk { fill: u32 },
+    /// The same value being put back.
+    FillAdd { fill: u32 },
+    /// A hit of a gat being repeated on the backup.
+    Touch { touch: u32 },
+    /// flush_all or verbosity.
+    All { all: u32 },
+    /// Nobody needs to know.
+    Forget,
+}
+
+/// What has been counted about all requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Values put back on a server.
+    pub fill_backs: u64,
+    /// Requests that went to the backup because the server could not be reached.
+    pub failovers: u64,
+    /// Keys asked from a backup because the server did not have them.
+    pub second_lookups: u64,
+}
+
+/// One worker's backends and requests.
+#[derive(Debug)]
+pub struct Relay {
+    router: Router,
+    backends: Vec<Backend<Call>>,
+    guard: Arc<Guard>,
+    worker: u32,
+    reads: Slab<read::Read>,
+    writes: Slab<write::Write>,
+    fills: Slab<fill::Fill>,
+    fill_by_key: HashMap<Box<[u8]>, u32>,
+    touches: Slab<(BackendId, Box<[u8]>)>,
+    alls: Slab<all::All>,
+    completions: Vec<Completion>,
+    tally: Tally,
+}
+
+impl Relay {
+    /// The relay of worker number `worker` (from 0). All workers share `guard`.
+    pub fn new(config: &Config, guard: Arc<Guard>, worker: u32) -> Relay {
+        let limits = Limits {
+            connect_us: config.connect_timeout_ms * 1000,
+            request_us: config.request_timeout_ms * 1000,
+            value_max: config.value_max,
+        };
+        let backends =
+            route::backends(config).map(|addr| Backend::new(addr.to_string(), limits)).collect();
+        Relay {
+            router: Router::new(config),
+            backends,
+            guard,
+            worker,
+            reads: Slab::new(),
+            writes: Slab::new(),
+            fills: Slab::new(),
+            fill_by_key: HashMap::new(),
+            touches: Slab::new(),
+            alls: Slab::new(),
+            completions: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// How many backends there are.
+    pub fn backend_count(&self) -> usize {
+        self.backends.len()
+    }
+
+    /// One backend's connection, for moving its bytes.
+    pub fn connection(&mut self, id: BackendId) -> impl Connection + '_ {
+        &mut self.backends[id]
+    }
+
+    /// Counts so far.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Requests that have not ended.
+    pub fn in_flight(&self) -> usize {
+        self.reads.len() + self.writes.len() + self.alls.len()
+    }
+
+    /// What has ended since the last call.
+    pub fn take_completions(&mut self) -> Vec<Completion> {
+        std::mem::take(&mut self.completions)
+    }
+
+    /// The earliest deadline of all backends, on the monotonic clock in microseconds.
+    pub fn deadline(&self) -> Option<u64> {
+        self.backends.iter().filter_map(Backend::deadline).min()
+    }
+
+    /// Understands what was received from a backend. `false`: its connection is to be closed, and
+    /// everybody who waited on it has been failed over.
+    pub fn received(&mut self, id: BackendId, now: Now) -> bool {
+        let mut input = std::mem::take(&mut self.backends[id].input);
+        loop {
+            let used = match self.backends[id].step(now, input.data()) {
+                Step::Wait => break,
+                Step::Own { used } => used,
+                Step::Value { call, key, flags, cas, data, used } => {
+                    if !self.value(now, call, key, flags, cas, data) {
+                        self.failed(id, now, &Why::Garbage);
+                        return false;
+                    }
+                    used
+                }
+                Step::Done { call, reply, data, raw, used } => {
+                    self.done(id, now, call, reply, data, raw);
+                    used
+                }
+                Step::Garbage => {
+                    self.failed(id, now, &Why::Garbage);
+                    return false;
+                }
+            };
+            input.consume(used);
+        }
+        input.shrink_idle(64 * 1024);
+        self.backends[id].input = input;
+        true
+    }
+
+    /// A backend's connection is over: everybody who waited on it goes elsewhere, in order.
+    pub fn failed(&mut self, id: BackendId, now: Now, why: &Why) {
+        for call in self.backends[id].failed(now, why) {
+            self.call_failed(id, now, call);
+        }
+    }
+
+    fn value(
+        &mut self,
+        now: Now,
+        call: Call,
+        key: &[u8],
+        flags: u32,
+        cas: Option<u64>,
+        data: Option<&[u8]>,
+    ) -> bool {
+        match call {
+            Call::Read { read, chunk } => self.read_value(now, read, chunk, key, flags, cas, data),
+            Call::FillAsk { fill } => self.fill_value(fill, key, flags, cas, data),
+            _ => false,
+        }
+    }
+
+    fn done(
+        &mut self,
+        id: BackendId,
+        now: Now,
+        call: Call,
+        reply: Reply<'_>,
+        data: &[u8],
+        raw: &[u8],
+    ) {
+        match call {
+            Call::Read { read, chunk } => self.read_done(now, read, chunk, reply, raw),
+            Call::Write { write } => self.write_done(now, write, reply, raw),
+            Call::FillAsk { fill } => self.fill_asked(now, fill, reply, data),
+            Call::FillAdd { fill } => self.fill_added(now, fill, reply),
+            Call::Touch { touch } => {
+                self.touches.try_remove(touch as usize);
+            }
+            Call::All { all } => self.all_done(now, all, reply, raw),
+            Call::Forget => {}
+        }
+        let _ = id;
+    }
+
+    fn call_failed(&mut self, id: BackendId, now: Now, call: Call) {
+        match call {
+            Call::Read { read, chunk } => self.read_failed(now, read, chunk),
+            Call::Write { write } => self.write_failed(now, write),
+            Call::FillAsk { fill } => self.fill_asked(now, fill, Reply::End, &[]),
+            Call::FillAdd { fill } => {
+                self.fills.try_remove(fill as usize);
+            }
+            Call::Touch { touch } => {
+                if let Some((backup, key)) = self.touches.try_remove(touch as usize) {
+                    self.backends[backup].missed_key(&key);
+                }
+            }
+            Call::All { all } => self.all_failed(now, all, id),
+            Call::Forget => {}
+        }
+    }
+
+    fn ask(
+        &mut self,
+        id: BackendId,
+        now: Now,
+        call: Call,
+        expect: Expect,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Usable {
+        self.backends[id].ask(now, call, expect, write)
+    }
+}
+
+/// A backend's connection as the worker sees it: bytes and deadlines, no meaning.
+pub trait Connection {
+    /// See [`Backend::wants_connect`].
+    fn wants_connect(&self, now: Now) -> bool;
+    /// See [`Backend::connecting`].
+    fn connecting(&mut self, now: Now);
+    /// See [`Backend::connected`].
+    fn connected(&mut self);
+    /// See [`Backend::sendable`].
+    fn sendable(&self) -> &[u8];
+    /// See [`Backend::sent`].
+    fn sent(&mut self, n: usize);
+    /// Room for at least `n` received bytes; then [`Connection::received`].
+    fn space(&mut self, n: usize) -> &mut [u8];
+    /// See [`Backend::received`].
+    fn received(&mut self, n: usize);
+    /// See [`Backend::check`].
+    fn check(&self, now: Now) -> Option<Why>;
+}
+
+impl<C: Copy> Connection for &mut Backend<C> {
+    fn wants_connect(&self, now: Now) -> bool {
+        Backend::wants_connect(self, now)
+    }
+
+    fn connecting(&mut self, now: Now) {
+        Backend::connecting(self, now);
+    }
+
+    fn connected(&mut self) {
+        Backend::connected(self);
+    }
+
+    fn sendable(&self) -> &[u8] {
+        Backend::sendable(self)
+    }
+
+    fn sent(&mut self, n: usize) {
+        Backend::sent(self, n);
+    }
+
+    fn space(&mut self, n: usize) -> &mut [u8] {
+        self.input.space(n)
+    }
+
+    fn received(&mut self, n: usize) {
+        Backend::received(self, n);
+    }
+
+    fn check(&self, now: Now) -> Option<Why> {
+        Backend::check(self, now)
+    }
+}

@@ -1,0 +1,358 @@
+//! get, gets, gat and gats.
+//!
+//! Owns the reads in flight. A read is cut into chunks, one command line each, all sent at once.
+//!
+//! ```text
+//!            hit ------------------------------------------------------> value
+//!   server < miss --> fill (asks the backup) --> value, or server again
+//!            unreachable --> backup < hit -----------------------------> value
+//!                                     miss ----------------------------> miss
+//!                                     unreachable ---------------------> failed
+//! ```
+
+use super::super::backend::{Expect, Usable};
+use super::super::fanout::{Fanout, Verdict};
+use super::super::route::{BackendId, Route};
+use super::{Call, Client, Completion, Relay, BACKUP_UNIQUE, CAN_NOT_CONNECT, OUT_OF_CONNECTION};
+use crate::base::clock::Now;
+use crate::base::replies::Ticket;
+use crate::protocol::classic::{encode, Reply};
+use crate::protocol::{GetVerb, Request};
+
+/// Longest line of a gat: memcached takes longer lines only for get and gets.
+const GAT_LINE_MAX: usize = 1900;
+/// Longest line of a get. Longer ones would only make a server answer in larger pieces.
+const GET_LINE_MAX: usize = 16 * 1024;
+
+/// Which part of a client's get this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Portion {
+    /// All of it: the reply has its END, or the error.
+    Whole,
+    /// A part: the reply has values only; the front ends the get.
+    Part,
+}
+
+#[derive(Debug)]
+pub(super) struct Read {
+    client: Client,
+    ticket: Ticket,
+    cost: usize,
+    portion: Portion,
+    verb: GetVerb,
+    exptime: i64,
+    fan: Fanout,
+    chunks: Vec<Chunk>,
+    /// Chunks whose answers have not ended. The read must not end before them: they name it.
+    open: usize,
+    /// The first error that a backend answered.
+    error: Option<Vec<u8>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Asked first.
+    Server,
+    /// Asked again, after the value was put back.
+    Again,
+    /// The server cannot be reached.
+    Backup,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    stage: Stage,
+    slots: Vec<u32>,
+    /// Index in `slots` of the first that no value has passed yet.
+    next: usize,
+}
+
+/// Slots by the backend that is to be asked. Few backends: a list is faster than a map.
+type Groups = Vec<(BackendId, Stage, Vec<u32>)>;
+
+fn group(groups: &mut Groups, backend: BackendId, stage: Stage, slot: usize) {
+    let slot = slot as u32;
+    match groups.iter_mut().find(|(b, s, _)| (*b, *s) == (backend, stage)) {
+        Some((_, _, slots)) => slots.push(slot),
+        None => groups.push((backend, stage, vec![slot])),
+    }
+}
+
+impl Read {
+    pub(super) fn fan_key(&self, slot: usize) -> &[u8] {
+        self.fan.key(slot)
+    }
+}
+
+fn is_gat(verb: GetVerb) -> bool {
+    matches!(verb, GetVerb::Gat | GetVerb::Gats)
+}
+
+impl Relay {
+    /// Submits a get of the keys in `fan` (at least one).
+    #[allow(clippy::too_many_arguments)]
+    pub fn submit_get(
+        &mut self,
+        now: Now,
+        client: Client,
+        ticket: Ticket,
+        cost: usize,
+        verb: GetVerb,
+        exptime: i64,
+        fan: Fanout,
+        portion: Portion,
+    ) {
+        let id = self.reads.insert(Read {
+            client,
+            ticket,
+            cost,
+            portion,
+            verb,
+            exptime,
+            fan,
+            chunks: Vec::new(),
+            open: 0,
+            error: None,
+        });
+        let mut groups = Groups::new();
+        for slot in 0..self.reads[id].fan.len() {
+            let Some(route) = self.slot_route(id, slot) else {
+                self.reads[id].fan.fail(slot);
+                continue;
+            };
+            match self.backends[route.server].usable() {
+                Usable::Yes => group(&mut groups, route.server, Stage::Server, slot),
+                Usable::Busy => self.refuse(id, slot, OUT_OF_CONNECTION),
+                Usable::Down => self.to_backup(&mut groups, id, slot, route),
+            }
+        }
+        self.send_groups(now, id, groups);
+        self.finish_read(id);
+    }
+
+    fn slot_route(&self, id: usize, slot: usize) -> Option<Route> {
+        self.router.route(self.reads[id].fan.key(slot))
+    }
+
+    fn refuse(&mut self, id: usize, slot: usize, error: &[u8]) {
+        let read = &mut self.reads[id];
+        read.fan.fail(slot);
+        read.error.get_or_insert_with(|| error.to_vec());
+    }
+
+    fn to_backup(&mut self, groups: &mut Groups, id: usize, slot: usize, route: Route) {
+        let usable = |b: &BackendId| self.backends[*b].usable() == Usable::Yes;
+        match route.backup.filter(usable) {
+            Some(backup) => {
+                self.tally.failovers += 1;
+                group(groups, backup, Stage::Backup, slot);
+            }
+            None => self.reads[id].fan.fail(slot),
+        }
+    }
+
+    fn send_groups(&mut self, now: Now, id: usize, groups: Groups) {
+        for (backend, stage, slots) in groups {
+            let read = &self.reads[id];
+            let max = if is_gat(read.verb) { GAT_LINE_MAX } else { GET_LINE_MAX };
+            let mut rest = &slots[..];
+            let mut pieces = Vec::with_capacity(1);
+            while !rest.is_empty() {
+                let mut bytes = 0;
+                let fits = rest.iter().position(|&slot| {
+                    bytes += read.fan.key(slot as usize).len() + 1;
+                    bytes > max
+                });
+                let (piece, after) = rest.split_at(fits.unwrap_or(rest.len()).max(1));
+                pieces.push(piece.to_vec());
+                rest = after;
+            }
+            for piece in pieces {
+                self.send_chunk(now, id, backend, stage, piece);
+            }
+        }
+    }
+
+    fn send_chunk(
+        &mut self,
+        now: Now,
+        id: usize,
+        backend: BackendId,
+        stage: Stage,
+        slots: Vec<u32>,
+    ) {
+        let Relay { reads, backends, .. } = self;
+        let read = &mut reads[id];
+        let call = Call::Read { read: id as u32, chunk: read.chunks.len() as u32 };
+        let usable = backends[backend].ask(now, call, Expect::Values, |out| {
+            let keys = slots.iter().map(|&slot| read.fan.key(slot as usize));
+            encode::get(out, read.verb, read.exptime, keys);
+        });
+        if usable == Usable::Yes {
+            read.chunks.push(Chunk { stage, slots, next: 0 });
+            read.open += 1;
+            return;
+        }
+        // It was usable when the groups were made, and has filled up since.
+        for slot in slots {
+            self.refuse(id, slot as usize, OUT_OF_CONNECTION);
+        }
+    }
+
+    /// One value of a chunk. `false`: it is not one of the keys that were asked, or not in order.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn read_value(
+        &mut self,
+        now: Now,
+        id: u32,
+        chunk: u32,
+        key: &[u8],
+        flags: u32,
+        cas: Option<u64>,
+        data: Option<&[u8]>,
+    ) -> bool {
+        let Relay { reads, .. } = self;
+        let Some(read) = reads.get_mut(id as usize) else { return false };
+        let Some(chunk) = read.chunks.get_mut(chunk as usize) else { return false };
+        if cas.is_some() != matches!(read.verb, GetVerb::Gets | GetVerb::Gats) {
+            return false;
+        }
+        let rest = &chunk.slots[chunk.next..];
+        let fan = &mut read.fan;
+        let Some(skipped) = rest.iter().position(|&slot| fan.key(slot as usize) == key) else {
+            return false;
+        };
+        let slot = rest[skipped] as usize;
+        chunk.next += skipped + 1;
+        let mark = if chunk.stage == Stage::Backup { BACKUP_UNIQUE } else { 0 };
+        match data {
+            Some(data) => fan.hit(slot, flags, cas.map(|cas| cas | mark), data),
+            None => fan.fail(slot),
+        }
+        let (gat, exptime, stage) = (is_gat(read.verb), read.exptime, chunk.stage);
+        if gat && stage != Stage::Backup {
+            self.touch_backup(now, key, exptime);
+        }
+        true
+    }
+
+    /// A gat found the key on its server: its backup's copy is to live as long.
+    fn touch_backup(&mut self, now: Now, key: &[u8], exptime: i64) {
+        let Some(backup) = self.router.route(key).and_then(|route| route.backup) else { return };
+        let touch = self.touches.insert((backup, key.into()));
+        let call = Call::Touch { touch: touch as u32 };
+        let request = Request::Touch { key, exptime, noreply: false };
+        let write = |out: &mut Vec<u8>| encode::request(out, &request);
+        if self.ask(backup, now, call, Expect::Touched, write) != Usable::Yes {
+            self.touches.remove(touch);
+            self.backends[backup].missed_key(key);
+        }
+    }
+
+    /// The end of a chunk's answer.
+    pub(super) fn read_done(
+        &mut self,
+        now: Now,
+        id: u32,
+        chunk: u32,
+        reply: Reply<'_>,
+        raw: &[u8],
+    ) {
+        let id = id as usize;
+        if let Reply::Error(_) = reply {
+            if let Some(read) = self.reads.get_mut(id) {
+                read.error.get_or_insert_with(|| raw.to_vec());
+            }
+            return self.read_failed(now, id as u32, chunk);
+        }
+        let Some((stage, slots)) = self.open_slots(id, chunk) else { return };
+        for slot in slots {
+            let route = self.slot_route(id, slot);
+            match (stage, route) {
+                (Stage::Server, Some(Route { server, backup: Some(backup) })) => {
+                    self.fill_slot(now, id, slot, server, backup);
+                }
+                _ => self.reads[id].fan.miss(slot),
+            }
+        }
+        self.reads[id].open -= 1;
+        self.finish_read(id);
+    }
+
+    /// The stage of a chunk and its slots without a result.
+    fn open_slots(&self, id: usize, chunk: u32) -> Option<(Stage, Vec<usize>)> {
+        let read = self.reads.get(id)?;
+        let chunk = read.chunks.get(chunk as usize)?;
+        let open = chunk.slots.iter().map(|&slot| slot as usize);
+        Some((chunk.stage, open.filter(|&slot| read.fan.is_waiting(slot)).collect()))
+    }
+
+    /// A chunk will not be answered, or not to the end.
+    pub(super) fn read_failed(&mut self, now: Now, id: u32, chunk: u32) {
+        let id = id as usize;
+        let Some((stage, slots)) = self.open_slots(id, chunk) else { return };
+        let mut groups = Groups::new();
+        for slot in slots {
+            match self.slot_route(id, slot) {
+                Some(route) if stage != Stage::Backup => {
+                    self.to_backup(&mut groups, id, slot, route);
+                }
+                _ => self.reads[id].fan.fail(slot),
+            }
+        }
+        self.send_groups(now, id, groups);
+        self.reads[id].open -= 1;
+        self.finish_read(id);
+    }
+
+    /// The verb of a read.
+    pub(super) fn read_verb(&self, id: usize) -> GetVerb {
+        self.reads[id].verb
+    }
+
+    /// The backup had the value; a `cas` is the backup's.
+    pub(super) fn fill_hit(&mut self, id: usize, slot: usize, flags: u32, cas: u64, data: &[u8]) {
+        let read = &mut self.reads[id];
+        let shown = matches!(read.verb, GetVerb::Gets | GetVerb::Gats);
+        read.fan.hit(slot, flags, shown.then_some(cas | BACKUP_UNIQUE), data);
+        self.finish_read(id);
+    }
+
+    /// The backup has it neither.
+    pub(super) fn fill_missed(&mut self, id: usize, slot: usize) {
+        self.reads[id].fan.miss(slot);
+        self.finish_read(id);
+    }
+
+    /// The value has been put back: the server is asked again.
+    pub(super) fn read_again(&mut self, now: Now, id: usize, slot: usize, server: BackendId) {
+        self.send_chunk(now, id, server, Stage::Again, vec![slot as u32]);
+        self.finish_read(id);
+    }
+
+    /// Ends a read that waits for nothing more.
+    fn finish_read(&mut self, id: usize) {
+        if self.reads.get(id).is_none_or(|read| read.open > 0 || read.fan.waiting() > 0) {
+            return;
+        }
+        let read = self.reads.remove(id);
+        let largest = read.fan.largest();
+        let (mut reply, verdict) = read.fan.into_reply();
+        if read.portion == Portion::Whole {
+            match verdict {
+                Verdict::Reached => reply.extend_from_slice(encode::END),
+                Verdict::Unreachable => {
+                    reply.extend_from_slice(read.error.as_deref().unwrap_or(CAN_NOT_CONNECT));
+                }
+            }
+        }
+        self.completions.push(Completion {
+            client: read.client,
+            ticket: Some(read.ticket),
+            reply,
+            cost: read.cost,
+            largest,
+            verdict,
+        });
+    }
+}

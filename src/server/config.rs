@@ -1,0 +1,204 @@
+//! What a server is told to be: every option of its command line, checked, as plain data.
+//!
+//! Owns the names, units, ranges and defaults. Never parses text (`cli` does) and never acts: the
+//! `server` reads it once at the start.
+
+use std::path::PathBuf;
+
+/// memcached's version whose protocol and statistics we speak.
+pub const MEMCACHED_VERSION: &str = "1.6.45";
+
+/// Default of `-p`.
+pub const DEFAULT_PORT: u16 = 11211;
+
+/// Default of `-X`, repcached's.
+pub const DEFAULT_REPLICATION_PORT: u16 = 11212;
+
+/// Default of `-q`, repcached's.
+pub const DEFAULT_QUEUE_MAX: usize = 8192;
+
+/// Most that `-t` takes: a worker costs a poll, a stack and its open segments of `-m`.
+pub const THREADS_MAX: usize = 256;
+
+/// Least that `-I` takes, memcached's.
+pub const ITEM_MAX_MIN: u32 = 1024;
+
+/// Most that `-I` takes, memcached's.
+pub const ITEM_MAX_MAX: u32 = 1024 * 1024 * 1024;
+
+/// Who the program says it is, in the first line of `-h`, in `-V` and to a client's `version`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Personality {
+    /// `twincached 0.1.0 (memcached 1.6.45)`.
+    #[default]
+    Twincached,
+    /// `memcached 1.6.45`: for programs that look for that word.
+    Memcached,
+}
+
+impl Personality {
+    /// The line of `-V`, without a line end.
+    pub fn version_line(self) -> String {
+        match self {
+            Personality::Twincached => {
+                format!("twincached {} (memcached {MEMCACHED_VERSION})", env!("CARGO_PKG_VERSION"))
+            }
+            Personality::Memcached => format!("memcached {MEMCACHED_VERSION}"),
+        }
+    }
+}
+
+/// A TCP port of the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// `-p 0`: do not listen.
+    Off,
+    /// `-p -1`: whatever port is free; written to the file named by MEMCACHED_PORT_FILENAME.
+    Any,
+    /// This one.
+    Number(u16),
+}
+
+/// Which protocols a client may speak (`-B`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// Whatever the first byte says.
+    #[default]
+    Auto,
+    /// Text only.
+    Ascii,
+}
+
+/// Replication: `-x`, `-X`, `-q`. Without `-x` and `-X` there is none, and no port is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replication {
+    /// `-x`: `host`, `host:port` or `[v6]:port`, in the order given. Empty: only listen.
+    pub peers: Vec<String>,
+    /// `-X`: the port to listen on, and to dial where a peer names none.
+    pub port: u16,
+    /// `-q`: changes queued for one peer before it is caught up by a scan instead; at least 1.
+    pub queue_max: usize,
+}
+
+/// Every option of a server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Called `memcached`, or `-o personality=memcached`.
+    pub personality: Personality,
+
+    /// `-l`: `host`, `host:port` or `[v6]:port`; empty = all addresses.
+    pub listen: Vec<String>,
+    /// `-p`. Off when `-s` is given.
+    pub port: Port,
+    /// `-s`: a unix socket instead of TCP.
+    pub unix_path: Option<PathBuf>,
+    /// `-a`: the permission bits of that socket.
+    pub unix_mode: u32,
+    /// `-b`: connections the kernel may queue before they are accepted.
+    pub backlog: u32,
+    /// `-c`: clients at once.
+    pub max_conns: u32,
+    /// `-o no_maxconns_fast` clears it: over `-c`, refuse with an error line instead of not accepting.
+    pub maxconns_fast: bool,
+    /// `-o idle_timeout`: seconds a client may be silent; 0 = for ever.
+    pub idle_timeout_secs: u32,
+    /// `-t`: worker threads, 1 to [`THREADS_MAX`].
+    pub threads: usize,
+    /// `-R`: requests of one connection in a row before others have their turn.
+    pub reqs_per_event: u32,
+    /// `-B`.
+    pub protocol: Protocol,
+
+    /// `-m`, in bytes; a multiple of 1 MiB, at least that.
+    pub memory_limit: u64,
+    /// `-I`, in bytes; at most half of `memory_limit`.
+    pub item_max: u32,
+    /// `-M` clears it.
+    pub evict: bool,
+    /// `-C` clears it.
+    pub cas: bool,
+    /// `-L`. Nothing here depends on it; `stats settings` shows it.
+    pub large_pages: bool,
+    /// `-f`. Nothing here depends on it; `stats settings` shows it.
+    pub growth_factor: f64,
+    /// `-n`. Nothing here depends on it; `stats settings` shows it.
+    pub chunk_size: u32,
+
+    /// `-A`: the `shutdown` command works.
+    pub shutdown_command: bool,
+    /// `-F` clears it: the `flush_all` command works.
+    pub flush_command: bool,
+    /// `--disable-dumping` clears it: `stats cachedump` and `lru_crawler metadump` work.
+    pub dump_command: bool,
+    /// `-W` clears it: the `watch` command is allowed.
+    pub watch_command: bool,
+    /// `-D` sets the delimiter and turns `detail` on.
+    pub prefix_delimiter: u8,
+    /// `stats detail` is on from the start.
+    pub detail: bool,
+
+    /// `-v` counted: 0 warnings, 1 what happens, 2 commands and replies, 3 and more everything.
+    pub verbose: u8,
+    /// `-o log_file`: reopened on SIGHUP.
+    pub log_file: Option<PathBuf>,
+    /// `-d`.
+    pub daemon: bool,
+    /// `-P`.
+    pub pid_file: Option<PathBuf>,
+    /// `-u`: name or number.
+    pub user: Option<String>,
+    /// `-r`.
+    pub core_dumps: bool,
+    /// `-k`.
+    pub lock_memory: bool,
+
+    /// `-x`, `-X`, `-q`.
+    pub replication: Option<Replication>,
+
+    /// What was accepted and has no meaning here, one sentence each: said once, at `-v`.
+    pub notes: Vec<String>,
+    /// What was accepted and will surprise, one sentence each: always said, once.
+    pub warnings: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            personality: Personality::Twincached,
+            listen: Vec::new(),
+            port: Port::Number(DEFAULT_PORT),
+            unix_path: None,
+            unix_mode: 0o700,
+            backlog: 1024,
+            max_conns: 1024,
+            maxconns_fast: true,
+            idle_timeout_secs: 0,
+            threads: 4,
+            reqs_per_event: 20,
+            protocol: Protocol::Auto,
+            memory_limit: 64 * 1024 * 1024,
+            item_max: 1024 * 1024,
+            evict: true,
+            cas: true,
+            large_pages: false,
+            growth_factor: 1.25,
+            chunk_size: 48,
+            shutdown_command: false,
+            flush_command: true,
+            dump_command: true,
+            watch_command: true,
+            prefix_delimiter: b':',
+            detail: false,
+            verbose: 0,
+            log_file: None,
+            daemon: false,
+            pid_file: None,
+            user: None,
+            core_dumps: false,
+            lock_memory: false,
+            replication: None,
+            notes: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+}

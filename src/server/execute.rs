@@ -1,0 +1,236 @@
+//! Where a request meets the store.
+//!
+//! Owns the meaning of every command: what it does to the store, what it counts, what it answers.
+//! One [`Executor`] per worker. Never reads or writes a socket; replies are appended to the bytes it
+//! is given.
+
+use std::sync::Arc;
+
+use crate::base::clock::Now;
+use crate::base::counters::Counter;
+use crate::protocol::classic::encode;
+use crate::protocol::meta::{MetaGet, MetaItem};
+use crate::protocol::{reject, ArithVerb, GetVerb, Request, StoreHead, StoreVerb};
+use crate::server::admin;
+use crate::server::shared::{Shared, Shutdown};
+use crate::store::{Arith, Exptime, Handle, Item, Mode, Stored, Version};
+
+/// Up to this many seconds an exptime is relative, beyond it is unix time (protocol.txt: 30 days).
+const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
+
+/// What becomes of the connection after a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// The next command.
+    Next,
+    /// Send what waits, then close.
+    Close,
+}
+
+/// Executes the commands of one worker's connections.
+pub struct Executor {
+    /// This worker's door to the store.
+    pub store: Handle,
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+}
+
+/// Turns an exptime as a client writes it into an absolute one, by memcached's rule: 0 never,
+/// negative at once, up to 30 days from now, else unix seconds.
+pub fn exptime(raw: i64, now: Now) -> Exptime {
+    match raw {
+        0 => Exptime::Never,
+        i64::MIN..=-1 => Exptime::At(1),
+        1..=RELATIVE_MAX => Exptime::At(now.unix_secs().saturating_add(raw as u32)),
+        _ => Exptime::At(u32::try_from(raw).unwrap_or(u32::MAX)),
+    }
+}
+
+impl Executor {
+    /// An executor with a store handle of its own.
+    pub fn new(shared: Arc<Shared>) -> Executor {
+        Executor { store: shared.store.handle(), shared }
+    }
+
+    /// Whether a value of the announced size may be stored at all (`-I`).
+    pub fn fits(&self, head: &StoreHead<'_>) -> bool {
+        self.shared.store.config().fits(head.key.len(), head.flags, head.len as usize)
+    }
+
+    /// A storage command failed for its data. As in memcached, a `set` that fails takes the old item
+    /// with it: better a miss than a value that the client believes it has replaced.
+    pub fn drop_refused(&mut self, head: &StoreHead<'_>, now: Now) {
+        if head.verb == StoreVerb::Set {
+            self.store.delete(head.key, now);
+        }
+    }
+
+    /// One key of a get, gets, gat or gats.
+    pub fn get(&mut self, verb: GetVerb, raw: i64, key: &[u8], now: Now, out: &mut Vec<u8>) {
+        let with_cas = matches!(verb, GetVerb::Gets | GetVerb::Gats);
+        let cas_enabled = self.shared.config.cas;
+        let answer = |item: &Item<'_>| {
+            let cas = with_cas.then_some(if cas_enabled { item.version.0 } else { 0 });
+            encode::value_head(out, item.key, item.flags, item.value.len(), cas);
+            item.value.copy_to(out);
+            out.extend_from_slice(b"\r\n");
+        };
+        match verb {
+            GetVerb::Get | GetVerb::Gets => self.store.get(key, now, answer),
+            GetVerb::Gat | GetVerb::Gats => {
+                self.store.get_and_touch(key, exptime(raw, now), now, answer)
+            }
+        };
+    }
+
+    /// Meta get: what its flags ask for, in their order.
+    fn meta_get(&mut self, key: &[u8], flags: &[u8], now: Now, out: &mut Vec<u8>) {
+        self.store.counters().add(Counter::CmdMeta, 1);
+        let cas_enabled = self.shared.config.cas;
+        let get = match MetaGet::parse(key, flags) {
+            Ok(get) => get,
+            Err(reject) => {
+                out.extend_from_slice(reject.line);
+                return;
+            }
+        };
+        let answer = |item: &Item<'_>| {
+            let ttl = match item.exptime {
+                Exptime::Never => None,
+                Exptime::At(secs) => Some(secs.saturating_sub(now.unix_secs())),
+            };
+            let (len, cas) = (item.value.len(), if cas_enabled { item.version.0 } else { 0 });
+            let Item { key, flags, fetched, last_access_secs, .. } = *item;
+            get.encode_hit(out, &MetaItem { key, flags, cas, len, ttl, fetched, last_access_secs });
+            if get.value {
+                item.value.copy_to(out);
+                out.extend_from_slice(encode::CRLF);
+            }
+        };
+        let found = match get.touch {
+            Some(raw) => self.store.get_and_touch(get.key(), exptime(raw, now), now, answer),
+            None if get.no_update => self.store.peek(get.key(), now, answer),
+            None => self.store.get(get.key(), now, answer),
+        };
+        if found.is_none() {
+            get.encode_miss(out);
+        }
+    }
+
+    /// A storage command with its data.
+    pub fn store_item(&mut self, head: &StoreHead<'_>, value: &[u8], now: Now, out: &mut Vec<u8>) {
+        let mode = match head.verb {
+            StoreVerb::Set => Mode::Set,
+            StoreVerb::Add => Mode::Add,
+            StoreVerb::Replace => Mode::Replace,
+            StoreVerb::Append => Mode::Append,
+            StoreVerb::Prepend => Mode::Prepend,
+            // With -C nobody was shown a unique, so none is right.
+            StoreVerb::Cas(_) if !self.shared.config.cas => Mode::Cas(Version(0)),
+            StoreVerb::Cas(unique) => Mode::Cas(Version(unique)),
+        };
+        let expires = exptime(head.exptime, now);
+        let reply = match self.store.store(mode, head.key, head.flags, expires, value, now) {
+            Stored::Stored(_) => encode::STORED,
+            Stored::NotStored => encode::NOT_STORED,
+            Stored::Exists => encode::EXISTS,
+            Stored::NotFound => encode::NOT_FOUND,
+            // As in memcached: growing over the limit is not an error, and leaves what is there.
+            Stored::TooLarge if matches!(mode, Mode::Append | Mode::Prepend) => encode::NOT_STORED,
+            Stored::TooLarge => {
+                self.drop_refused(head, now);
+                reject::TOO_LARGE
+            }
+            Stored::OutOfMemory => {
+                self.drop_refused(head, now);
+                reject::NO_MEMORY
+            }
+        };
+        say(out, reply, head.noreply);
+    }
+
+    /// Every command that is a line alone.
+    pub fn execute(&mut self, request: &Request<'_>, now: Now, out: &mut Vec<u8>) -> After {
+        match *request {
+            Request::Delete { key, noreply } => {
+                let found = self.store.delete(key, now);
+                say(out, if found { encode::DELETED } else { encode::NOT_FOUND }, noreply);
+            }
+            Request::Arith { verb, key, delta, noreply } => {
+                self.arith(verb, key, delta, noreply, now, out);
+            }
+            Request::Touch { key, exptime: raw, noreply } => {
+                let found = self.store.touch(key, exptime(raw, now), now).is_some();
+                say(out, if found { encode::TOUCHED } else { encode::NOT_FOUND }, noreply);
+            }
+            Request::FlushAll { delay, noreply } => self.flush_all(delay, noreply, now, out),
+            Request::Version => encode::version(out, &self.shared.version),
+            Request::Verbosity { level, noreply } => {
+                self.shared.set_verbosity(level);
+                say(out, encode::OK, noreply);
+            }
+            Request::Stats { args } => admin::stats(&self.shared, args, now, out),
+            Request::Quit => return After::Close,
+            Request::Shutdown { graceful } => return self.shutdown(graceful, out),
+            Request::MetaNoop => out.extend_from_slice(encode::META_NOOP),
+            Request::MetaGet { key, flags } => self.meta_get(key, flags, now, out),
+            // Both need the connection: a get its output's bound, a storage command its data.
+            Request::Get { .. } | Request::Store(_) => {}
+        }
+        After::Next
+    }
+
+    fn arith(
+        &mut self,
+        verb: ArithVerb,
+        key: &[u8],
+        delta: u64,
+        noreply: bool,
+        now: Now,
+        out: &mut Vec<u8>,
+    ) {
+        let reply = match self.store.arith(key, verb == ArithVerb::Incr, delta, now) {
+            Arith::Value(value, _) => {
+                if !noreply {
+                    encode::number(out, value);
+                }
+                return;
+            }
+            Arith::NotFound => encode::NOT_FOUND,
+            Arith::NonNumeric => reject::NON_NUMERIC,
+            Arith::OutOfMemory => reject::NO_MEMORY_ARITH,
+        };
+        say(out, reply, noreply);
+    }
+
+    fn flush_all(&mut self, delay: i64, noreply: bool, now: Now, out: &mut Vec<u8>) {
+        if !self.shared.config.flush_command {
+            say(out, reject::FLUSH_OFF, noreply);
+            return;
+        }
+        // memcached counts the delay like an exptime; at once is also what a past time means.
+        let at = match exptime(delay, now) {
+            Exptime::At(secs) if secs > now.unix_secs() => Some(secs),
+            _ => None,
+        };
+        self.store.flush_all(at, now);
+        say(out, encode::OK, noreply);
+    }
+
+    fn shutdown(&mut self, graceful: bool, out: &mut Vec<u8>) -> After {
+        if !self.shared.config.shutdown_command {
+            out.extend_from_slice(reject::SHUTDOWN_OFF);
+            return After::Next;
+        }
+        if let Some(tell) = self.shared.on_shutdown.get() {
+            tell(if graceful { Shutdown::Graceful } else { Shutdown::Now });
+        }
+        After::Close
+    }
+}
+
+fn say(out: &mut Vec<u8>, reply: &[u8], noreply: bool) {
+    if !noreply {
+        out.extend_from_slice(reply);
+    }
+}

@@ -1,0 +1,392 @@
+//! From a validated command line to a running server, and back to an exit status.
+//!
+//! Owns the order of things: bind, become a daemon, drop privileges, start threads, open the client
+//! port, accept, stop. The client port is bound early (it may need root) but listens only when
+//! replication says that this node is filled. Never serves a request itself.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use crate::base::clock::{Clock, RealClock};
+use crate::base::log::{self as sink, Sinks};
+use crate::net::listen::{self, Bound, Listener};
+use crate::net::mailbox::{mailbox, Mailbox, Sender};
+use crate::platform::daemon::{self, Keep};
+use crate::platform::pidfile::PidFile;
+use crate::platform::signals::{Signal, Signals};
+use crate::platform::{limits, syslog, user, EX_OSERR};
+use crate::server::accept::{Acceptor, Again};
+use crate::server::config::{Config, Port};
+use crate::server::execute::Executor;
+use crate::server::maintenance::{self, Bell};
+use crate::server::peer::{self, Peer, PeerConfig};
+use crate::server::shared::{Shared, Shutdown};
+use crate::server::worker::{Message, Worker};
+use crate::store::{self, Store};
+
+const SIGNALS: Token = Token(0);
+const CONTROL: Token = Token(1);
+/// Listeners have the tokens from here on.
+const LISTENERS: usize = 2;
+
+/// How long the main thread waits before it tries again when places or descriptors ran out:
+/// memcached's retry of a disabled listener.
+const ACCEPT_RETRY: Duration = Duration::from_millis(10);
+
+/// How long a graceful stop waits for connections in the middle of a command.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How long a delete is remembered for peers that may still have the item: a link that was cut for
+/// up to an hour resumes without bringing deleted items back.
+const TOMBSTONE_SECS: u32 = 3600;
+
+/// What reaches the main thread besides signals.
+enum Control {
+    /// Replication: this node may open its client port.
+    Serve,
+    /// A client's `shutdown`.
+    Shutdown(Shutdown),
+}
+
+/// An error that ends the start: a line for stderr and an exit status.
+struct Failure(String, i32);
+
+impl Failure {
+    fn os(text: impl std::fmt::Display) -> Failure {
+        Failure(text.to_string(), EX_OSERR)
+    }
+}
+
+/// Runs a server until it is told to stop. The result is the process's exit status.
+pub fn run(config: Config) -> i32 {
+    match start(config) {
+        Ok(status) => status,
+        Err(Failure(text, status)) => {
+            log::error!("{text}");
+            status
+        }
+    }
+}
+
+/// Sends log lines where the operator looks: the log file if there is one; else standard error, and
+/// for a daemon the syslog. A daemon with `-v` keeps standard error, as memcached's does, so that
+/// what an init script redirects is still written.
+fn open_log(config: &Config, daemon: bool) -> Result<(), Failure> {
+    let file = config.log_file.clone();
+    let function = (daemon && file.is_none()).then_some(syslog::write as sink::LineFn);
+    if function.is_some() {
+        syslog::open(c"twincached");
+    }
+    let stderr = file.is_none() && (!daemon || config.verbose > 0);
+    let opened = sink::init(Sinks { stderr, file, function }, config.verbose);
+    opened.map_err(|error| Failure::os(format!("cannot open the log file: {error}")))
+}
+
+fn start(mut config: Config) -> Result<i32, Failure> {
+    if let Some(path) = &mut config.log_file {
+        // A daemon changes its directory: a reopened file must be the same file.
+        *path = std::path::absolute(&*path).map_err(Failure::os)?;
+    }
+    open_log(&config, false)?;
+    let user = user::find(config.user.as_deref(), None)
+        .map_err(|error| Failure(error.to_string(), error.exit_status()))?;
+    if config.core_dumps {
+        limits::raise_core().map_err(|_| Failure::os("failed to ensure corefile creation"))?;
+    }
+    limits::raise_open_files(config.max_conns, 1)
+        .map_err(|_| Failure::os(limits::FILES_REFUSED))?;
+    if config.lock_memory {
+        limits::raise_locked_memory();
+    }
+    let bound = bind(&config).map_err(Failure::os)?;
+    if config.daemon {
+        let keep = Keep { directory: config.core_dumps, stderr: config.verbose > 0 };
+        daemon::daemonize(keep)
+            .map_err(|error| Failure::os(format!("failed to daemonize: {error}")))?;
+        open_log(&config, true)?;
+    }
+    let pid_file = config
+        .pid_file
+        .as_deref()
+        .and_then(|path| PidFile::create(path).map_err(|why| log::error!("{why}")).ok());
+    if let Some(user) = user {
+        user.assume().map_err(Failure::os)?;
+    }
+    for note in &config.notes {
+        log::info!("{note}");
+    }
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
+    if config.lock_memory {
+        if let Err(error) = limits::lock_memory() {
+            log::warn!("warning: -k invalid, mlockall() failed: {error}");
+        }
+    }
+    let status = serve(config, bound).map_err(Failure::os)?;
+    if let Some(file) = pid_file {
+        if let Err(error) = file.remove() {
+            log::warn!("Could not remove the pid file: {error}");
+        }
+    }
+    Ok(status)
+}
+
+/// Takes the client addresses, without listening yet.
+fn bind(config: &Config) -> Result<Vec<Bound>, listen::BindError> {
+    if let Some(path) = &config.unix_path {
+        return Ok(vec![listen::bind_unix(path, config.unix_mode)?]);
+    }
+    let port = match config.port {
+        Port::Off => return Ok(Vec::new()),
+        Port::Any => 0,
+        Port::Number(port) => port,
+    };
+    listen::bind_tcp(&config.listen, port)
+}
+
+/// Names the ports where a test suite asked for it.
+fn write_ports(addrs: &[SocketAddr]) {
+    if let Some(path) = std::env::var_os(listen::PORT_FILE_VARIABLE) {
+        if let Err(error) = listen::write_port_file(Path::new(&path), addrs) {
+            log::warn!("cannot write the port file: {error}");
+        }
+    }
+}
+
+/// A number that nobody can guess and that differs between any two starts.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+fn store_config(config: &Config) -> store::Config {
+    let replication = config.replication.as_ref();
+    let defaults = store::Config::default();
+    store::Config {
+        memory_limit: config.memory_limit,
+        item_max: config.item_max,
+        evict: config.evict,
+        replicated: replication.is_some(),
+        node_tag: random() as u8,
+        hash_seed: random(),
+        feed_max: replication.map_or(defaults.feed_max, |r| r.queue_max),
+        tombstone_secs: TOMBSTONE_SECS,
+    }
+}
+
+/// The running threads of a server.
+struct Server {
+    shared: Arc<Shared>,
+    clock: RealClock,
+    poll: Poll,
+    signals: Signals,
+    control: Mailbox<Control>,
+    acceptor: Acceptor,
+    bound: Vec<Bound>,
+    workers: Vec<(Sender<Message>, JoinHandle<()>)>,
+    maintenance: JoinHandle<()>,
+    bell: Arc<Bell>,
+    peer: Option<Arc<Peer>>,
+}
+
+fn serve(config: Config, bound: Vec<Bound>) -> io::Result<i32> {
+    let clock = RealClock::new();
+    let now = clock.now();
+    let poll = Poll::new()?;
+    let mut signals = Signals::new()?;
+    poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
+    let waker = Arc::new(Waker::new(poll.registry(), CONTROL)?);
+    // At most one message of each kind is of use; more wait for nothing.
+    let (control_in, control) = mailbox(waker, 64);
+
+    let store = Store::new(store_config(&config), now);
+    let shared = Shared::new(config, Arc::clone(&store), now, std::process::id());
+    let tell = control_in.clone();
+    let tell_shutdown = Box::new(move |how| {
+        // A full mailbox holds a shutdown already.
+        let _ = tell.send(Control::Shutdown(how));
+    });
+    let _ = shared.on_shutdown.set(tell_shutdown);
+
+    let bell = Bell::new();
+    let maintenance = maintenance::spawn(store.handle(), clock, Arc::clone(&bell))?;
+    let mut workers = Vec::new();
+    for number in 0..shared.config.threads {
+        let executor = Executor::new(Arc::clone(&shared));
+        let (worker, sender) = Worker::new(executor, clock, Arc::clone(&bell))?;
+        let thread = Builder::new().name(format!("worker {number}")).spawn(|| worker.run())?;
+        workers.push((sender, thread));
+    }
+    let senders = workers.iter().map(|(sender, _)| sender.clone()).collect();
+    let acceptor = Acceptor::new(senders, Arc::clone(&shared));
+    let peer = start_replication(&shared, store, clock, &control_in)?;
+    let server = Server {
+        shared,
+        clock,
+        poll,
+        signals,
+        control,
+        acceptor,
+        bound,
+        workers,
+        maintenance,
+        bell,
+        peer,
+    };
+    server.run()
+}
+
+/// Starts the replication thread, if there is one; without it the client port may open at once.
+fn start_replication(
+    shared: &Arc<Shared>,
+    store: Arc<Store>,
+    clock: RealClock,
+    control: &Sender<Control>,
+) -> io::Result<Option<Arc<Peer>>> {
+    let open = control.clone();
+    let serve = move || {
+        // The mailbox has room: nothing else was sent yet but a shutdown, which matters more.
+        let _ = open.send(Control::Serve);
+    };
+    let Some(replication) = &shared.config.replication else {
+        serve();
+        return Ok(None);
+    };
+    let peer_config = PeerConfig::from_settings(replication, &shared.config.listen, random);
+    let peer = Arc::new(peer::spawn(peer_config, store, clock, Box::new(serve))?);
+    let _ = shared.replication.set(Box::new(Arc::clone(&peer)));
+    Ok(Some(peer))
+}
+
+impl Server {
+    fn run(mut self) -> io::Result<i32> {
+        let mut events = Events::with_capacity(256);
+        let stop = loop {
+            let timeout = self.acceptor.waiting().map(|again| match again {
+                Again::Now => Duration::ZERO,
+                Again::Later => ACCEPT_RETRY,
+            });
+            if let Err(error) = self.poll.poll(&mut events, timeout) {
+                if error.kind() != ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+            let now = self.clock.now();
+            let mut stop = None;
+            for event in &events {
+                match event.token() {
+                    SIGNALS => stop = stop.or(self.take_signals()),
+                    CONTROL => stop = stop.or(self.take_control()?),
+                    Token(token) => self.acceptor.ready(token - LISTENERS),
+                }
+            }
+            if let Some(stop) = stop {
+                break stop;
+            }
+            self.acceptor.accept(now);
+        };
+        self.stop(stop);
+        Ok(0)
+    }
+
+    fn take_signals(&mut self) -> Option<Shutdown> {
+        let mut stop = None;
+        for signal in self.signals.pending() {
+            match signal {
+                Signal::Hangup => {
+                    if let Err(error) = sink::reopen() {
+                        log::error!("cannot open the log file again: {error}");
+                    }
+                }
+                Signal::Interrupt | Signal::Terminate => {
+                    log::info!("got signal {}", signal.number());
+                    stop = Some(Shutdown::Now);
+                }
+                Signal::Graceful => {
+                    log::info!("got signal {}", signal.number());
+                    stop = stop.or(Some(Shutdown::Graceful));
+                }
+            }
+        }
+        stop
+    }
+
+    fn take_control(&mut self) -> io::Result<Option<Shutdown>> {
+        let mut stop = None;
+        while let Some(message) = self.control.pop() {
+            match message {
+                Control::Serve => self.open_client_port()?,
+                Control::Shutdown(how) => stop = Some(how),
+            }
+        }
+        Ok(stop)
+    }
+
+    /// Listens where the start has bound.
+    fn open_client_port(&mut self) -> io::Result<()> {
+        let backlog = self.shared.config.backlog;
+        let bound = std::mem::take(&mut self.bound);
+        let listeners: Vec<Listener> =
+            bound.into_iter().map(|bound| bound.listen(backlog)).collect::<io::Result<_>>()?;
+        let addrs: Vec<SocketAddr> = listeners.iter().filter_map(Listener::local_addr).collect();
+        if let Some(addr) = addrs.first() {
+            let port = u32::from(addr.port());
+            self.shared.tcp_port.store(port, std::sync::atomic::Ordering::Relaxed);
+        }
+        let now = self.clock.now();
+        self.acceptor.open(listeners, self.poll.registry(), LISTENERS, now)?;
+        write_ports(&addrs);
+        Ok(())
+    }
+
+    /// Stops accepting, ends the workers, sends peers what is queued.
+    fn stop(mut self, how: Shutdown) {
+        self.acceptor.close();
+        let message = |how| match how {
+            Shutdown::Now => Message::Stop,
+            Shutdown::Graceful => Message::Drain,
+        };
+        self.tell_workers(|| message(how));
+        if how == Shutdown::Graceful {
+            let until = self.clock.now().mono_us + GRACE.as_micros() as u64;
+            while self.clock.now().mono_us < until
+                && self.workers.iter().any(|(_, thread)| !thread.is_finished())
+            {
+                std::thread::sleep(ACCEPT_RETRY);
+            }
+            self.tell_workers(|| Message::Stop);
+        }
+        for (_, thread) in self.workers {
+            if thread.join().is_err() {
+                log::error!("a worker had panicked");
+            }
+        }
+        if let Some(peer) = self.peer.take() {
+            peer.stop();
+        }
+        self.bell.stop();
+        if self.maintenance.join().is_err() {
+            log::error!("the maintenance thread had panicked");
+        }
+    }
+
+    fn tell_workers(&self, message: impl Fn() -> Message) {
+        for (sender, _) in &self.workers {
+            // A full mailbox is emptied by a live worker at once; one that ended needs no message.
+            while let Err(listen_again) = sender.send(message()) {
+                match listen_again {
+                    crate::net::mailbox::SendError::Full(_) => std::thread::yield_now(),
+                    crate::net::mailbox::SendError::NotWoken(_) => break,
+                }
+            }
+        }
+    }
+}

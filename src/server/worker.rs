@@ -1,0 +1,382 @@
+//! A worker: one thread, one poll, its own connections.
+//!
+//! Owns the sockets of the connections that were handed to it and moves bytes between them and their
+//! [`Conn`]. One turn: wait, read the clock once, serve what is ready, serve again who used up its
+//! budget, then tell the replication and maintenance threads if there is work for them. Never accepts
+//! connections and never parses or executes anything itself.
+//!
+//! ```text
+//!   event -> read (a short read means the socket is drained) -> Conn::process -> one write
+//! ```
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token, Waker};
+use slab::Slab;
+
+use crate::base::buf::Buf;
+use crate::base::clock::{Clock, Now, RealClock};
+use crate::base::counters::Counter;
+use crate::net::mailbox::{mailbox, Mailbox, Sender};
+use crate::net::stream::Stream;
+use crate::server::conn::{Conn, Step};
+use crate::server::execute::Executor;
+use crate::server::maintenance::Bell;
+use crate::server::shared::{ConnInfo, Shared};
+
+/// What the main thread tells a worker.
+pub enum Message {
+    /// A connection to serve from now on.
+    Serve {
+        /// The socket, non-blocking.
+        stream: Stream,
+        /// Its line in `stats conns`.
+        info: Arc<ConnInfo>,
+    },
+    /// Leave now.
+    Stop,
+    /// Close idle connections, let busy ones finish, then leave.
+    Drain,
+}
+
+/// Where the mailbox rings; connections use their slab key.
+const MAILBOX: Token = Token(usize::MAX);
+
+/// Events taken per turn: as many as a busy worker can have ready without the first of them
+/// waiting for a second poll.
+const EVENTS_PER_TURN: usize = 1024;
+
+/// Read size: a pipelined batch comes in with one system call.
+const READ_SIZE: usize = 64 * 1024;
+
+/// Read size for a connection that already owns a partial command.
+const READ_MORE: usize = 16 * 1024;
+
+/// Most that one connection may read in one turn, so that a fast sender of large values lets the
+/// others go in between.
+const READ_PER_TURN: usize = 1024 * 1024;
+
+/// Output memory a worker keeps for reuse; a larger buffer (a big multi-get) is given back.
+const SCRATCH_KEEP: usize = 256 * 1024;
+
+/// Connections that may wait to be adopted: a flood is held back at the accepting thread, which
+/// serves the others' `-c` places first.
+const HANDOVER_MAX: usize = 4096;
+
+struct Client {
+    stream: Stream,
+    conn: Conn,
+    /// The socket would not take more; a writable event comes when it does.
+    blocked: bool,
+    /// Stands in the ready list already.
+    queued: bool,
+}
+
+/// What became of one visit to a connection.
+enum Visit {
+    /// Nothing to do until the next event.
+    Wait,
+    /// There is more to do, but others go first.
+    Again,
+    /// The connection is over.
+    Close,
+}
+
+/// One worker's state; [`Worker::run`] is the thread.
+pub struct Worker {
+    poll: Poll,
+    mailbox: Mailbox<Message>,
+    clients: Slab<Client>,
+    ready: VecDeque<usize>,
+    exec: Executor,
+    shared: Arc<Shared>,
+    clock: RealClock,
+    bell: Arc<Bell>,
+    scratch_in: Buf,
+    scratch_out: Vec<u8>,
+    draining: bool,
+    stopping: bool,
+}
+
+impl Worker {
+    /// A worker that is ready to run, and the way to talk to it. Fails when the process is out of
+    /// descriptors.
+    pub fn new(
+        exec: Executor,
+        clock: RealClock,
+        bell: Arc<Bell>,
+    ) -> io::Result<(Worker, Sender<Message>)> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), MAILBOX)?);
+        let (sender, mailbox) = mailbox(waker, HANDOVER_MAX);
+        let shared = Arc::clone(&exec.shared);
+        let worker = Worker {
+            poll,
+            mailbox,
+            clients: Slab::new(),
+            ready: VecDeque::new(),
+            exec,
+            shared,
+            clock,
+            bell,
+            scratch_in: Buf::new(),
+            scratch_out: Vec::new(),
+            draining: false,
+            stopping: false,
+        };
+        Ok((worker, sender))
+    }
+
+    /// Serves until told to stop.
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        while !(self.stopping || self.draining && self.clients.is_empty()) {
+            let timeout = (!self.ready.is_empty()).then_some(Duration::ZERO);
+            if let Err(error) = self.poll.poll(&mut events, timeout) {
+                if error.kind() != ErrorKind::Interrupted {
+                    log::error!("poll: {error}");
+                    break;
+                }
+            }
+            let now = self.clock.now();
+            // Who waits since the last turn goes after the new events, once each.
+            let waiting = self.ready.len();
+            for event in &events {
+                match event.token() {
+                    MAILBOX => self.take_messages(now),
+                    Token(key) => {
+                        if event.is_writable() {
+                            if let Some(client) = self.clients.get_mut(key) {
+                                client.blocked = false;
+                            }
+                        }
+                        self.visit(key, now);
+                    }
+                }
+            }
+            for _ in 0..waiting {
+                if let Some(key) = self.ready.pop_front() {
+                    if let Some(client) = self.clients.get_mut(key) {
+                        client.queued = false;
+                        self.visit(key, now);
+                    }
+                }
+            }
+            self.tell_others();
+        }
+        self.close_all();
+    }
+
+    /// Wakes the threads that have work because of this turn; nobody is woken for nothing.
+    fn tell_others(&mut self) {
+        if let Some(replication) = self.shared.replication.get() {
+            if self.shared.store.changed().take() {
+                replication.wake();
+            }
+        }
+        if self.exec.store.needs_maintenance() {
+            self.bell.ring();
+        }
+    }
+
+    fn take_messages(&mut self, now: Now) {
+        while let Some(message) = self.mailbox.pop() {
+            match message {
+                Message::Serve { stream, info } => self.adopt(stream, info, now),
+                Message::Stop => self.stopping = true,
+                Message::Drain => {
+                    self.draining = true;
+                    let idle: Vec<usize> = self
+                        .clients
+                        .iter()
+                        .filter(|(_, client)| client.conn.is_idle())
+                        .map(|(key, _)| key)
+                        .collect();
+                    for key in idle {
+                        self.close(key);
+                    }
+                }
+            }
+        }
+    }
+
+    fn adopt(&mut self, mut stream: Stream, info: Arc<ConnInfo>, now: Now) {
+        let id = conn_id(&stream);
+        let entry = self.clients.vacant_entry();
+        let key = entry.key();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.registry().register(&mut stream, Token(key), interest) {
+            log::warn!("cannot watch a connection: {error}");
+            self.shared.leave();
+            return;
+        }
+        log::debug!("<{id} new auto-negotiating client connection");
+        self.shared.conns().insert(id, Arc::clone(&info));
+        let conn = Conn::new(id, info);
+        entry.insert(Client { stream, conn, blocked: false, queued: false });
+        self.visit(key, now);
+    }
+
+    /// Does what can be done for one connection now.
+    fn visit(&mut self, key: usize, now: Now) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.conn.lend(&mut self.scratch_in, &mut self.scratch_out);
+        let visit = serve(client, &mut self.exec, now);
+        client.conn.reclaim(&mut self.scratch_in, &mut self.scratch_out);
+        if self.scratch_out.capacity() > SCRATCH_KEEP {
+            self.scratch_out = Vec::new();
+        }
+        self.scratch_in.shrink_idle(2 * READ_SIZE);
+        match visit {
+            Visit::Wait if self.draining && client.conn.is_idle() => self.close(key),
+            Visit::Wait => {}
+            Visit::Again => {
+                if !client.queued {
+                    client.queued = true;
+                    self.ready.push_back(key);
+                }
+            }
+            Visit::Close => self.close(key),
+        }
+    }
+
+    fn close(&mut self, key: usize) {
+        let Some(mut client) = self.clients.try_remove(key) else { return };
+        let id = conn_id(&client.stream);
+        if let Err(error) = self.poll.registry().deregister(&mut client.stream) {
+            log::debug!("<{id} deregister: {error}");
+        }
+        client.conn.release(&mut self.exec);
+        // The line goes before the descriptor does: its number may be given out again at once.
+        self.shared.conns().remove(&id);
+        drop(client);
+        self.shared.leave();
+        log::debug!("<{id} connection closed.");
+    }
+
+    fn close_all(&mut self) {
+        let keys: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.close(key);
+        }
+    }
+}
+
+/// Reads, processes and writes one connection until it has nothing ready, its budget is used up, or
+/// its socket would block.
+fn serve(client: &mut Client, exec: &mut Executor, now: Now) -> Visit {
+    let mut budget = exec.shared.config.reqs_per_event;
+    let mut read_left = READ_PER_TURN;
+    let mut drained = false;
+    loop {
+        if client.blocked {
+            return Visit::Wait;
+        }
+        match client.conn.process(exec, now, &mut budget) {
+            Step::Read if drained => {
+                return match flush(client, exec) {
+                    Ok(_) => Visit::Wait,
+                    Err(_) => Visit::Close,
+                };
+            }
+            Step::Read if read_left == 0 => {
+                return if flush(client, exec).is_ok() { Visit::Again } else { Visit::Close };
+            }
+            Step::Read => match fill(client, exec, &mut read_left) {
+                Ok(Filled::Drained) => drained = true,
+                Ok(Filled::More) => {}
+                // What was asked before the end still gets its answer.
+                Ok(Filled::Closed) => client.conn.release(exec),
+                Err(_) => return Visit::Close,
+            },
+            Step::Write => match flush(client, exec) {
+                Ok(true) => {}
+                Ok(false) => return Visit::Wait,
+                Err(_) => return Visit::Close,
+            },
+            Step::Yield => {
+                exec.store.counters().add(Counter::ConnYields, 1);
+                return match flush(client, exec) {
+                    Ok(true) => Visit::Again,
+                    Ok(false) => Visit::Wait,
+                    Err(_) => Visit::Close,
+                };
+            }
+            Step::Close => {
+                return match flush(client, exec) {
+                    Ok(false) => Visit::Wait,
+                    _ => Visit::Close,
+                };
+            }
+        }
+    }
+}
+
+/// A connection's number in log lines and `stats conns`: its descriptor, as in memcached.
+fn conn_id(stream: &Stream) -> u64 {
+    u64::try_from(stream.as_raw_fd()).unwrap_or_default()
+}
+
+enum Filled {
+    More,
+    Drained,
+    Closed,
+}
+
+/// Reads once into the connection.
+fn fill(client: &mut Client, exec: &Executor, left: &mut usize) -> io::Result<Filled> {
+    let wanted = client.conn.wanted(READ_SIZE, READ_MORE).min(*left);
+    let space = client.conn.input().space(wanted);
+    let room = space.len().min(*left);
+    loop {
+        return match client.stream.read(&mut space[..room]) {
+            Ok(0) => Ok(Filled::Closed),
+            Ok(n) => {
+                client.conn.input().filled(n);
+                exec.store.counters().add(Counter::BytesRead, n as u64);
+                *left -= n;
+                // A short read means that the socket had no more; new bytes make a new event.
+                Ok(if n < room { Filled::Drained } else { Filled::More })
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Filled::Drained),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => Err(error),
+        };
+    }
+}
+
+/// Writes what is sendable. `Ok(true)`: all of it went out.
+fn flush(client: &mut Client, exec: &Executor) -> io::Result<bool> {
+    while !client.conn.replies().sendable().is_empty() {
+        match client.stream.write(client.conn.replies().sendable()) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                client.conn.replies().sent(n, SCRATCH_KEEP);
+                exec.store.counters().add(Counter::BytesWritten, n as u64);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                client.blocked = true;
+                return Ok(false);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Messages that were never taken still hold places under `-c`.
+        while let Some(message) = self.mailbox.pop() {
+            if let Message::Serve { .. } = message {
+                self.shared.curr_connections.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Real processes: pairs that are killed, cut and healed.
+//!
+//! The program is started as an operator starts it; what is asserted is what its clients and its log
+//! see.
+
+mod common;
+
+use common::{eventually, free_port, Client, Node};
+use twincached::demo::Cable;
+
+/// A node of a pair on one host, as the seed transcript starts it (in the foreground).
+fn node(port: u16, repl: u16, more: &[&str]) -> Node {
+    let (port_text, repl_text) = (port.to_string(), repl.to_string());
+    let mut args = vec!["-v", "-u", "root", "-l", "127.0.0.1", "-p", &port_text];
+    args.extend_from_slice(&["-x", "127.0.0.1", "-X", &repl_text]);
+    args.extend_from_slice(more);
+    Node::start(port, &args)
+}
+
+fn replication_log(node: &Node) -> Vec<String> {
+    node.log_lines("replication: ")
+}
+
+/// A linked pair, both serving.
+fn pair(more: &[&str]) -> (Node, Node, u16) {
+    let repl = free_port();
+    let first = node(free_port(), repl, more);
+    first.await_port();
+    let second = node(free_port(), repl, more);
+    second.await_log("replication: start", 1);
+    second.await_port();
+    (first, second, repl)
+}
+
+#[test]
+fn log_lines_are_those_of_repcached() {
+    let repl = free_port();
+    let first = node(free_port(), repl, &[]);
+    first.await_port();
+    let alone = [
+        format!("replication: connect (peer=127.0.0.1:{repl})"),
+        "replication: marugoto copying".into(),
+        "replication: close".into(),
+        "replication: listen".into(),
+    ];
+    assert_eq!(replication_log(&first), alone);
+    let mut client = first.client();
+    for n in 0..1000 {
+        assert_eq!(client.set(&format!("key{n}"), "value"), "STORED");
+    }
+    let second = node(free_port(), repl, &[]);
+    second.await_log("replication: start", 1);
+    assert_eq!(
+        replication_log(&second),
+        [alone[0].clone(), alone[1].clone(), "replication: start".into()]
+    );
+    first.await_log("replication: marugoto owari", 1);
+    assert_eq!(
+        replication_log(&first)[4..],
+        [
+            "replication: accept",
+            "replication: marugoto start",
+            "replication: marugoto 1000",
+            "replication: marugoto owari"
+        ]
+    );
+}
+
+#[test]
+fn every_write_reaches_the_other_node_both_ways() {
+    let (first, second, _) = pair(&[]);
+    for (from, to) in [(&first, &second), (&second, &first)] {
+        let (mut a, mut b) = (from.client(), to.client());
+        assert_eq!(a.set("key1", "aa"), "STORED");
+        b.await_value("key1", Some("aa"));
+        assert_eq!(a.gets("key1"), b.gets("key1"), "flags, cas and bytes agree");
+        assert_eq!(a.ask("append key1 0 0 2\r\nbb"), "STORED");
+        b.await_value("key1", Some("aabb"));
+        assert_eq!(a.ask("prepend key1 0 0 2\r\n00"), "STORED");
+        b.await_value("key1", Some("00aabb"));
+        assert_eq!(a.ask("replace key1 7 0 2\r\n41"), "STORED");
+        b.await_value("key1", Some("41"));
+        assert_eq!(b.gets("key1").expect("there").0, 7, "flags travel");
+        assert_eq!(a.ask("incr key1 1"), "42");
+        b.await_value("key1", Some("42"));
+        assert_eq!(a.ask("decr key1 40"), "2");
+        b.await_value("key1", Some("2 "));
+        let unique = b.gets("key1").expect("there").1;
+        assert_eq!(b.ask(&format!("cas key1 1 0 3 {unique}\r\ncas")), "STORED");
+        a.await_value("key1", Some("cas"));
+        assert_eq!(a.ask(&format!("cas key1 1 0 3 {unique}\r\nold")), "EXISTS");
+        assert_eq!(a.ask("touch key1 1000"), "TOUCHED");
+        assert_eq!(a.ask("add key1 0 0 1\r\nx"), "NOT_STORED");
+        eventually("touch gives both the same cas", || {
+            (a.gets("key1") == b.gets("key1")).then_some(())
+        });
+        a.send("gat -1 key1\r\n");
+        assert!(a.line().starts_with("VALUE key1 1 3"));
+        assert_eq!((a.line(), a.line()), ("cas".into(), "END".into()));
+        b.await_value("key1", None);
+        assert_eq!(a.ask("add key1 0 0 1\r\nx"), "STORED");
+        b.await_value("key1", Some("x"));
+        assert_eq!(a.ask("delete key1"), "DELETED");
+        b.await_value("key1", None);
+        for n in 0..10 {
+            assert_eq!(a.set(&format!("f{n}"), "v"), "STORED");
+        }
+        b.await_value("f9", Some("v"));
+        assert_eq!(a.ask("flush_all"), "OK");
+        for n in 0..10 {
+            b.await_value(&format!("f{n}"), None);
+        }
+        assert_eq!(b.set("after", "flush"), "STORED");
+        a.await_value("after", Some("flush"));
+    }
+}
+
+#[test]
+fn a_killed_node_comes_back_filled_and_roles_change() {
+    let (mut first, second, repl) = pair(&[]);
+    let mut survivor = second.client();
+    for n in 0..5000 {
+        assert_eq!(survivor.set(&format!("key{n}"), &format!("value {n}")), "STORED");
+    }
+    assert_eq!(first.client().stat("replication").as_deref(), Some("MASTER"));
+    assert_eq!(survivor.stat("replication").as_deref(), Some("SLAVE"));
+    first.kill();
+    second.await_log("replication: listen", 1);
+    assert_eq!(survivor.set("while", "alone"), "STORED");
+    let again = node(first.port, repl, &[]);
+    again.await_port();
+    // The port is open: everything must be there already.
+    let mut client = Client::connect(first.port);
+    for n in (0..5000).rev() {
+        let value = format!("value {n}");
+        assert_eq!(client.get(&format!("key{n}")).as_deref(), Some(value.as_str()));
+    }
+    assert_eq!(client.get("while").as_deref(), Some("alone"));
+    assert_eq!(client.stat("replication").as_deref(), Some("SLAVE"));
+    assert_eq!(survivor.stat("replication").as_deref(), Some("MASTER"));
+}
+
+/// Two nodes whose links run over cables: `(a, b, cable to a, cable to b)`.
+fn cabled() -> (Node, Node, Cable, Cable) {
+    let (repl_a, repl_b) = (free_port(), free_port());
+    let cable = |port| Cable::to(port).expect("a cable");
+    let (to_a, to_b) = (cable(repl_a), cable(repl_b));
+    let start = |repl: u16, peer: u16| {
+        let port = free_port();
+        let (port_text, repl, peer) =
+            (port.to_string(), repl.to_string(), format!("127.0.0.1:{peer}"));
+        let args = ["-v", "-u", "root", "-l", "127.0.0.1", "-p", &port_text];
+        let args: Vec<&str> = args.into_iter().chain(["-x", &peer, "-X", &repl]).collect();
+        Node::start(port, &args)
+    };
+    let a = start(repl_a, to_b.port());
+    a.await_port();
+    let b = start(repl_b, to_a.port());
+    b.await_port();
+    (a, b, to_a, to_b)
+}
+
+#[test]
+fn a_cut_link_heals_and_both_sides_agree() {
+    let (a, b, to_a, to_b) = cabled();
+    let (mut on_a, mut on_b) = (a.client(), b.client());
+    assert_eq!(on_a.set("old", "1"), "STORED");
+    on_b.await_value("old", Some("1"));
+    for cable in [&to_a, &to_b] {
+        cable.cut();
+    }
+    eventually("both notice the cut", || {
+        let noticed = |node: &Node| node.log().contains("replication: close\nreplication: listen");
+        (noticed(&a) && noticed(&b)).then_some(())
+    });
+    // Both live on, both write, one deletes what the other still has.
+    assert_eq!(on_a.set("a", "from a"), "STORED");
+    assert_eq!(on_b.set("b", "from b"), "STORED");
+    assert_eq!(on_b.ask("delete old"), "DELETED");
+    assert_eq!(on_a.set("both", "first"), "STORED");
+    assert_eq!(on_b.set("both", "second"), "STORED");
+    assert_eq!(on_a.get("old").as_deref(), Some("1"));
+    for cable in [&to_a, &to_b] {
+        cable.mend();
+    }
+    on_a.await_value("b", Some("from b"));
+    on_b.await_value("a", Some("from a"));
+    on_a.await_value("old", None);
+    on_a.await_value("both", Some("second"));
+    assert_eq!(on_a.gets("both"), on_b.gets("both"));
+    assert_eq!(on_b.get("old"), None);
+}
+
+#[test]
+fn a_silent_link_is_noticed() {
+    let (a, b, to_a, to_b) = cabled();
+    for cable in [&to_a, &to_b] {
+        cable.hush();
+    }
+    for node in [&a, &b] {
+        let before = node.log_lines("replication: close").len();
+        eventually("a silent peer is dropped", || {
+            (node.log_lines("replication: close").len() > before).then_some(())
+        });
+    }
+    assert_eq!(a.client().set("k", "v"), "STORED");
+    // The silent connections are gone for good: cut them, as a rebooted switch would.
+    for cable in [&to_a, &to_b] {
+        cable.cut();
+        cable.mend();
+    }
+    b.client().await_value("k", Some("v"));
+}
+
+#[test]
+fn a_burst_over_the_queue_arrives_whole() {
+    let (first, second, _) = pair(&["-q", "64"]);
+    second.signal("STOP");
+    let mut writer = first.client();
+    for n in 0..40_000 {
+        writer.send(format!("set burst{n} 0 0 5 noreply\r\n{:05}\r\n", n % 100_000));
+    }
+    assert_eq!(writer.set("last", "one"), "STORED");
+    second.signal("CONT");
+    let mut reader = second.client();
+    reader.await_value("last", Some("one"));
+    for n in (0..40_000).step_by(7) {
+        let value = format!("{:05}", n % 100_000);
+        reader.await_value(&format!("burst{n}"), Some(&value));
+    }
+}
+
+#[test]
+fn sigterm_sends_what_is_queued_and_leaves_with_zero() {
+    let (mut first, second, _) = pair(&[]);
+    let mut writer = first.client();
+    for n in 0..2000 {
+        writer.send(format!("set q{n} 0 0 1 noreply\r\nx\r\n"));
+    }
+    assert_eq!(writer.set("q-last", "x"), "STORED");
+    first.signal("TERM");
+    assert_eq!(first.exit_code(), Some(0));
+    let lines: Vec<String> = first.log().lines().rev().take(3).map(str::to_owned).collect();
+    assert_eq!(
+        lines,
+        ["replication: cleanup complete", "replication: close", "got signal 15"],
+        "the last lines, last first"
+    );
+    let mut reader = second.client();
+    for n in 0..2000 {
+        assert_eq!(reader.get(&format!("q{n}")).as_deref(), Some("x"), "q{n}");
+    }
+    assert_eq!(reader.get("q-last").as_deref(), Some("x"));
+}
+
+#[test]
+fn both_started_in_the_same_instant_link() {
+    for _ in 0..3 {
+        let repl = free_port();
+        let (a, b) = (node(free_port(), repl, &[]), node(free_port(), repl, &[]));
+        a.await_port();
+        b.await_port();
+        assert_eq!(a.client().set("who", "a"), "STORED");
+        b.client().await_value("who", Some("a"));
+    }
+}
+
+#[test]
+fn large_values_and_deferred_flushes_travel() {
+    let (first, second, _) = pair(&["-m", "64"]);
+    let (mut a, mut b) = (first.client(), second.client());
+    let large = "0123456789abcdef".repeat(60_000);
+    assert_eq!(a.set("large", &large), "STORED");
+    b.await_value("large", Some(&large));
+    assert_eq!(b.ask("flush_all 2"), "OK");
+    assert_eq!(a.set("small", "s"), "STORED");
+    a.await_value("large", None);
+    b.await_value("small", None);
+    assert_eq!(a.set("new", "n"), "STORED");
+    b.await_value("new", Some("n"));
+}
+
+#[test]
+fn without_replication_flags_no_replication_port_is_open() {
+    let node = Node::plain(free_port(), &["-v"]);
+    assert_eq!(replication_log(&node), Vec::<String>::new());
+    assert_eq!(node.client().stat("replication"), None);
+}
+
+#[test]
+fn a_stranger_is_told_nothing() {
+    use std::io::{Read, Write};
+    let (first, _second, repl) = pair(&[]);
+    assert_eq!(first.client().set("secret", "treasure"), "STORED");
+    let mut stranger = std::net::TcpStream::connect(("127.0.0.1", repl)).expect("connects");
+    stranger.set_read_timeout(Some(common::DEADLINE)).expect("timeout");
+    stranger.write_all(b"get secret\r\nrep x 0 0 1 1\r\nx\r\n").expect("sent");
+    let mut heard = Vec::new();
+    let _ = stranger.read_to_end(&mut heard);
+    assert!(!heard.windows(8).any(|w| w == b"treasure"), "a stranger read an item");
+    // And the pair is still a pair.
+    assert_eq!(first.client().set("still", "linked"), "STORED");
+    _second.client().await_value("still", Some("linked"));
+}

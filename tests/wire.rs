@@ -1,0 +1,102 @@
+//! Plays the transcripts in `tests/wire` against our server in all its shapes and against the real
+//! memcached. wire/README.md has the format.
+//!
+//! Never checks a server's figures against the clock of the machine it runs on.
+
+#[path = "wire/in_process.rs"]
+mod in_process;
+#[path = "wire/script.rs"]
+mod script;
+#[path = "wire/transport.rs"]
+mod transport;
+
+use script::{Kind, Script, Transport};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
+use transport::Process;
+
+/// All files, in the order of their names; the ones that `WIRE` names if it is set.
+fn scripts() -> Vec<Script> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/wire");
+    let wanted = std::env::var("WIRE").unwrap_or_default();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .expect("tests/wire can be read")
+        .map(|entry| entry.expect("an entry of tests/wire").path())
+        .filter(|path| path.extension().is_some_and(|end| end == "txt"))
+        .collect();
+    files.sort();
+    let scripts: Vec<Script> = files
+        .iter()
+        .map(|path| {
+            let text = std::fs::read_to_string(path).expect("a transcript can be read");
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            Script::parse(&name.unwrap_or_default(), &text)
+        })
+        .filter(|script| script.name.contains(&wanted))
+        .collect();
+    assert!(!scripts.is_empty(), "no transcripts in {}", folder.display());
+    scripts
+}
+
+/// Files played at the same time. Some of them mostly wait for a second to pass.
+const AT_ONCE: usize = 4;
+
+/// Plays all files, each against a fresh server, and reports every one that failed.
+fn play_all(kind: Kind, start: impl Fn(&Script) -> Box<dyn Transport> + Sync) {
+    let scripts: Vec<Script> = scripts().into_iter().filter(|s| s.plays(kind)).collect();
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(script) = scripts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let mut server = start(script);
+                    if let Err(error) = script.play(kind, &mut *server) {
+                        failed.lock().expect("no thread panicked").push(error);
+                    }
+                }
+            });
+        }
+    });
+    println!("{} transcripts played", scripts.len());
+    let mut failed = failed.into_inner().expect("no thread panicked");
+    failed.sort();
+    assert!(failed.is_empty(), "{} transcripts failed:\n{}", failed.len(), failed.join("\n"));
+}
+
+#[test]
+fn ours_in_process() {
+    play_all(Kind::InProcess, |script| Box::new(in_process::Server::start(&script.args)));
+}
+
+#[test]
+fn our_program_over_tcp() {
+    let program = env!("CARGO_BIN_EXE_twincached");
+    play_all(Kind::Ours, |script| Box::new(Process::tcp(program, &script.args)));
+}
+
+#[test]
+fn our_program_over_a_unix_socket() {
+    let program = env!("CARGO_BIN_EXE_twincached");
+    play_all(Kind::Ours, |script| Box::new(Process::unix(program, &script.args)));
+}
+
+#[test]
+fn real_memcached() {
+    if std::process::Command::new("memcached").arg("-V").output().is_err() {
+        let bar = "*".repeat(78);
+        eprintln!(
+            "{bar}\nmemcached IS NOT INSTALLED: what we believe about it WAS NOT CHECKED\n{bar}"
+        );
+        assert!(
+            std::env::var_os("WIRE_NEEDS_MEMCACHED").is_none(),
+            "WIRE_NEEDS_MEMCACHED is set, so memcached must be installed"
+        );
+        return;
+    }
+    play_all(Kind::Real, |script| {
+        let args = [&script.args[..], &script.real_args].concat();
+        Box::new(Process::unix("memcached", &args))
+    });
+}
