@@ -2,7 +2,7 @@
 //!
 //! Owns one target's backoff and what is known about who answers there. Never opens a connection.
 
-use super::node::LinkId;
+use super::action::LinkId;
 use super::NodeId;
 
 /// First wait after a failed try; doubles from there.

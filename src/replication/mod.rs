@@ -17,18 +17,23 @@
 //!    `--------- wire        frames <-> bytes
 //! ```
 
+pub mod action;
 pub mod conflict;
 pub mod copy;
 mod dial;
 pub mod handshake;
 pub mod node;
+mod outgoing;
+mod report;
 pub mod send;
 pub mod session;
 pub mod stream;
 pub mod wire;
 
+pub use action::{Action, LinkId, ListenError, NodeConfig};
 pub use handshake::Records;
-pub use node::{Action, LinkId, LinkStats, ListenError, Node, NodeConfig};
+pub use node::Node;
+pub use report::LinkStats;
 pub use session::{CloseReason, Event, Session, SessionConfig, SessionStats};
 
 use crate::base::num;

@@ -16,8 +16,9 @@
 //! A node listens whenever it can, also while it is linked as connector, and dials quietly whenever
 //! it is not linked. Both ends dialling at once settle on the link that the lower node id dialled.
 
+use super::action::{Action, LinkId, ListenError, NodeConfig};
 use super::dial::{Outcome, Target};
-use super::session::{CloseReason, Event, Session, SessionConfig, SessionStats};
+use super::session::{CloseReason, Event, Session, SessionConfig};
 use super::wire::native::{Bye, Hello};
 use super::{NodeId, Records, Role};
 use crate::base::clock::Now;
@@ -42,82 +43,6 @@ const DIAL_FIRST_US: u64 = 3_000_000;
 /// for with a doubled retransmission time.
 const DIAL_AGAIN_US: u64 = 1_000_000;
 
-/// One link of this process, never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkId(pub u64);
-
-/// What a node is made with.
-#[derive(Clone, Debug)]
-pub struct NodeConfig {
-    /// Drawn at random by the process.
-    pub id: NodeId,
-    /// The peers named by `-x`, as `HOST:PORT`.
-    pub peers: Vec<String>,
-    /// Hashes that may wait per link (`-q`).
-    pub queue_max: usize,
-    /// Longest time without saying anything, in microseconds.
-    pub heartbeat_us: u64,
-    /// Longest time without hearing anything, in microseconds.
-    pub silence_us: u64,
-    /// For how long a broken link may resume, in microseconds: the lifetime of tombstones.
-    pub resume_us: u64,
-    /// For jitter.
-    pub seed: u64,
-}
-
-impl NodeConfig {
-    /// A heartbeat each second, and five seconds until a silent peer is given up.
-    pub fn new(id: NodeId, peers: Vec<String>, queue_max: usize) -> NodeConfig {
-        NodeConfig {
-            id,
-            peers,
-            queue_max,
-            heartbeat_us: 1_000_000,
-            silence_us: 5_000_000,
-            resume_us: 3_600_000_000,
-            seed: (id.0 >> 64) as u64 ^ id.0 as u64,
-        }
-    }
-}
-
-/// What the driver is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Open a connection to a peer; answer with `on_dialed` or `on_dial_failed`.
-    Dial {
-        /// The link it becomes.
-        link: LinkId,
-        /// Index into [`NodeConfig::peers`].
-        peer: usize,
-        /// Give up after this many microseconds.
-        timeout_us: u64,
-    },
-    /// Open the replication port; answer with `on_listening` or `on_listen_failed`.
-    Listen,
-    /// Close a connection, after these last bytes if they can be sent at once.
-    Close {
-        /// Which.
-        link: LinkId,
-        /// What it has still to say.
-        last: Vec<u8>,
-    },
-    /// A line for the log, at level info.
-    Log(String),
-    /// A line for the log, at level warn.
-    Warn(String),
-    /// Clients may come. Once.
-    Serve,
-}
-
-/// Why the replication port could not be opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListenError {
-    /// Somebody holds it. On one host, that is the peer.
-    InUse,
-    /// Something else.
-    Other(String),
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Listening {
     Off,
@@ -126,58 +51,37 @@ enum Listening {
 }
 
 #[derive(Debug)]
-struct Link {
-    role: Role,
+pub(super) struct Link {
+    pub(super) role: Role,
     /// The target that was dialled.
     target: Option<usize>,
     /// None while the connection is being made.
-    session: Option<Session>,
+    pub(super) session: Option<Session>,
     /// When it went live.
     live_us: Option<u64>,
     /// Dialled in the background: the log hears of it only when it succeeds.
     quiet: bool,
     /// The other end's address.
-    address: String,
+    pub(super) address: String,
 }
 
 impl Link {
-    fn is_live(&self) -> bool {
+    pub(super) fn is_live(&self) -> bool {
         self.live_us.is_some()
     }
 
-    fn peer(&self) -> Option<NodeId> {
+    pub(super) fn peer(&self) -> Option<NodeId> {
         self.session.as_ref().and_then(Session::peer)
     }
-}
-
-/// One line of `stats replication`.
-#[derive(Clone, Debug)]
-pub struct LinkStats {
-    /// The peer.
-    pub id: Option<NodeId>,
-    /// Which end we are.
-    pub role: Role,
-    /// Its address.
-    pub address: String,
-    /// `dialing`, `hello`, `copying` or `live`.
-    pub state: &'static str,
-    /// Microseconds since the oldest change that the peer has not acknowledged.
-    pub lag_us: u64,
-    /// Hashes that wait.
-    pub queue: usize,
-    /// Progress of the copy we send, in millionths.
-    pub progress: u32,
-    /// Everything else.
-    pub figures: SessionStats,
 }
 
 /// The decisions of one node.
 #[derive(Debug)]
 pub struct Node {
-    config: NodeConfig,
-    links: BTreeMap<LinkId, Link>,
+    pub(super) config: NodeConfig,
+    pub(super) links: BTreeMap<LinkId, Link>,
     next_link: u64,
-    targets: Vec<Target>,
+    pub(super) targets: Vec<Target>,
     records: Records,
     actions: VecDeque<Action>,
     listening: Listening,
@@ -191,8 +95,8 @@ pub struct Node {
     stopping: bool,
     covered: Version,
     random: u64,
-    last_error: String,
-    links_made: u64,
+    pub(super) last_error: String,
+    pub(super) links_made: u64,
     /// Who was told "already connected" last: it will ask again each second, the log hears once.
     refused: Option<NodeId>,
 }
@@ -428,7 +332,7 @@ impl Node {
         self.links.get_mut(&link)?.session.as_mut()
     }
 
-    fn live(&self) -> impl Iterator<Item = (LinkId, &Link)> {
+    pub(super) fn live(&self) -> impl Iterator<Item = (LinkId, &Link)> {
         self.links.iter().filter(|(_, link)| link.is_live()).map(|(&id, link)| (id, link))
     }
 
@@ -634,8 +538,9 @@ impl Node {
             target.soon(now.mono_us, random);
         }
         if outcome == Outcome::Itself && !was_itself {
+            // Not for the usual log: on a shared host the node that holds the port meets itself.
             let line = format!("replication: {} is this node itself", target.name);
-            self.log(line);
+            self.actions.push_back(Action::Debug(line));
         }
         if !link.quiet && !link.is_live() {
             self.log("replication: close");
@@ -687,57 +592,5 @@ impl Node {
             self.log("replication: close");
         }
         self.log("replication: cleanup complete");
-    }
-
-    /// The role that `stats` shows: of the live link, or else of the last one (a node that waits
-    /// for a peer is one that listens).
-    pub fn role(&self) -> Role {
-        self.live().next().map_or(Role::Listener, |(_, link)| link.role)
-    }
-
-    /// Least room in any link's queue.
-    pub fn queue_free(&self) -> usize {
-        let free = |link: &Link| link.session.as_ref().map(|session| session.stream().free());
-        self.live().filter_map(|(_, link)| free(link)).min().unwrap_or(self.config.queue_max)
-    }
-
-    /// Links that went live so far.
-    pub fn links_made(&self) -> u64 {
-        self.links_made
-    }
-
-    /// Why the last live link ended; empty when none has.
-    pub fn last_error(&self) -> &str {
-        &self.last_error
-    }
-
-    /// Each target's name and what went wrong there last.
-    pub fn target_errors(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.targets.iter().map(|target| (target.name.as_str(), target.last_error.as_str()))
-    }
-
-    /// Figures of every link there is.
-    pub fn link_stats(&self, now: Now) -> Vec<LinkStats> {
-        let state = |link: &Link| match &link.session {
-            None => "dialing",
-            Some(_) if !link.is_live() => "hello",
-            Some(session) if !session.is_filled() || session.copy_progress() < 1_000_000 => {
-                "copying"
-            }
-            Some(_) => "live",
-        };
-        self.links
-            .values()
-            .map(|link| LinkStats {
-                id: link.peer(),
-                role: link.role,
-                address: link.address.clone(),
-                state: state(link),
-                lag_us: link.session.as_ref().map_or(0, |s| s.stream().lag_us(now)),
-                queue: link.session.as_ref().map_or(0, |s| s.stream().len()),
-                progress: link.session.as_ref().map_or(0, Session::copy_progress),
-                figures: link.session.as_ref().map(Session::stats).unwrap_or_default(),
-            })
-            .collect()
     }
 }

@@ -20,19 +20,16 @@
 //! ```
 
 use super::conflict::{Incoming, Tally};
-use super::copy::Copy;
-use super::send::Sender;
+use super::outgoing::Outgoing;
 use super::stream::{Debt, Stream};
 use super::wire::native::{self, Bye, Frame, Hello, WireError};
-use super::{count_line, NodeId, Role};
+use super::{NodeId, Role};
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::store::{Drained, FlushState, Handle, Version};
 use std::collections::VecDeque;
 use std::fmt;
 
-/// Changes sent from the queue before a copy under way gets a turn, so that neither starves.
-const TURN: usize = 32;
 /// An emptied input buffer larger than this is given back.
 const KEEP_INPUT: usize = 16 * 1024;
 
@@ -162,10 +159,7 @@ pub struct Session {
     bye_due: Option<(Bye, String)>,
     flush_said: Option<FlushState>,
     // Outgoing changes.
-    sender: Sender,
-    stream: Stream,
-    copy: Option<Copy>,
-    peer_wants: bool,
+    outgoing: Outgoing,
     // Incoming changes.
     incoming: Incoming,
     have: Version,
@@ -194,10 +188,7 @@ impl Session {
             ping_due: false,
             bye_due: None,
             flush_said: None,
-            sender: Sender::default(),
-            stream: Stream::new(config.queue_max, Version(0)),
-            copy: None,
-            peer_wants: false,
+            outgoing: Outgoing::new(role, config.queue_max, Version(0)),
             incoming: Incoming::default(),
             have: Version(0),
             filling_full: false,
@@ -264,8 +255,8 @@ impl Session {
         self.have = since;
         self.want_due = Some(since);
         self.peer_newest = hello.newest;
-        self.stream = Stream::new(self.config.queue_max, covered);
-        self.stream.owe(debt);
+        self.outgoing = Outgoing::new(self.role, self.config.queue_max, covered);
+        self.outgoing.stream.owe(debt);
         handle.apply_flush(hello.flush, now);
         self.advance(handle, now);
     }
@@ -413,7 +404,7 @@ impl Session {
                 self.peer_newest = self.peer_newest.max(upto);
             }
             Frame::Ack { upto } => {
-                self.stream.ack(upto);
+                self.outgoing.stream.ack(upto);
             }
             Frame::Ping { newest } => self.peer_newest = self.peer_newest.max(newest),
             Frame::Bye { reason, .. } => self.close(CloseReason::Bye(reason), None),
@@ -422,16 +413,14 @@ impl Session {
         Ok(())
     }
 
-    fn on_want(&mut self, since: Version, handle: &mut Handle) -> Result<(), WireError> {
-        if self.peer_wants {
-            return Err(WireError::OutOfPlace { what: "its wishes twice" });
-        }
-        self.peer_wants = true;
+    fn on_want(&mut self, since: Version, handle: &Handle) -> Result<(), WireError> {
         // A peer can only have what we have made: a mark beyond that is of nobody we were.
         let since = if since > handle.store_ref().newest() { Version(0) } else { since };
-        let since = self.stream.debt().lower(since);
-        self.copy = Some(Copy::new(since, true));
-        Ok(())
+        if self.outgoing.want(since) {
+            Ok(())
+        } else {
+            Err(WireError::OutOfPlace { what: "its wishes twice" })
+        }
     }
 
     fn relay(&mut self, key: &[u8], version: Version, handle: &Handle) {
@@ -449,14 +438,14 @@ impl Session {
     /// What was drained from the feeds.
     pub fn push(&mut self, hashes: &[u64], drained: Drained, now: Now) {
         if self.is_live() {
-            self.stream.push(hashes, drained, now);
+            self.outgoing.stream.push(hashes, drained, now);
         }
     }
 
     /// A change that came over another link.
     pub fn push_relay(&mut self, hash: u64, version: Version, now: Now) {
         if self.is_live() {
-            self.stream.relay(hash, version, now);
+            self.outgoing.stream.relay(hash, version, now);
         }
     }
 
@@ -496,8 +485,11 @@ impl Session {
         }
         let before = out.len();
         self.transmit_control(out, handle, now);
-        if self.is_live() && self.peer_wants {
-            self.transmit_changes(out, limit, handle, now);
+        if self.is_live() {
+            self.outgoing.transmit(out, limit, handle, now);
+            while let Some(line) = self.outgoing.lines.pop_front() {
+                self.log(line);
+            }
         }
         if out.len() > before {
             self.said_us = now.mono_us;
@@ -542,88 +534,14 @@ impl Session {
         }
     }
 
-    fn transmit_changes(&mut self, out: &mut Vec<u8>, limit: usize, handle: &mut Handle, now: Now) {
-        let mut worked = true;
-        while out.len() < limit && worked {
-            worked = false;
-            for _ in 0..TURN {
-                self.sender.parts(out, limit);
-                if out.len() >= limit || self.sender.is_busy() {
-                    return;
-                }
-                let Some(hash) = self.stream.pop() else { break };
-                let sender = &mut self.sender;
-                handle.changes_of(hash, now, &mut |change| sender.change(change, out));
-                worked = true;
-            }
-            worked |= self.copy_turn(out, limit, handle, now);
-        }
-        if self.copy.is_none() && !self.sender.is_busy() {
-            if let Some(upto) = self.stream.take_mark() {
-                native::encode(out, &Frame::Mark { upto });
-            }
-        }
-    }
-
-    /// One turn of the copy under way, or of the one that has to begin. False when there is none or
-    /// it had nothing to send this time.
-    fn copy_turn(
-        &mut self,
-        out: &mut Vec<u8>,
-        limit: usize,
-        handle: &mut Handle,
-        now: Now,
-    ) -> bool {
-        if self.sender.is_busy() {
-            return true;
-        }
-        let Some(mut copy) = self.copy.take() else {
-            let Some(since) = self.stream.take_lost() else { return false };
-            self.copy = Some(Copy::new(since, false));
-            return true;
-        };
-        let before = (out.len(), copy.items);
-        if copy.asked && !copy.begun {
-            copy.begun = true;
-            let full = copy.is_full();
-            self.stats.copies_out += u64::from(full);
-            self.stats.resumes += u64::from(!full);
-            native::encode(out, &Frame::CopyBegin { full });
-        }
-        let done = copy.send(&mut self.sender, out, limit, handle, now);
-        if copy.asked && copy.is_full() && before.1 == 0 && copy.items > 0 {
-            self.log("replication: marugoto start".to_owned());
-        }
-        if !done {
-            self.copy = Some(copy);
-            return out.len() > before.0;
-        }
-        if copy.asked {
-            native::encode(out, &Frame::CopyEnd { items: copy.items });
-            // A connector that has nothing to give says nothing, as repcached's never gives.
-            if copy.is_full() && (copy.items > 0 || self.role == Role::Listener) {
-                self.log(count_line("replication: marugoto ", copy.items));
-                self.log("replication: marugoto owari".to_owned());
-            } else if !copy.is_full() {
-                self.log(count_line("replication: resumed, newer items sent: ", copy.items));
-            }
-        }
-        true
-    }
-
     /// Whether there is more to send than was asked for last time: changes, a copy under way.
     pub fn has_more(&self) -> bool {
-        self.is_live()
-            && self.peer_wants
-            && (!self.stream.is_empty()
-                || self.copy.is_some()
-                || self.stream.has_lost()
-                || self.sender.is_busy())
+        self.is_live() && self.outgoing.has_more()
     }
 
     /// Whether the peer has acknowledged everything that was changed here.
     pub fn is_settled(&self) -> bool {
-        self.peer_wants && !self.has_more() && self.stream.is_settled()
+        self.outgoing.is_settled()
     }
 
     /// The peer's last mark: all that it made up to there is applied here.
@@ -633,17 +551,17 @@ impl Session {
 
     /// Our last mark that the peer acknowledged.
     pub fn acked(&self) -> Version {
-        self.stream.acked()
+        self.outgoing.stream.acked()
     }
 
     /// What the peer may lack of other nodes' changes although it acknowledged higher ones.
     pub fn debt(&self) -> Debt {
-        self.stream.debt()
+        self.outgoing.stream.debt()
     }
 
     /// The outgoing queue.
     pub fn stream(&self) -> &Stream {
-        &self.stream
+        &self.outgoing.stream
     }
 
     /// Whether all that we wanted at the start has come.
@@ -653,7 +571,7 @@ impl Session {
 
     /// How far the copy that we send is, in millionths; a million when none is under way.
     pub fn copy_progress(&self) -> u32 {
-        self.copy.as_ref().map_or(1_000_000, Copy::progress)
+        self.outgoing.progress()
     }
 
     /// The newest version the peer has told of.
@@ -665,9 +583,11 @@ impl Session {
     pub fn stats(&self) -> SessionStats {
         SessionStats {
             tally: self.incoming.tally,
-            items_out: self.sender.items,
-            deletes_out: self.sender.deletes,
-            overflows: self.stream.overflows,
+            items_out: self.outgoing.sender.items,
+            deletes_out: self.outgoing.sender.deletes,
+            copies_out: self.outgoing.copies,
+            resumes: self.stats.resumes + self.outgoing.resumes,
+            overflows: self.outgoing.stream.overflows,
             ..self.stats
         }
     }

@@ -65,6 +65,8 @@ pub struct Machine {
     pub stopped: bool,
     pub skew_us: i64,
     pub log: Vec<String>,
+    /// Lines at level debug.
+    pub debug: Vec<String>,
 }
 
 enum Packet {
@@ -146,6 +148,7 @@ impl World {
             stopped: false,
             skew_us: 0,
             log: Vec::new(),
+            debug: Vec::new(),
         });
         self.machines.len() - 1
     }
@@ -322,6 +325,7 @@ impl World {
     fn act(&mut self, machine: usize, action: Action) {
         match action {
             Action::Log(line) | Action::Warn(line) => self.machines[machine].log.push(line),
+            Action::Debug(line) => self.machines[machine].debug.push(line),
             Action::Serve => self.up(machine).serving = true,
             Action::Dial { link, peer, timeout_us } => {
                 let delay = 100 + self.rng.below(5000);

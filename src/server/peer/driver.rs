@@ -232,6 +232,7 @@ impl Driver {
             self.dirty = true;
             match action {
                 Action::Log(line) => log::info!("{line}"),
+                Action::Debug(line) => log::debug!("{line}"),
                 Action::Warn(line) => log::warn!("{line}"),
                 Action::Serve => (self.serve)(),
                 Action::Listen => self.listen(now),
