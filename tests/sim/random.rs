@@ -128,6 +128,10 @@ fn flushed(states: &[FlushState]) -> Version {
 fn history(seed: u64, nodes: usize) -> Result<(), String> {
     let mut world = World::new(seed);
     world.queue_max = 1 + world.rng.below(40) as usize;
+    if world.rng.chance(2) {
+        // A network so narrow that queues stay full.
+        world.pipe_max = 200 + world.rng.below(2000) as usize;
+    }
     world.store.feed_max = 4 + world.rng.below(40) as usize;
     for host in 0..nodes {
         let peers: Vec<usize> = (0..nodes).filter(|&peer| peer != host).collect();

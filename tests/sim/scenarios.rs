@@ -377,3 +377,34 @@ fn both_directions_at_once_and_the_last_write_wins() {
     let after = [get(&mut world, 0, "after"), get(&mut world, 1, "after")];
     assert_eq!(after[0], after[1]);
 }
+
+#[test]
+fn what_arrived_late_from_a_third_node_is_passed_on_after_its_death() {
+    let mut world = World::new(17);
+    let all = [world.add(1, &[2, 3]), world.add(2, &[1, 3]), world.add(3, &[1, 2])];
+    let [a, b, c] = all;
+    world.machines[a].skew_us = -240_000_000;
+    all.map(|machine| world.start(machine));
+    world.run_secs(3.0);
+    for machine in all {
+        let now = world.now(machine);
+        assert_eq!(world.up(machine).node.link_stats(now).len(), 2);
+    }
+    world.cut_both(1, 2);
+    world.cut_both(1, 3);
+    world.run_secs(7.0);
+    set(&mut world, a, "late", b"old clock");
+    set(&mut world, b, "b", b"b");
+    set(&mut world, c, "c", b"c");
+    world.run_secs(1.0);
+    // Both marks are acknowledged, and higher than the version of `late`. Only b hears of it.
+    world.heal();
+    world.cut_both(1, 3);
+    world.cut_both(2, 3);
+    world.run_secs(7.0);
+    assert_eq!(get(&mut world, b, "late").unwrap(), b"old clock");
+    world.power_off(a);
+    world.heal();
+    world.run_secs(7.0);
+    assert_eq!(get(&mut world, c, "late").unwrap(), b"old clock");
+}

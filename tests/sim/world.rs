@@ -12,9 +12,7 @@ use twincached::store::{Config, Handle, Store};
 
 /// 2024-01-01 in unix microseconds: where virtual time begins.
 pub const EPOCH_US: u64 = 1_704_067_200_000_000;
-/// Bytes that may be under way in one direction of a connection.
-const PIPE_MAX: usize = 64 * 1024;
-/// Output asked for at once.
+/// Most output asked for at once.
 const OUT_MAX: usize = 16 * 1024;
 /// How soon a packet is sent again while the network is cut.
 const RESEND_US: u64 = 200_000;
@@ -105,6 +103,8 @@ pub struct World {
     /// Hosts that do not hear each other: (from, to).
     pub cut: BTreeSet<(usize, usize)>,
     pub queue_max: usize,
+    /// Bytes that may be under way in one direction of a connection.
+    pub pipe_max: usize,
     pub store: Config,
     conns: Vec<Conn>,
     dials: Vec<Dial>,
@@ -129,6 +129,7 @@ impl World {
             rng: Rng::new(seed),
             cut: BTreeSet::new(),
             queue_max: 64,
+            pipe_max: 64 * 1024,
             store,
             conns: Vec::new(),
             dials: Vec::new(),
@@ -305,7 +306,7 @@ impl World {
         let Running { node, repl, links, .. } = running;
         for (&link, &(conn, side)) in &*links {
             let conn = &mut self.conns[conn];
-            let room = PIPE_MAX.saturating_sub(conn.flying[1 - side]).min(OUT_MAX);
+            let room = self.pipe_max.saturating_sub(conn.flying[1 - side]).min(OUT_MAX);
             if room == 0 {
                 continue;
             }
