@@ -36,8 +36,10 @@ const DEAD_SHARE_NO_EVICT: usize = 64;
 /// How many segments are compared when looking for the one with the most dead bytes. A large arena
 /// is looked at in windows that go round.
 const WINDOW: u32 = 256;
-/// Of an evicted segment's bytes at most this part (in eighths) moves on, so that every step gains
-/// something even where everything is in use.
+/// So many segments in a row may move on whole because everything in them is in use. That is the
+/// most that is copied before a segment becomes free.
+const KEEP_RUN: u32 = 24;
+/// From then on at most this part (in eighths) of each moves on, until a whole segment was gained.
 const KEEP_EIGHTHS: usize = 6;
 /// How often a writer reclaims for one record before it gives up. Each time frees a segment or
 /// finds that there is none to free; the bound is for races that others keep winning.
@@ -71,6 +73,9 @@ pub(super) struct Reclaimer {
     open: [Option<Open>; 2],
     /// Emptied, but still read from.
     waiting: Vec<u32>,
+    /// Evicted segments since one segment's worth of bytes was gained, and what was gained since.
+    run: u32,
+    gained: usize,
     cursor: u32,
     window: Vec<u32>,
     pub(super) sweep: Sweep,
@@ -102,6 +107,8 @@ impl Reclaimer {
             victim: None,
             open: [None, None],
             waiting: Vec::new(),
+            run: 0,
+            gained: 0,
             cursor: 0,
             window: Vec::new(),
             sweep: Sweep::new(now),
@@ -111,6 +118,16 @@ impl Reclaimer {
     /// The segments that survivors go to.
     pub(super) fn survivors(&mut self) -> impl Iterator<Item = (Class, &mut Option<Open>)> {
         [Class::Small, Class::Main].into_iter().zip(&mut self.open)
+    }
+
+    /// Keeps the account of what evicting gains.
+    fn count_gain(&mut self, capacity: usize, victim: &Victim) {
+        self.run += u32::from(victim.why == Why::Evict);
+        self.gained += capacity.saturating_sub(victim.kept);
+        if self.gained >= capacity {
+            self.gained = 0;
+            self.run = 0;
+        }
     }
 
     fn slot(&mut self, class: Class) -> &mut Option<Open> {
@@ -165,7 +182,8 @@ impl Store {
             self.segments.free(segment, self.index.bytes());
             return Step::Freed;
         }
-        let Some(mut victim) = reclaimer.victim.take().or_else(|| self.choose(reclaimer)) else {
+        let Some(mut victim) = reclaimer.victim.take().or_else(|| self.choose(reclaimer, now))
+        else {
             return Step::Nothing;
         };
         let used = meta(victim.segment).used();
@@ -188,6 +206,7 @@ impl Store {
             }
             victim.at = self.segments.next(victim.at, record.size());
         }
+        reclaimer.count_gain(self.segments.capacity(), &victim);
         if meta(victim.segment).is_pinned() {
             reclaimer.waiting.push(victim.segment);
             return Step::More;
@@ -196,10 +215,8 @@ impl Store {
         Step::Freed
     }
 
-    /// The segment that pays best.
-    fn choose(&self, reclaimer: &mut Reclaimer) -> Option<Victim> {
-        let first = self.segments.first();
-        let victim = |segment, class, why| Victim { segment, class, why, at: first, kept: 0 };
+    /// The segment with the most dead bytes among the next few, with these bytes.
+    fn most_dead(&self, reclaimer: &mut Reclaimer, now: Now) -> Option<(usize, u32)> {
         let mut window = std::mem::take(&mut reclaimer.window);
         window.clear();
         self.segments.sealed_window(reclaimer.cursor, WINDOW, &mut window);
@@ -210,15 +227,29 @@ impl Store {
             .map(|&segment| (segment, self.segments.meta(segment)))
             .filter(|(_, meta)| !meta.is_pinned())
             .map(|(segment, meta)| {
-                // What was flushed is dead, although nobody has counted it yet.
+                // What was flushed is dead, although nobody has counted it yet. Something expired is
+                // worth a walk where nothing may be evicted.
                 let flushed = meta.swept.load(Ordering::Relaxed) < watermark;
-                let live = if flushed { 0 } else { meta.live() as usize };
+                let expired = !self.config.evict && meta.due() <= now.unix_secs();
+                let live = if flushed || expired { 0 } else { meta.live() as usize };
                 (self.segments.capacity().saturating_sub(live), segment)
             })
             .max();
         reclaimer.window = window;
-        let share = if self.config.evict { DEAD_SHARE } else { DEAD_SHARE_NO_EVICT };
-        if let Some((dead, segment)) = best {
+        best
+    }
+
+    /// The segment that pays best.
+    fn choose(&self, reclaimer: &mut Reclaimer, now: Now) -> Option<Victim> {
+        let first = self.segments.first();
+        let victim = |segment, class, why| Victim { segment, class, why, at: first, kept: 0 };
+        let (share, windows) = if self.config.evict {
+            (DEAD_SHARE, 1)
+        } else {
+            (DEAD_SHARE_NO_EVICT, self.segments.count().div_ceil(WINDOW))
+        };
+        for _ in 0..windows {
+            let Some((dead, segment)) = self.most_dead(reclaimer, now) else { continue };
             if dead >= self.segments.capacity() / share {
                 if let Some(class) = self.segments.claim(segment) {
                     return Some(victim(segment, class, Why::Compact));
@@ -268,8 +299,9 @@ impl Store {
     }
 
     /// What becomes of an item that is alive.
-    fn fate(&self, victim: &Victim, room: bool, freq: u8, size: usize) -> Fate {
-        let limit = self.segments.capacity() / 8 * KEEP_EIGHTHS;
+    fn fate(&self, run: u32, victim: &Victim, room: bool, freq: u8, size: usize) -> Fate {
+        let capacity = self.segments.capacity();
+        let limit = if run < KEEP_RUN { capacity } else { capacity / 8 * KEEP_EIGHTHS };
         match victim.why {
             _ if !room => Fate::Drop,
             Why::Compact => Fate::Move(freq),
@@ -315,7 +347,7 @@ impl Store {
             return self.move_tombstone(reclaimer, class, &mut stripe, slot, record, now);
         }
         let freq = stripe.freq(slot);
-        match self.fate(victim, room, freq, record.size()) {
+        match self.fate(reclaimer.run, victim, room, freq, record.size()) {
             Fate::Drop if !self.config.evict => return false,
             Fate::Drop => self.evict(&mut stripe, slot, record, counters),
             Fate::Move(freq) => {
@@ -418,7 +450,7 @@ impl Store {
             Status::Expired => self.reclaim_expired(&mut stripe, slot, &head, now, counters),
             Status::Live | Status::Deleted => {
                 let freq = stripe.freq(slot);
-                match self.fate(victim, room, freq, chunk.size()) {
+                match self.fate(reclaimer.run, victim, room, freq, chunk.size()) {
                     Fate::Drop if !self.config.evict => return false,
                     Fate::Drop => self.evict(&mut stripe, slot, &head, counters),
                     Fate::Move(_) => {

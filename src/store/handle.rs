@@ -129,8 +129,7 @@ impl Store {
     fn set_exptime(
         &self,
         stripe: &mut Locked<'_>,
-        slot: usize,
-        record: Record,
+        (slot, record): (usize, Record),
         exptime: Exptime,
         open: Option<&mut Open>,
         now: Now,
@@ -275,7 +274,7 @@ impl Handle {
                 record
             } else {
                 let counters = &me.counters;
-                match store.set_exptime(stripe, slot, record, exptime, open, now, counters) {
+                match store.set_exptime(stripe, (slot, record), exptime, open, now, counters) {
                     Look::Done(record) => record,
                     Look::NeedsRoom(size) => return Look::NeedsRoom(size),
                 }

@@ -82,7 +82,7 @@ impl Stripe {
         None
     }
 
-    /// The location at a position that `find` or `from_tag` gave.
+    /// The location at a position that `find` or `slots_from` gave.
     pub fn location(&self, at: usize) -> u64 {
         self.slots[at] & LOCATION_MASK
     }
@@ -181,7 +181,7 @@ impl Stripe {
 
     /// The positions of slots whose tag is `tag` or larger, in the order of tags, as (position,
     /// tag).
-    pub fn from_tag(&self, tag: u32) -> impl Iterator<Item = (usize, u32)> + '_ {
+    pub fn slots_from(&self, tag: u32) -> impl Iterator<Item = (usize, u32)> + '_ {
         let from = self.home(tag).min(self.slots.len());
         (from..self.slots.len())
             .filter(|&at| self.slots[at] != 0)
@@ -365,10 +365,13 @@ mod tests {
         assert!(stripe.shrink());
         check(&stripe);
         assert!(stripe.bytes() < 200 * 8);
-        let tags: Vec<u32> = stripe.from_tag(0).map(|(_, tag)| tag).collect();
+        let tags: Vec<u32> = stripe.slots_from(0).map(|(_, tag)| tag).collect();
         assert_eq!(tags.len(), 100);
         let half = tags[50];
-        assert_eq!(stripe.from_tag(half).count(), tags.iter().filter(|&&tag| tag >= half).count());
+        assert_eq!(
+            stripe.slots_from(half).count(),
+            tags.iter().filter(|&&tag| tag >= half).count()
+        );
     }
 
     #[test]

@@ -171,7 +171,7 @@ impl Store {
     ) -> (Option<u32>, usize, Vec<Snapshot<'s>>) {
         let (mut looked, mut last) = (0, from);
         let mut large = Vec::new();
-        for (at, tag) in stripe.from_tag(from) {
+        for (at, tag) in stripe.slots_from(from) {
             // Slots of one tag stay together: the next call starts at a tag, not inside of one.
             if tag != last && (looked >= budget || !large.is_empty()) {
                 return (Some(tag), looked, large);
@@ -228,7 +228,7 @@ impl Handle {
         let (stripe, place) = store.lock(hash);
         let arena = &store.segments.arena;
         let mut large = Vec::new();
-        for (at, tag) in stripe.from_tag(place.tag) {
+        for (at, tag) in stripe.slots_from(place.tag) {
             if tag != place.tag {
                 break;
             }

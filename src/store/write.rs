@@ -100,10 +100,9 @@ impl Store {
         }
         let put =
             self.commit(me, &mut writer, hash, &shape, new.parts, built.as_ref(), now, decide);
-        match (&put, built) {
-            (Put::Refused(_) | Put::NoRoom, Some(built)) => self.abandon(built),
-            // The pins go with `built`: the chunks are reachable now.
-            _ => {}
+        // Where it was stored, the pins go with `built`: its chunks are reachable now.
+        if let (Put::Refused(_) | Put::NoRoom, Some(built)) = (&put, built) {
+            self.abandon(built);
         }
         put
     }
