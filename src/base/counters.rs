@@ -91,6 +91,14 @@ counters! {
     ReplApplied,
     /// Changes of peers that lost against a newer local version.
     ReplStale,
+    /// Items that became reachable; with the next, a gauge that is never reset.
+    ItemsLinked,
+    /// Items that became unreachable, for whatever reason.
+    ItemsUnlinked,
+    /// Bytes of items that became reachable.
+    BytesLinked,
+    /// Bytes of items that became unreachable.
+    BytesUnlinked,
 }
 
 /// One thread's counters.

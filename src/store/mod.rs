@@ -3,16 +3,27 @@
 //! Owns items, their index, their expiry, eviction and versions. Knows no socket, no protocol, no
 //! thread and no clock: time comes in as an argument. This file is the one public door.
 
+mod arena;
+mod core;
+mod evict;
+mod expire;
 mod feed;
 mod flush;
 mod handle;
+mod index;
+mod item;
+mod large;
 mod number;
+mod replica;
+mod segment;
 mod version;
 mod view;
+mod write;
 
+pub use self::core::Store;
 pub use feed::{ChangeSignal, Drained};
 pub use flush::{FlushState, PendingFlush};
-pub use handle::{Handle, Store};
+pub use handle::Handle;
 pub use version::Version;
 pub use view::{Change, Item, Value, What};
 

@@ -42,6 +42,11 @@ impl Version {
     pub fn unix_ms(self) -> u64 {
         (self.0 >> MS_SHIFT) + EPOCH_MS
     }
+
+    /// When it was issued, in whole seconds since 1970 (by the clock of the issuing node).
+    pub fn unix_secs(self) -> u32 {
+        u32::try_from(self.unix_ms() / 1000).unwrap_or(u32::MAX)
+    }
 }
 
 /// Milliseconds since the epoch of versions; 0 for a machine whose clock is not set yet.

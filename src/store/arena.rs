@@ -1,0 +1,162 @@
+//! The memory of all items: one zeroed allocation, read and written at byte offsets.
+//!
+//! Owns the allocation, and is the only file of the store with `unsafe` in it. Every access is
+//! checked against the arena's bounds. What cannot be checked here is who accesses which bytes when;
+//! that is the protocol below, which `segment`, `item`, `evict` and `large` keep. Never interprets a
+//! byte.
+//!
+//! ```text
+//!  base                                                                  base + size
+//!   v                                                                         v
+//!   +--------------+--------------+--------------+--------------+-- ... ------+
+//!   | segment 0    | segment 1    | segment 2    | segment 3    |             |
+//!   +--------------+--------------+--------------+--------------+-- ... ------+
+//! ```
+//!
+//! # Who may touch which bytes
+//! 1. **Open segment, behind its end**: only the thread that holds the lock of the writer (or of
+//!    the reclaimer) that owns the segment. Nobody else knows a location in there.
+//! 2. **A published record, the mutable bytes** (version, access, exptime, small values, extents of
+//!    large ones): only under the lock of the stripe that the record's key hashes to.
+//! 3. **A published record, the immutable bytes** (kind, lengths, key, chunks of large values):
+//!    anybody, until the segment is freed. Nobody writes them.
+//! 4. **Freeing**: only when no index slot leads into the segment and no pin is on it. Slots are
+//!    read under stripe locks only, and pins are taken under them, so that nobody can be inside.
+//!
+//! Publishing (a slot set under a stripe lock) and sealing (a state set under the queues' lock) are
+//! the release operations that make rule 1's writes visible to readers by rules 2 and 3.
+#![allow(unsafe_code)]
+
+use std::alloc::{alloc_zeroed, dealloc, handle_alloc_error, Layout};
+use std::ptr::NonNull;
+
+/// The arena's base is aligned to this, so that whole segments can be given back to the kernel.
+const PAGE: usize = 4096;
+
+/// One allocation.
+#[derive(Debug)]
+pub(crate) struct Arena {
+    base: NonNull<u8>,
+    size: usize,
+    allocation: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the arena is plain bytes; who accesses which bytes when is the protocol above, which uses
+// locks and atomics for every hand-over between threads.
+unsafe impl Send for Arena {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    /// Allocates `size` zero bytes. The kernel commits them as they are touched.
+    pub fn new(size: usize) -> Arena {
+        // An alignment above malloc's own would make the allocator write every zero itself, and so
+        // commit all memory at once. One page more, and aligning by hand, keeps it lazy.
+        let Some(layout) = size.checked_add(PAGE).and_then(|n| Layout::from_size_align(n, 16).ok())
+        else {
+            handle_alloc_error(Layout::new::<u8>())
+        };
+        // SAFETY: the layout's size is at least PAGE, so not zero.
+        let Some(allocation) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
+            handle_alloc_error(layout)
+        };
+        let skip = allocation.as_ptr().align_offset(PAGE).min(PAGE);
+        // SAFETY: skip <= PAGE, and the allocation has size + PAGE bytes.
+        let base = unsafe { allocation.add(skip) };
+        Arena { base, size, allocation, layout }
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The address of `len` bytes at `at`, which are inside.
+    #[inline]
+    fn at(&self, at: usize, len: usize) -> NonNull<u8> {
+        assert!(at <= self.size && len <= self.size - at, "outside of the arena");
+        // SAFETY: at <= size, inside of the allocation or one past its end.
+        unsafe { self.base.add(at) }
+    }
+
+    /// `len` bytes at `at`. By the protocol, they do not change while the slice is in use.
+    #[inline]
+    pub fn bytes(&self, at: usize, len: usize) -> &[u8] {
+        let from = self.at(at, len);
+        // SAFETY: in bounds and initialised (zeroed at first); not written meanwhile (rules 2, 3).
+        unsafe { std::slice::from_raw_parts(from.as_ptr(), len) }
+    }
+
+    /// Writes `bytes` at `at`, by rule 1 or 2.
+    #[inline]
+    pub fn put(&self, at: usize, bytes: &[u8]) {
+        let to = self.at(at, bytes.len());
+        // SAFETY: in bounds; the caller has these bytes to itself (rule 1 or 2). `bytes` may lie in
+        // this arena too: `copy` allows that.
+        unsafe { std::ptr::copy(bytes.as_ptr(), to.as_ptr(), bytes.len()) }
+    }
+
+    /// Writes `len` times `byte` at `at`, by rule 1 or 2.
+    pub fn fill(&self, at: usize, byte: u8, len: usize) {
+        let to = self.at(at, len);
+        // SAFETY: in bounds; the caller has these bytes to itself (rule 1 or 2).
+        unsafe { std::ptr::write_bytes(to.as_ptr(), byte, len) }
+    }
+
+    /// Reads `N` bytes at `at`, by rule 2 or 3.
+    #[inline]
+    pub fn array<const N: usize>(&self, at: usize) -> [u8; N] {
+        let from = self.at(at, N);
+        // SAFETY: in bounds; `[u8; N]` has no alignment; not written meanwhile (rules 2, 3).
+        unsafe { from.cast::<[u8; N]>().read() }
+    }
+
+    /// Gives the memory of a free segment back to the kernel; it reads as anything afterwards.
+    pub fn release(&self, at: usize, len: usize) {
+        let from = self.at(at, len);
+        #[cfg(all(target_os = "linux", not(miri)))]
+        if at % PAGE == 0 && len % PAGE == 0 {
+            // SAFETY: whole pages of our own private anonymous memory (the base is page aligned),
+            // which nobody uses now (rule 4). They read as zeros when touched again. A refusal
+            // costs memory, nothing else.
+            let _ = unsafe {
+                nix::sys::mman::madvise(from.cast(), len, nix::sys::mman::MmapAdvise::MADV_DONTNEED)
+            };
+        }
+        let _ = (from, len);
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout, and nothing borrows from it any more.
+        unsafe { dealloc(self.allocation.as_ptr(), self.layout) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_back_what_was_written_at_any_alignment() {
+        let arena = Arena::new(2 * PAGE);
+        arena.put(3, b"abcdef");
+        assert_eq!(arena.bytes(3, 6), b"abcdef");
+        assert_eq!(arena.array::<2>(4), *b"bc");
+        arena.fill(4, b'-', 2);
+        assert_eq!(arena.bytes(2, 8), b"\0a--def\0");
+        arena.put(2 * PAGE - 1, b"z");
+        arena.release(0, PAGE);
+        arena.put(0, b"again");
+        assert_eq!(arena.bytes(0, 5), b"again");
+    }
+
+    #[test]
+    #[should_panic(expected = "outside of the arena")]
+    fn refuses_what_is_outside() {
+        let arena = Arena::new(PAGE);
+        let _ = arena.bytes(arena.size(), 1);
+    }
+}

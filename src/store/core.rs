@@ -1,0 +1,499 @@
+//! The store as all threads share it, and what every operation is built from.
+//!
+//! Owns [`Store`]: finding a record, linking and unlinking it with all its accounting, versions and
+//! flush state, statistics. Commands are in `read`, `write`, `replica`; keeping memory free is in
+//! `evict` and `expire`.
+//!
+//! ```text
+//! Lock order: big build -> writer -> reclaimer -> stripe (one) -> feed | queues of segments
+//! ```
+//! Nobody ever waits for a lock further to the left than one it holds, and for no second stripe.
+
+use super::evict::Reclaimer;
+use super::feed::{ChangeSignal, Drained, Feed};
+use super::index::{Index, Locked, Place};
+use super::item::{Record, Shape};
+use super::segment::{Open, Segments};
+use super::version::VersionClock;
+use super::{Config, FlushState, Handle, StoreStats, Version};
+use crate::base::clock::Now;
+use crate::base::counters::{Counter, Counters, Sums};
+use crate::base::hash::hash_key;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Most open segments that writers have between them; more threads share.
+const WRITERS_MAX: u32 = 64;
+/// One writer per this many segments, so that half filled ones are a small part of the arena.
+const SEGMENTS_PER_WRITER: u32 = 16;
+/// The part of the arena that remembered deletes may take before the oldest are forgotten.
+const TOMBSTONE_SHARE: u64 = 8;
+/// How often an item's use is counted: S3-FIFO (SOSP'23) found two bits to be enough.
+pub(super) const FREQ_MAX: u8 = 3;
+
+/// The seconds of the monotonic clock.
+pub(super) fn mono_secs(now: Now) -> u32 {
+    (now.mono_us / 1_000_000) as u32
+}
+
+/// Locks a mutex; a panic elsewhere left nothing half done that matters here (release builds abort).
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where new records go: one open segment, used by one thread at a time.
+#[derive(Debug, Default)]
+pub(super) struct Writer {
+    pub open: Option<Open>,
+}
+
+/// What belongs to one handle.
+#[derive(Debug)]
+pub(super) struct Local {
+    pub counters: Arc<Counters>,
+    pub feed: Arc<Feed>,
+    pub fed: bool,
+    pub writer: usize,
+}
+
+#[derive(Debug)]
+struct Member {
+    counters: Arc<Counters>,
+    feed: Arc<Feed>,
+}
+
+/// The cache of this node.
+#[derive(Debug)]
+pub struct Store {
+    pub(super) config: Config,
+    pub(super) clock: VersionClock,
+    changed: ChangeSignal,
+    pub(super) index: Index,
+    pub(super) segments: Segments,
+    pub(super) writers: Box<[Mutex<Writer>]>,
+    pub(super) reclaimer: Mutex<Reclaimer>,
+    /// Held while a value that takes a large part of the arena is built.
+    pub(super) big: Mutex<()>,
+    flush: Mutex<FlushState>,
+    /// The flush watermark, to be read without a lock.
+    watermark: AtomicU64,
+    /// The unix second of a deferred flush, or `u32::MAX`.
+    flush_due: AtomicU32,
+    pub(super) tombstones: AtomicU64,
+    pub(super) tombstone_bytes: AtomicU64,
+    /// How many seconds deletes are remembered at present: fewer than configured while they are
+    /// more than their share of the arena.
+    pub(super) tombstone_life: AtomicU32,
+    members: Mutex<Vec<Member>>,
+    base: Mutex<Sums>,
+}
+
+/// What a record is at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    Live,
+    Expired,
+    Flushed,
+    Deleted,
+}
+
+impl Store {
+    /// An empty store. Aborts when `-m` bytes of address space cannot be had.
+    pub fn new(config: Config, now: Now) -> Arc<Store> {
+        let index = Index::new(config.memory_limit);
+        let segments = Segments::new(config.memory_limit, index.fixed_bytes());
+        let writers = (segments.count() / SEGMENTS_PER_WRITER).clamp(1, WRITERS_MAX);
+        Arc::new(Store {
+            clock: VersionClock::new(config.node_tag),
+            changed: ChangeSignal::default(),
+            index,
+            segments,
+            writers: (0..writers).map(|_| Mutex::default()).collect(),
+            reclaimer: Mutex::new(Reclaimer::new(now)),
+            big: Mutex::new(()),
+            flush: Mutex::default(),
+            watermark: AtomicU64::new(0),
+            flush_due: AtomicU32::new(u32::MAX),
+            tombstones: AtomicU64::new(0),
+            tombstone_bytes: AtomicU64::new(0),
+            tombstone_life: AtomicU32::new(config.tombstone_secs),
+            members: Mutex::default(),
+            base: Mutex::default(),
+            config,
+        })
+    }
+
+    /// One thread's access to the store: its counters, its feed, its open segment.
+    pub fn handle(self: &Arc<Store>) -> Handle {
+        let (counters, feed) = (Arc::new(Counters::new()), Arc::new(Feed::default()));
+        let mut members = lock(&self.members);
+        let writer = members.len() % self.writers.len();
+        members.push(Member { counters: Arc::clone(&counters), feed: Arc::clone(&feed) });
+        drop(members);
+        Handle::new(Arc::clone(self), Local { counters, feed, fed: false, writer })
+    }
+
+    /// What the store was made with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn raw_sums(&self) -> Sums {
+        let mut sums = Sums::default();
+        for member in lock(&self.members).iter() {
+            member.counters.sum_into(&mut sums);
+        }
+        sums
+    }
+
+    /// Gauges, and the sums of all handles' counters since the last reset.
+    pub fn stats(&self) -> StoreStats {
+        let raw = self.raw_sums();
+        let gauge = |plus, minus| raw.get(plus).saturating_sub(raw.get(minus));
+        let index_bytes = self.index.bytes();
+        StoreStats {
+            curr_items: gauge(Counter::ItemsLinked, Counter::ItemsUnlinked),
+            bytes: gauge(Counter::BytesLinked, Counter::BytesUnlinked),
+            limit_maxbytes: self.config.memory_limit,
+            index_bytes: index_bytes + self.index.fixed_bytes(),
+            index_slots: index_bytes / 8,
+            segment_bytes: self.segments.size() as u64,
+            segments: u64::from(self.segments.allowed(index_bytes).min(self.segments.count())),
+            segments_free: u64::from(self.segments.free_count(index_bytes)),
+            tombstones: self.tombstones.load(Ordering::Relaxed),
+            feed_queued: lock(&self.members).iter().map(|member| member.feed.len() as u64).sum(),
+            sums: raw.since(&lock(&self.base)),
+        }
+    }
+
+    /// `stats reset`: counters count from here. Gauges stay.
+    pub fn reset_stats(&self) {
+        let raw = self.raw_sums();
+        *lock(&self.base) = raw;
+    }
+
+    /// Appends to `out` the hashes of keys that were changed here since the last drain.
+    pub fn drain_feeds(&self, out: &mut Vec<u64>) -> Drained {
+        // Read first: a version up to this was issued and pushed under its feed's lock before.
+        let upto = self.clock.newest();
+        let mut overflowed = false;
+        for member in lock(&self.members).iter() {
+            overflowed |= member.feed.drain(out);
+        }
+        Drained { upto, overflowed }
+    }
+
+    /// The signal between writers and the replication thread: a worker whose
+    /// [`Handle::take_fed`] is true raises it, and wakes the thread if it was down.
+    pub fn changed(&self) -> &ChangeSignal {
+        &self.changed
+    }
+
+    /// The newest version issued or observed.
+    pub fn newest(&self) -> Version {
+        self.clock.newest()
+    }
+
+    /// What has been flushed.
+    pub fn flush_state(&self) -> FlushState {
+        *lock(&self.flush)
+    }
+
+    /// Changes the flush state. True when the change made a difference.
+    pub(super) fn change_flush(&self, change: impl FnOnce(FlushState) -> FlushState) -> bool {
+        let mut flush = lock(&self.flush);
+        let before = *flush;
+        *flush = change(before);
+        // The clock first: what is written once the watermark is visible must be above it.
+        self.clock.observe(flush.watermark);
+        if let Some(pending) = flush.pending {
+            self.clock.observe(pending.issued);
+        }
+        self.watermark.fetch_max(flush.watermark.0, Ordering::AcqRel);
+        let due = flush.deferred().map_or(u32::MAX, |pending| pending.at.unix_secs());
+        self.flush_due.store(due, Ordering::Release);
+        *flush != before
+    }
+
+    /// Lets a deferred flush come to pass. Called at the start of every operation.
+    #[inline]
+    pub(super) fn settle(&self, now: Now) {
+        if now.unix_secs() >= self.flush_due.load(Ordering::Acquire) {
+            self.change_flush(|flush| flush.settled(now));
+        }
+    }
+
+    /// The flush watermark.
+    #[inline]
+    pub(super) fn watermark(&self) -> Version {
+        Version(self.watermark.load(Ordering::Acquire))
+    }
+
+    pub(super) fn hash(&self, key: &[u8]) -> u64 {
+        hash_key(self.config.hash_seed, key)
+    }
+
+    /// Locks the stripe of `hash`.
+    #[inline]
+    pub(super) fn lock(&self, hash: u64) -> (Locked<'_>, Place) {
+        let place = self.index.place(hash);
+        (self.index.lock(place.stripe), place)
+    }
+
+    /// The record at a location that a slot holds.
+    #[inline]
+    pub(super) fn record(&self, location: u64) -> Record {
+        Record::read(&self.segments.arena, self.segments.offset(location))
+    }
+
+    /// The slot and record of a key, whatever its status.
+    #[inline]
+    pub(super) fn find(
+        &self,
+        stripe: &Locked<'_>,
+        place: Place,
+        key: &[u8],
+    ) -> Option<(usize, Record)> {
+        let mut found = None;
+        let at = stripe.find(place.tag, |location| {
+            let record = self.record(location);
+            found = Some(record);
+            record.key(&self.segments.arena) == key
+        })?;
+        found.map(|record| (at, record))
+    }
+
+    /// The slot and record of a key that a client may see.
+    pub(super) fn find_live(
+        &self,
+        stripe: &Locked<'_>,
+        place: Place,
+        key: &[u8],
+        now: Now,
+    ) -> Option<(usize, Record)> {
+        self.find(stripe, place, key).filter(|(_, record)| self.status(record, now) == Status::Live)
+    }
+
+    /// What a record is now. Flushed wins, so that memory swept late counts as flushed.
+    #[inline]
+    pub(super) fn status(&self, record: &Record, now: Now) -> Status {
+        let arena = &self.segments.arena;
+        let (version, deleted) = record.version(arena);
+        if version <= self.watermark() {
+            Status::Flushed
+        } else if deleted {
+            Status::Deleted
+        } else if record.exptime(arena).is_past(now.unix_secs()) {
+            Status::Expired
+        } else {
+            Status::Live
+        }
+    }
+
+    /// Issues the version of a local change. Under the stripe lock, before it becomes visible.
+    pub(super) fn issue(&self, me: &mut Local, hash: u64, now: Now) -> Version {
+        if !self.config.replicated {
+            return self.clock.next(now);
+        }
+        me.fed = true;
+        me.feed.issue(&self.clock, now, hash, self.config.feed_max)
+    }
+
+    /// All bytes of an item: its record and its chunks.
+    pub(super) fn item_bytes(&self, record: &Record) -> usize {
+        let mut bytes = record.size();
+        if record.is_large() {
+            self.each_chunk(record, |chunk| bytes += chunk.size());
+        }
+        bytes
+    }
+
+    fn segment_of(&self, record: &Record) -> &super::segment::Segment {
+        self.segments.meta_at(record.at)
+    }
+
+    /// Notes when a record that was just written or changed is to be looked at by the sweep.
+    pub(super) fn note_due(&self, record: &Record) {
+        let arena = &self.segments.arena;
+        let (version, deleted) = record.version(arena);
+        if deleted {
+            self.segment_of(record).expires(self.forgotten_at(version));
+        } else if let super::Exptime::At(secs) = record.exptime(arena) {
+            self.segment_of(record).expires(secs);
+        }
+    }
+
+    /// Accounts for a complete record that becomes reachable. Its bytes were counted as alive by
+    /// the writer.
+    fn account_new(&self, record: &Record, counters: &Counters) {
+        self.note_due(record);
+        let (_, deleted) = record.version(&self.segments.arena);
+        if deleted {
+            self.tombstones.fetch_add(1, Ordering::Relaxed);
+            self.tombstone_bytes.fetch_add(record.size() as u64, Ordering::Relaxed);
+        } else {
+            counters.add(Counter::ItemsLinked, 1);
+            counters.add(Counter::BytesLinked, self.item_bytes(record) as u64);
+        }
+    }
+
+    /// Accounts for a record that becomes unreachable.
+    fn account_old(&self, record: &Record, counters: &Counters) {
+        let (_, deleted) = record.version(&self.segments.arena);
+        if deleted {
+            let size = record.tombstone_size();
+            self.tombstones.fetch_sub(1, Ordering::Relaxed);
+            self.tombstone_bytes.fetch_sub(size as u64, Ordering::Relaxed);
+            self.segment_of(record).sub_live(size);
+        } else {
+            self.account_gone(record, counters);
+            self.segment_of(record).sub_live(record.size());
+        }
+    }
+
+    /// Makes a complete record of a new key reachable.
+    pub(super) fn link(
+        &self,
+        stripe: &mut Locked<'_>,
+        place: Place,
+        freq: u8,
+        record: &Record,
+        counters: &Counters,
+    ) {
+        self.account_new(record, counters);
+        stripe.insert(place.tag, freq, self.segments.location(record.at));
+    }
+
+    /// Makes an item's or a remembered delete's record unreachable: its bytes are dead.
+    pub(super) fn unlink(
+        &self,
+        stripe: &mut Locked<'_>,
+        slot: usize,
+        record: &Record,
+        counters: &Counters,
+    ) {
+        stripe.remove(slot);
+        self.account_old(record, counters);
+    }
+
+    /// Puts a complete record in the place of the old one of the same key.
+    pub(super) fn replace(
+        &self,
+        stripe: &mut Locked<'_>,
+        slot: usize,
+        freq: u8,
+        old: &Record,
+        new: &Record,
+        counters: &Counters,
+    ) {
+        self.account_new(new, counters);
+        stripe.set(slot, freq, self.segments.location(new.at));
+        self.account_old(old, counters);
+    }
+
+    /// Puts a record in the place of one with the same value area: a large item keeps its chunks.
+    pub(super) fn replace_head(
+        &self,
+        stripe: &mut Locked<'_>,
+        slot: usize,
+        old: &Record,
+        new: &Record,
+        counters: &Counters,
+    ) {
+        counters.add(Counter::BytesLinked, new.size() as u64);
+        counters.add(Counter::BytesUnlinked, old.size() as u64);
+        let freq = stripe.freq(slot);
+        stripe.set(slot, freq, self.segments.location(new.at));
+        self.segment_of(old).sub_live(old.size());
+        self.note_due(new);
+    }
+
+    /// Accounts for an item that stops being one, and for its chunks; not for its record's bytes.
+    fn account_gone(&self, record: &Record, counters: &Counters) {
+        counters.add(Counter::ItemsUnlinked, 1);
+        counters.add(Counter::BytesUnlinked, self.item_bytes(record) as u64);
+        if record.is_large() {
+            self.each_chunk(record, |chunk| self.segment_of(&chunk).sub_live(chunk.size()));
+        }
+    }
+
+    /// Turns a record into a remembered delete, in place: needs no memory, so it cannot fail. The
+    /// bytes of the value are dead from then on.
+    pub(super) fn bury(&self, record: &Record, version: Version, counters: &Counters) {
+        let arena = &self.segments.arena;
+        let (_, deleted) = record.version(arena);
+        if !deleted {
+            let size = record.tombstone_size();
+            self.account_gone(record, counters);
+            self.segment_of(record).sub_live(record.size() - size);
+            self.tombstones.fetch_add(1, Ordering::Relaxed);
+            self.tombstone_bytes.fetch_add(size as u64, Ordering::Relaxed);
+        }
+        record.set_version(arena, version, true);
+        self.note_due(record);
+    }
+
+    /// Deletes what is found at `version`: remembered on a replicated node, else forgotten.
+    pub(super) fn remove(
+        &self,
+        stripe: &mut Locked<'_>,
+        slot: usize,
+        record: &Record,
+        version: Version,
+        counters: &Counters,
+    ) {
+        if self.config.replicated {
+            self.bury(record, version, counters);
+        } else {
+            self.unlink(stripe, slot, record, counters);
+        }
+    }
+
+    /// Takes the memory of an expired item back. On a replicated node its version stays known for
+    /// as long as a delete would be: a peer that missed it must not bring an older one back.
+    pub(super) fn drop_expired(
+        &self,
+        stripe: &mut Locked<'_>,
+        slot: usize,
+        record: &Record,
+        now: Now,
+        counters: &Counters,
+    ) {
+        let (version, _) = record.version(&self.segments.arena);
+        if self.config.replicated && self.forgotten_at(version) > now.unix_secs() {
+            self.bury(record, version, counters);
+        } else {
+            self.unlink(stripe, slot, record, counters);
+        }
+    }
+
+    /// The unix second in which a delete of this version is forgotten.
+    pub(super) fn forgotten_at(&self, version: Version) -> u32 {
+        version.unix_secs().saturating_add(self.tombstone_life.load(Ordering::Relaxed))
+    }
+
+    /// Whether remembered deletes take more than their share.
+    pub(super) fn too_many_tombstones(&self) -> bool {
+        self.tombstone_bytes.load(Ordering::Relaxed) > self.tombstone_limit()
+    }
+
+    /// Whether remembered deletes take less than half of their share.
+    pub(super) fn few_tombstones(&self) -> bool {
+        self.tombstone_bytes.load(Ordering::Relaxed) < self.tombstone_limit() / 2
+    }
+
+    fn tombstone_limit(&self) -> u64 {
+        self.segments.arena.size() as u64 / TOMBSTONE_SHARE
+    }
+
+    /// Finishes a record that `shape` wrote at the end of the writer's open segment.
+    pub(super) fn seal_record(&self, open: &mut Open, record: &Record) {
+        debug_assert_eq!(self.segments.next_at(open), record.at);
+        self.segments.advance(open, record.size());
+    }
+
+    /// Writes a record's head at the end of an open segment that has room for it.
+    pub(super) fn begin(&self, open: &Open, shape: &Shape<'_>, now: Now) -> Record {
+        shape.write(&self.segments.arena, self.segments.next_at(open), now.unix_secs())
+    }
+}

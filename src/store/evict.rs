@@ -1,0 +1,469 @@
+//! Reclaim: making free segments out of used ones.
+//!
+//! Owns the choice of a victim and what becomes of each of its records. Runs in steps of so many
+//! records, under one lock, mostly on the maintenance thread; a writer that finds nothing free runs
+//! it itself. Never touches an open segment, nor one that somebody has pinned.
+//!
+//! ```text
+//!  new items                      used since                        used since: once less
+//!  -----------> [ small: FIFO ] --------------> [ main: FIFO ] ---+----------> (to its end)
+//!                     | not used                      ^     |     |
+//!                     v                               +-----|-----+
+//!                   dropped                                 v not used: dropped
+//! ```
+//! After S3-FIFO (SOSP'23), with segments in the place of objects: what is never asked for again
+//! leaves by the small queue, after a tenth of the memory, and cannot push out what is in use.
+//! Segments with many dead bytes (overwritten, deleted, expired) go first, whatever their age:
+//! what is alive in them moves on, and nobody loses anything.
+
+use super::core::{lock, mono_secs, Local, Status, Store, Writer};
+use super::expire::Sweep;
+use super::index::Locked;
+use super::item::{Record, Shape};
+use super::segment::{Class, Open, RESERVE};
+use super::Exptime;
+use crate::base::clock::Now;
+use crate::base::counters::{Counter, Counters};
+use std::sync::atomic::Ordering;
+
+/// The small queue gives up its oldest segment when it has more than this part of all (S3-FIFO).
+const SMALL_SHARE: u32 = 10;
+/// Dead bytes that make a segment worth compacting before anything is evicted: moving seven bytes
+/// to win one is the most that is paid.
+const DEAD_SHARE: usize = 8;
+/// The same where nothing may be evicted (`-M`): memory is scarcer than time there.
+const DEAD_SHARE_NO_EVICT: usize = 64;
+/// How many segments are compared when looking for the one with the most dead bytes. A large arena
+/// is looked at in windows that go round.
+const WINDOW: u32 = 256;
+/// So many segments in a row may move on whole because everything in them is in use. That is the
+/// most that is copied before a segment becomes free.
+const KEEP_RUN: u32 = 24;
+/// From then on at most this part (in eighths) of each moves on, until a whole segment was gained.
+const KEEP_EIGHTHS: usize = 6;
+/// How often a writer reclaims for one record before it gives up. Each time frees a segment or
+/// finds that there is none to free; the bound is for races that others keep winning.
+const INLINE_TRIES: usize = 512;
+/// Records per step of a writer that reclaims: the lock is let go in between.
+const INLINE_STEP: usize = 4096;
+
+/// Why a segment is being emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// It has the most dead bytes: everything alive moves on.
+    Compact,
+    /// It is the oldest of its queue: what was used moves on.
+    Evict,
+}
+
+#[derive(Debug)]
+struct Victim {
+    segment: u32,
+    class: Class,
+    why: Why,
+    at: u32,
+    kept: usize,
+}
+
+/// The state of reclaim between its steps.
+#[derive(Debug)]
+pub(super) struct Reclaimer {
+    victim: Option<Victim>,
+    /// Where survivors go, per queue.
+    open: [Option<Open>; 2],
+    /// Emptied, but still read from.
+    waiting: Vec<u32>,
+    /// Evicted segments since one segment's worth of bytes was gained, and what was gained since.
+    run: u32,
+    gained: usize,
+    cursor: u32,
+    window: Vec<u32>,
+    pub(super) sweep: Sweep,
+}
+
+/// What a step brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// A segment became free.
+    Freed,
+    /// The budget ran out before that.
+    More,
+    /// There is nothing to reclaim.
+    Nothing,
+}
+
+/// What becomes of a live record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It moves, and is then as popular as this.
+    Move(u8),
+    Drop,
+}
+
+impl Reclaimer {
+    /// Nothing under way.
+    pub fn new(now: Now) -> Reclaimer {
+        Reclaimer {
+            victim: None,
+            open: [None, None],
+            waiting: Vec::new(),
+            run: 0,
+            gained: 0,
+            cursor: 0,
+            window: Vec::new(),
+            sweep: Sweep::new(now),
+        }
+    }
+
+    /// The segments that survivors go to.
+    pub(super) fn survivors(&mut self) -> impl Iterator<Item = (Class, &mut Option<Open>)> {
+        [Class::Small, Class::Main].into_iter().zip(&mut self.open)
+    }
+
+    /// Keeps the account of what evicting gains.
+    fn count_gain(&mut self, capacity: usize, victim: &Victim) {
+        self.run += u32::from(victim.why == Why::Evict);
+        self.gained += capacity.saturating_sub(victim.kept);
+        if self.gained >= capacity {
+            self.gained = 0;
+            self.run = 0;
+        }
+    }
+
+    fn slot(&mut self, class: Class) -> &mut Option<Open> {
+        &mut self.open[usize::from(class == Class::Main)]
+    }
+}
+
+impl Store {
+    /// Makes certain that the writer's open segment has room for `size` bytes. False when there is
+    /// no memory. No stripe may be locked.
+    pub(super) fn ensure(&self, me: &Local, writer: &mut Writer, size: usize, now: Now) -> bool {
+        if writer.open.as_ref().is_some_and(|open| self.segments.room(open) >= size) {
+            return true;
+        }
+        if size > self.segments.capacity() {
+            return false;
+        }
+        if let Some(open) = writer.open.take() {
+            self.segments.seal(open, Class::Small);
+        }
+        for _ in 0..INLINE_TRIES {
+            let bytes = self.index.bytes();
+            writer.open = self.segments.take(bytes, RESERVE, self.watermark(), mono_secs(now));
+            if writer.open.is_some() {
+                return true;
+            }
+            let mut budget = INLINE_STEP;
+            let step = self.reclaim(&mut lock(&self.reclaimer), &mut budget, now, &me.counters);
+            if step == Step::Nothing {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// Whether fewer segments are free than should be.
+    pub(super) fn is_low(&self) -> bool {
+        self.segments.free_count(self.index.bytes()) <= self.segments.low_mark()
+    }
+
+    /// One step of reclaim.
+    pub(super) fn reclaim(
+        &self,
+        reclaimer: &mut Reclaimer,
+        budget: &mut usize,
+        now: Now,
+        counters: &Counters,
+    ) -> Step {
+        let meta = |segment: u32| self.segments.meta(segment);
+        if let Some(at) = reclaimer.waiting.iter().position(|&seg| !meta(seg).is_pinned()) {
+            let segment = reclaimer.waiting.swap_remove(at);
+            self.segments.free(segment, self.index.bytes());
+            return Step::Freed;
+        }
+        let Some(mut victim) = reclaimer.victim.take().or_else(|| self.choose(reclaimer, now))
+        else {
+            return Step::Nothing;
+        };
+        let used = meta(victim.segment).used();
+        while victim.at < used && meta(victim.segment).live() > 0 {
+            if *budget == 0 {
+                reclaimer.victim = Some(victim);
+                return Step::More;
+            }
+            *budget -= 1;
+            let offset = self.segments.offset_in(victim.segment, victim.at);
+            let record = Record::read(&self.segments.arena, offset);
+            let moved = if record.is_chunk() {
+                self.reclaim_chunk(reclaimer, &mut victim, &record, now, counters)
+            } else {
+                self.reclaim_item(reclaimer, &mut victim, &record, now, counters)
+            };
+            if !moved {
+                self.segments.give_back(victim.segment, victim.class);
+                return Step::Nothing;
+            }
+            victim.at = self.segments.next(victim.at, record.size());
+        }
+        reclaimer.count_gain(self.segments.capacity(), &victim);
+        if meta(victim.segment).is_pinned() {
+            reclaimer.waiting.push(victim.segment);
+            return Step::More;
+        }
+        self.segments.free(victim.segment, self.index.bytes());
+        Step::Freed
+    }
+
+    /// The segment with the most dead bytes among the next few, with these bytes.
+    fn most_dead(&self, reclaimer: &mut Reclaimer, now: Now) -> Option<(usize, u32)> {
+        let mut window = std::mem::take(&mut reclaimer.window);
+        window.clear();
+        self.segments.sealed_window(reclaimer.cursor, WINDOW, &mut window);
+        reclaimer.cursor = (reclaimer.cursor + WINDOW) % self.segments.count();
+        let watermark = self.watermark().0;
+        let best = window
+            .iter()
+            .map(|&segment| (segment, self.segments.meta(segment)))
+            .filter(|(_, meta)| !meta.is_pinned())
+            .map(|(segment, meta)| {
+                // What was flushed is dead, although nobody has counted it yet. Something expired is
+                // worth a walk where nothing may be evicted.
+                let flushed = meta.swept.load(Ordering::Relaxed) < watermark;
+                let expired = !self.config.evict && meta.due() <= now.unix_secs();
+                let live = if flushed || expired { 0 } else { meta.live() as usize };
+                (self.segments.capacity().saturating_sub(live), segment)
+            })
+            .max();
+        reclaimer.window = window;
+        best
+    }
+
+    /// The segment that pays best.
+    fn choose(&self, reclaimer: &mut Reclaimer, now: Now) -> Option<Victim> {
+        let first = self.segments.first();
+        let victim = |segment, class, why| Victim { segment, class, why, at: first, kept: 0 };
+        let (share, windows) = if self.config.evict {
+            (DEAD_SHARE, 1)
+        } else {
+            (DEAD_SHARE_NO_EVICT, self.segments.count().div_ceil(WINDOW))
+        };
+        for _ in 0..windows {
+            let Some((dead, segment)) = self.most_dead(reclaimer, now) else { continue };
+            if dead >= self.segments.capacity() / share {
+                if let Some(class) = self.segments.claim(segment) {
+                    return Some(victim(segment, class, Why::Compact));
+                }
+            }
+        }
+        if !self.config.evict {
+            return None;
+        }
+        let small = self.segments.sealed(Class::Small);
+        let order = if small * SMALL_SHARE > self.segments.count() {
+            [Class::Small, Class::Main]
+        } else {
+            [Class::Main, Class::Small]
+        };
+        order.into_iter().find_map(|class| {
+            let segment = self.segments.claim_oldest(class)?;
+            Some(victim(segment, class, Why::Evict))
+        })
+    }
+
+    /// Makes certain that survivors of a queue have room for `size` bytes.
+    fn survivor_room(
+        &self,
+        reclaimer: &mut Reclaimer,
+        class: Class,
+        size: usize,
+        now: Now,
+    ) -> bool {
+        let slot = reclaimer.slot(class);
+        if slot.as_ref().is_some_and(|open| self.segments.room(open) >= size) {
+            return true;
+        }
+        if let Some(open) = slot.take() {
+            self.segments.seal(open, class);
+        }
+        *slot = self.segments.take(self.index.bytes(), 0, self.watermark(), mono_secs(now));
+        slot.is_some()
+    }
+
+    /// The queue that survivors of this victim go to.
+    fn target(victim: &Victim) -> Class {
+        match victim.why {
+            Why::Compact => victim.class,
+            Why::Evict => Class::Main,
+        }
+    }
+
+    /// What becomes of an item that is alive.
+    fn fate(&self, run: u32, victim: &Victim, room: bool, freq: u8, size: usize) -> Fate {
+        let capacity = self.segments.capacity();
+        let limit = if run < KEEP_RUN { capacity } else { capacity / 8 * KEEP_EIGHTHS };
+        match victim.why {
+            _ if !room => Fate::Drop,
+            Why::Compact => Fate::Move(freq),
+            Why::Evict if freq == 0 || victim.kept + size > limit => Fate::Drop,
+            Why::Evict if victim.class == Class::Small => Fate::Move(0),
+            Why::Evict => Fate::Move(freq - 1),
+        }
+    }
+
+    /// Moves, drops or forgets one item. False when it must stay but cannot move.
+    fn reclaim_item(
+        &self,
+        reclaimer: &mut Reclaimer,
+        victim: &mut Victim,
+        record: &Record,
+        now: Now,
+        counters: &Counters,
+    ) -> bool {
+        let arena = &self.segments.arena;
+        let class = Self::target(victim);
+        let room = self.survivor_room(reclaimer, class, record.size(), now);
+        let (mut stripe, place) = self.lock(self.hash(record.key(arena)));
+        let location = self.segments.location(record.at);
+        let Some(slot) = stripe.find(place.tag, |found| found == location) else {
+            return true;
+        };
+        match self.status(record, now) {
+            Status::Flushed => self.unlink(&mut stripe, slot, record, counters),
+            Status::Expired => self.reclaim_expired(&mut stripe, slot, record, now, counters),
+            Status::Live | Status::Deleted => {}
+        }
+        // An expired item may have become a remembered delete, which lives on.
+        let Some(slot) = stripe.find(place.tag, |found| found == location) else {
+            return true;
+        };
+        let (version, deleted) = record.version(arena);
+        if deleted {
+            let old = self.forgotten_at(version) <= now.unix_secs();
+            if old || !room || self.too_many_tombstones() {
+                self.unlink(&mut stripe, slot, record, counters);
+                return true;
+            }
+            return self.move_tombstone(reclaimer, class, &mut stripe, slot, record, now);
+        }
+        let freq = stripe.freq(slot);
+        match self.fate(reclaimer.run, victim, room, freq, record.size()) {
+            Fate::Drop if !self.config.evict => return false,
+            Fate::Drop => self.evict(&mut stripe, slot, record, counters),
+            Fate::Move(freq) => {
+                let Some(open) = reclaimer.slot(class) else { return false };
+                let to = self.copy_record(open, record);
+                stripe.set(slot, freq, self.segments.location(to.at));
+                self.note_due(&to);
+                self.segments.meta(victim.segment).sub_live(record.size());
+                victim.kept += record.size();
+                counters.add(Counter::Moved, 1);
+            }
+        }
+        true
+    }
+
+    /// Drops a live item for room.
+    fn evict(&self, stripe: &mut Locked<'_>, slot: usize, record: &Record, counters: &Counters) {
+        counters.add(Counter::Evictions, 1);
+        if !record.fetched(&self.segments.arena) {
+            counters.add(Counter::EvictedUnfetched, 1);
+        }
+        if stripe.freq(slot) > 0 {
+            counters.add(Counter::EvictedActive, 1);
+        }
+        self.unlink(stripe, slot, record, counters);
+    }
+
+    /// Takes the memory of an item back that has expired, and counts it as memcached does.
+    pub(super) fn reclaim_expired(
+        &self,
+        stripe: &mut Locked<'_>,
+        slot: usize,
+        record: &Record,
+        now: Now,
+        counters: &Counters,
+    ) {
+        counters.add(Counter::Reclaimed, 1);
+        if !record.fetched(&self.segments.arena) {
+            counters.add(Counter::ExpiredUnfetched, 1);
+        }
+        self.drop_expired(stripe, slot, record, now, counters);
+    }
+
+    /// Copies a record to the end of an open segment that has room for it.
+    fn copy_record(&self, open: &mut Open, record: &Record) -> Record {
+        let arena = &self.segments.arena;
+        let at = self.segments.next_at(open);
+        arena.put(at, arena.bytes(record.at, record.size()));
+        self.segments.advance(open, record.size());
+        Record::read(arena, at)
+    }
+
+    /// A remembered delete moves without the bytes of what it deleted.
+    fn move_tombstone(
+        &self,
+        reclaimer: &mut Reclaimer,
+        class: Class,
+        stripe: &mut Locked<'_>,
+        slot: usize,
+        record: &Record,
+        now: Now,
+    ) -> bool {
+        let arena = &self.segments.arena;
+        let Some(open) = reclaimer.slot(class) else { return false };
+        let key = record.key(arena);
+        let shape = Shape { key, flags: 0, exptime: Exptime::Never, vlen: 0, large: false };
+        let to = self.begin(open, &shape, now);
+        to.set_version(arena, record.version(arena).0, true);
+        self.seal_record(open, &to);
+        self.note_due(&to);
+        stripe.set(slot, 0, self.segments.location(to.at));
+        self.segments.meta_at(record.at).sub_live(record.tombstone_size());
+        true
+    }
+
+    /// Moves a chunk of a large value, or drops the item it belongs to.
+    fn reclaim_chunk(
+        &self,
+        reclaimer: &mut Reclaimer,
+        victim: &mut Victim,
+        chunk: &Record,
+        now: Now,
+        counters: &Counters,
+    ) -> bool {
+        let arena = &self.segments.arena;
+        let class = Self::target(victim);
+        let room = self.survivor_room(reclaimer, class, chunk.size(), now);
+        let (mut stripe, place) = self.lock(chunk.owner(arena));
+        let mut head = None;
+        let slot = stripe.find(place.tag, |location| {
+            let record = self.record(location);
+            let (_, deleted) = record.version(arena);
+            let owns = record.is_large() && !deleted && self.owns(&record, chunk);
+            head = owns.then_some(record);
+            owns
+        });
+        let (Some(slot), Some(head)) = (slot, head) else { return true };
+        match self.status(&head, now) {
+            Status::Flushed => self.unlink(&mut stripe, slot, &head, counters),
+            Status::Expired => self.reclaim_expired(&mut stripe, slot, &head, now, counters),
+            Status::Live | Status::Deleted => {
+                let freq = stripe.freq(slot);
+                match self.fate(reclaimer.run, victim, room, freq, chunk.size()) {
+                    Fate::Drop if !self.config.evict => return false,
+                    Fate::Drop => self.evict(&mut stripe, slot, &head, counters),
+                    Fate::Move(_) => {
+                        let Some(open) = reclaimer.slot(class) else { return false };
+                        let to = self.copy_record(open, chunk);
+                        self.move_extent(&head, chunk, &to);
+                        self.segments.meta(victim.segment).sub_live(chunk.size());
+                        victim.kept += chunk.size();
+                        counters.add(Counter::Moved, 1);
+                    }
+                }
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,251 @@
+//! Housekeeping: memory of expired, flushed and forgotten items comes back without being touched.
+//!
+//! Owns the background sweep and [`Handle::maintain`], which also keeps segments free ahead of demand
+//! and the index small. Every step is bounded by a number of records. Never moves an item: it makes
+//! the bytes of dead ones known, and reclaim does the rest.
+//!
+//! A sealed segment knows when its next record expires. The sweep goes round, and walks a segment
+//! when that moment has passed, but not the same one twice within [`SWEEP_EVERY_SECS`]: memory is
+//! back within twice of that.
+
+use super::core::{lock, mono_secs, Status, Store};
+use super::evict::{Reclaimer, Step};
+use super::item::Record;
+use super::segment::Class;
+use super::{Handle, Maintained};
+use crate::base::clock::Now;
+use crate::base::counters::Counters;
+use std::sync::atomic::Ordering;
+
+/// A segment is walked at most once in this time, however many of its items expire one by one.
+const SWEEP_EVERY_SECS: u32 = 4;
+/// Records that the sweep may walk in a second: about 2 % of a core.
+const SWEEP_PER_SEC: u64 = 1_000_000;
+/// Records that it may walk at once after a rest.
+const SWEEP_BURST: u64 = 1_000_000;
+/// Segments whose due time is looked at in one step.
+const LOOK: u32 = 1024;
+/// Stripes that are looked at for a table that became too large in one step.
+const SHRINK_STRIPES: usize = 64;
+/// Records of one hold of the reclaim lock.
+const HOLD: usize = 512;
+
+/// Where the sweep stands.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    /// The segment that is being walked, which of its lives that is, and how far.
+    walking: Option<(u32, u32, u32)>,
+    cursor: u32,
+    stripe: usize,
+    tokens: u64,
+    filled_us: u64,
+}
+
+impl Sweep {
+    /// A sweep that starts at the first segment.
+    pub fn new(now: Now) -> Sweep {
+        let tokens = SWEEP_BURST;
+        Sweep { walking: None, cursor: 0, stripe: 0, tokens, filled_us: now.mono_us }
+    }
+
+    fn refill(&mut self, now: Now) {
+        let us = now.mono_us.saturating_sub(self.filled_us).min(1_000_000);
+        let earned = us * SWEEP_PER_SEC / 1_000_000;
+        if earned > 0 {
+            self.tokens = (self.tokens + earned).min(SWEEP_BURST);
+            self.filled_us = now.mono_us;
+        }
+    }
+}
+
+impl Store {
+    /// Whether the segment has something to sweep, and was not swept just now.
+    fn wants_sweep(&self, segment: u32, now: Now) -> bool {
+        let meta = self.segments.meta(segment);
+        let flushed = meta.swept.load(Ordering::Relaxed) < self.watermark().0;
+        let rested =
+            mono_secs(now).wrapping_sub(meta.swept_at.load(Ordering::Relaxed)) >= SWEEP_EVERY_SECS;
+        // The lifetime of deletes was cut short: segments do not know that from their due time.
+        let cut = self.too_many_tombstones();
+        flushed || (rested && (cut || meta.due() <= now.unix_secs()))
+    }
+
+    /// Once per round: halves the lifetime of remembered deletes while they are too many, and gives
+    /// it back while they are few. So the oldest go first.
+    fn adapt_tombstones(&self) {
+        let life = self.tombstone_life.load(Ordering::Relaxed);
+        let changed = if self.too_many_tombstones() {
+            life / 2
+        } else if self.few_tombstones() {
+            life.saturating_mul(2).saturating_add(1).min(self.config.tombstone_secs)
+        } else {
+            life
+        };
+        self.tombstone_life.store(changed, Ordering::Relaxed);
+    }
+
+    /// The next segment to sweep, if there is one among the next few.
+    fn next_sweep(&self, sweep: &mut Sweep, now: Now) -> Option<(u32, u32)> {
+        for _ in 0..LOOK.min(self.segments.count()) {
+            let segment = sweep.cursor;
+            sweep.cursor = (sweep.cursor + 1) % self.segments.count();
+            if sweep.cursor == 0 {
+                self.adapt_tombstones();
+            }
+            if self.wants_sweep(segment, now) {
+                if let Some(sealing) = self.segments.sealing(segment) {
+                    return Some((segment, sealing));
+                }
+            }
+        }
+        None
+    }
+
+    /// One step of the sweep. True when there is more to do right away.
+    fn sweep(
+        &self,
+        reclaimer: &mut Reclaimer,
+        budget: &mut usize,
+        now: Now,
+        counters: &Counters,
+    ) -> bool {
+        reclaimer.sweep.refill(now);
+        let walking = reclaimer.sweep.walking.take();
+        // What was walked half may have been reclaimed meanwhile.
+        let walking = walking.filter(|&(seg, life, _)| self.segments.sealing(seg) == Some(life));
+        let (segment, sealing, mut at) = match walking {
+            Some(walking) => walking,
+            None => {
+                let Some((segment, life)) = self.next_sweep(&mut reclaimer.sweep, now) else {
+                    return false;
+                };
+                self.segments.meta(segment).forget_due();
+                (segment, life, self.segments.first())
+            }
+        };
+        let meta = self.segments.meta(segment);
+        let watermark = self.watermark();
+        let all = self.config.replicated || meta.swept.load(Ordering::Relaxed) < watermark.0;
+        while at < meta.used() && meta.live() > 0 {
+            if *budget == 0 || reclaimer.sweep.tokens == 0 {
+                reclaimer.sweep.walking = Some((segment, sealing, at));
+                return *budget == 0;
+            }
+            *budget -= 1;
+            reclaimer.sweep.tokens -= 1;
+            let offset = self.segments.offset_in(segment, at);
+            let record = Record::read(&self.segments.arena, offset);
+            if !record.is_chunk() && (all || record.has_exptime()) {
+                self.sweep_record(&record, now, counters);
+            }
+            at = self.segments.next(at, record.size());
+        }
+        meta.swept_at.store(mono_secs(now), Ordering::Relaxed);
+        meta.swept.fetch_max(watermark.0, Ordering::Relaxed);
+        if meta.live() == 0 && self.segments.claim(segment).is_some() {
+            self.segments.free(segment, self.index.bytes());
+        }
+        true
+    }
+
+    /// Unlinks a record if it is dead by now, else notes when it will be.
+    fn sweep_record(&self, record: &Record, now: Now, counters: &Counters) {
+        let arena = &self.segments.arena;
+        let (mut stripe, place) = self.lock(self.hash(record.key(arena)));
+        let location = self.segments.location(record.at);
+        let Some(slot) = stripe.find(place.tag, |found| found == location) else { return };
+        match self.status(record, now) {
+            Status::Flushed => self.unlink(&mut stripe, slot, record, counters),
+            Status::Expired => self.reclaim_expired(&mut stripe, slot, record, now, counters),
+            Status::Live => self.note_due(record),
+            Status::Deleted => {
+                let (version, _) = record.version(arena);
+                if self.forgotten_at(version) <= now.unix_secs() {
+                    self.unlink(&mut stripe, slot, record, counters);
+                } else {
+                    self.note_due(record);
+                }
+            }
+        }
+    }
+
+    /// Closes open segments in which something has expired: nobody may write there for a long time.
+    fn close_idle(&self, now: Now) {
+        let idle = |segment: u32| self.wants_sweep(segment, now);
+        for writer in &self.writers {
+            let Ok(mut writer) = writer.try_lock() else { continue };
+            if let Some(open) = writer.open.take_if(|open| idle(open.segment)) {
+                self.segments.seal(open, Class::Small);
+            }
+        }
+        for (class, slot) in lock(&self.reclaimer).survivors() {
+            if let Some(open) = slot.take_if(|open| idle(open.segment)) {
+                self.segments.seal(open, class);
+            }
+        }
+    }
+
+    /// Looks at some stripes whether their tables are too large.
+    fn shrink_index(&self, reclaimer: &mut Reclaimer) {
+        for _ in 0..SHRINK_STRIPES.min(self.index.stripes()) {
+            let stripe = reclaimer.sweep.stripe;
+            reclaimer.sweep.stripe = (stripe + 1) % self.index.stripes();
+            self.index.lock(stripe).shrink();
+        }
+        self.segments.trim(self.index.bytes());
+    }
+
+    /// Keeps segments free ahead of demand. True when it used its budget up.
+    fn free_ahead(&self, budget: &mut usize, now: Now, counters: &Counters) -> bool {
+        while self.is_low() {
+            if *budget == 0 {
+                return true;
+            }
+            let mut hold = HOLD.min(*budget);
+            *budget -= hold;
+            let step = self.reclaim(&mut lock(&self.reclaimer), &mut hold, now, counters);
+            *budget += hold;
+            if step == Step::Nothing {
+                return false;
+            }
+            // A segment that was empty costs nothing but must count for something.
+            *budget = budget.saturating_sub(1);
+        }
+        false
+    }
+}
+
+impl Handle {
+    /// One bounded step of housekeeping: about `budget` records are looked at. To be called about
+    /// ten times a second, and at once when [`Handle::needs_maintenance`] or when it said
+    /// [`Maintained::More`].
+    pub fn maintain(&mut self, now: Now, budget: usize) -> Maintained {
+        let (store, me) = self.split();
+        store.settle(now);
+        let mut left = budget.max(1);
+        if store.free_ahead(&mut left, now, &me.counters) {
+            return Maintained::More;
+        }
+        store.close_idle(now);
+        loop {
+            let mut hold = HOLD.min(left);
+            let held = hold;
+            let mut reclaimer = lock(&store.reclaimer);
+            let more = store.sweep(&mut reclaimer, &mut hold, now, &me.counters);
+            left -= (held - hold).max(1).min(left);
+            if !more {
+                store.shrink_index(&mut reclaimer);
+                return Maintained::Idle;
+            }
+            if left == 0 {
+                return Maintained::More;
+            }
+        }
+    }
+
+    /// Whether the maintenance thread should run now rather than at its next turn: fewer segments
+    /// are free than should be. Cheap enough for every turn of a worker's loop.
+    pub fn needs_maintenance(&self) -> bool {
+        self.store_ref().is_low()
+    }
+}

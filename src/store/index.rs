@@ -1,0 +1,393 @@
+//! The index: from a key's hash to the place of its record.
+//!
+//! Owns striped tables of 8-byte slots. Never looks at a record: the caller compares keys. Safe code.
+//!
+//! ```text
+//! hash   63         46 45            22 21        0
+//!        | stripe ... | tag (24 bits)  | not used |
+//!
+//! slot   63          40 39   36 35                 0
+//!        | tag         | freq  | location          |      0: empty
+//!
+//! table  sorted by tag; home = tag * homes >> 24; a slot lies at its home or right behind it
+//!        +---+---+---+---+---+---+---+---+---+---+---+---+-------+
+//!        | 2 | 7 | 8 |   | a | c | c |   |   | f |   |   | spare |     no wrap-around
+//!        +---+---+---+---+---+---+---+---+---+---+---+---+-------+
+//! ```
+//! Linear probing that keeps the order of tags: a search ends at the first larger tag, a removal
+//! shifts back, and a table is rebuilt from its own slots in one pass without touching an item. A
+//! stripe has a few thousand slots, so growing it takes microseconds, and there is never a moment
+//! when the whole index grows. The order also makes a scan robust: "from this tag on" means the
+//! same before and after a rebuild.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Bits of a slot's location.
+pub(crate) const LOCATION_BITS: u32 = 36;
+const LOCATION_MASK: u64 = (1 << LOCATION_BITS) - 1;
+const FREQ_SHIFT: u32 = LOCATION_BITS;
+const FREQ_MASK: u64 = 0xf << FREQ_SHIFT;
+const TAG_SHIFT: u32 = 40;
+const TAG_BITS: u32 = 24;
+/// Where the tag lies in the hash.
+const HASH_TAG_SHIFT: u32 = 22;
+
+/// Fewest and most stripes: enough for threads not to meet, and 2^18 is what the hash has bits for.
+const STRIPES_MIN: u64 = 64;
+const STRIPES_MAX: u64 = 1 << 18;
+/// One stripe per this many bytes of `-m`: about 2500 slots in each when items are small.
+const BYTES_PER_STRIPE: u64 = 256 << 10;
+/// A table grows when it is fuller than 9/10: about 6 slots are looked at then.
+const LOAD_NUM: usize = 9;
+const LOAD_DEN: usize = 10;
+/// It grows by a sixteenth, so that a table is 87 % full on average.
+const GROW_SHIFT: u32 = 4;
+/// Smallest table.
+const HOMES_MIN: usize = 8;
+
+fn tag_of(slot: u64) -> u32 {
+    (slot >> TAG_SHIFT) as u32
+}
+
+fn make(tag: u32, freq: u8, location: u64) -> u64 {
+    debug_assert!(location != 0 && location <= LOCATION_MASK && tag >> TAG_BITS == 0);
+    u64::from(tag) << TAG_SHIFT | u64::from(freq & 0xf) << FREQ_SHIFT | location
+}
+
+/// One table.
+#[derive(Debug, Default)]
+pub(crate) struct Stripe {
+    slots: Box<[u64]>,
+    homes: usize,
+    len: usize,
+}
+
+impl Stripe {
+    fn home(&self, tag: u32) -> usize {
+        ((u64::from(tag) * self.homes as u64) >> TAG_BITS) as usize
+    }
+
+    /// The position of the slot with this tag for whose location `matches` says yes.
+    #[inline]
+    pub fn find(&self, tag: u32, mut matches: impl FnMut(u64) -> bool) -> Option<usize> {
+        for (at, &slot) in self.slots.iter().enumerate().skip(self.home(tag)) {
+            if slot == 0 || tag_of(slot) > tag {
+                return None;
+            }
+            if tag_of(slot) == tag && matches(slot & LOCATION_MASK) {
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    /// The location at a position that `find` or `slots_from` gave.
+    pub fn location(&self, at: usize) -> u64 {
+        self.slots[at] & LOCATION_MASK
+    }
+
+    /// How often it was used lately.
+    pub fn freq(&self, at: usize) -> u8 {
+        ((self.slots[at] & FREQ_MASK) >> FREQ_SHIFT) as u8
+    }
+
+    /// Counts a use, up to `max`.
+    #[inline]
+    pub fn bump(&mut self, at: usize, max: u8) {
+        if self.freq(at) < max {
+            self.slots[at] += 1 << FREQ_SHIFT;
+        }
+    }
+
+    /// Changes location and frequency of a slot.
+    pub fn set(&mut self, at: usize, freq: u8, location: u64) {
+        self.slots[at] = make(tag_of(self.slots[at]), freq, location);
+    }
+
+    /// Adds a slot.
+    pub fn insert(&mut self, tag: u32, freq: u8, location: u64) {
+        if (self.len + 1) * LOAD_DEN > self.homes * LOAD_NUM {
+            self.grow();
+        }
+        let slot = make(tag, freq, location);
+        while !self.try_insert(tag, slot) {
+            self.grow();
+        }
+        self.len += 1;
+    }
+
+    fn try_insert(&mut self, tag: u32, slot: u64) -> bool {
+        let end = self.slots.len();
+        let mut at = self.home(tag);
+        while at < end && self.slots[at] != 0 && tag_of(self.slots[at]) <= tag {
+            at += 1;
+        }
+        let Some(gap) = self.slots[at.min(end)..].iter().position(|&slot| slot == 0) else {
+            return false;
+        };
+        self.slots.copy_within(at..at + gap, at + 1);
+        self.slots[at] = slot;
+        true
+    }
+
+    /// Removes a slot.
+    pub fn remove(&mut self, at: usize) {
+        let mut next = at + 1;
+        while next < self.slots.len() {
+            let slot = self.slots[next];
+            if slot == 0 || self.home(tag_of(slot)) == next {
+                break;
+            }
+            self.slots[next - 1] = slot;
+            next += 1;
+        }
+        self.slots[next - 1] = 0;
+        self.len -= 1;
+    }
+
+    fn grow(&mut self) {
+        self.rebuild(self.homes + (self.homes >> GROW_SHIFT).max(HOMES_MIN));
+    }
+
+    /// Makes the table smaller when less than 5/8 of it is used. True when it did.
+    pub fn shrink(&mut self) -> bool {
+        if self.homes <= HOMES_MIN || self.len * 8 >= self.homes * 5 {
+            return false;
+        }
+        if self.len == 0 {
+            *self = Stripe::default();
+        } else {
+            self.rebuild((self.len * 5 / 4).max(HOMES_MIN));
+        }
+        true
+    }
+
+    fn rebuild(&mut self, homes: usize) {
+        let old = std::mem::take(&mut self.slots);
+        self.homes = homes;
+        let mut places = Vec::with_capacity(homes + homes / 64 + 8);
+        for &slot in old.iter().filter(|&&slot| slot != 0) {
+            let home = self.home(tag_of(slot));
+            if places.len() < home {
+                places.resize(home, 0);
+            }
+            places.push(slot);
+        }
+        let len = (homes + homes / 64 + 8).max(places.len() + 8);
+        places.resize(len, 0);
+        self.slots = places.into_boxed_slice();
+    }
+
+    /// The positions of slots whose tag is `tag` or larger, in the order of tags, as (position,
+    /// tag).
+    pub fn slots_from(&self, tag: u32) -> impl Iterator<Item = (usize, u32)> + '_ {
+        let from = self.home(tag).min(self.slots.len());
+        (from..self.slots.len())
+            .filter(|&at| self.slots[at] != 0)
+            .map(|at| (at, tag_of(self.slots[at])))
+            .filter(move |&(_, found)| found >= tag)
+    }
+
+    fn bytes(&self) -> usize {
+        std::mem::size_of_val(&*self.slots)
+    }
+}
+
+/// A stripe with a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Padded(Mutex<Stripe>);
+
+/// Where a hash belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub stripe: usize,
+    pub tag: u32,
+}
+
+/// All stripes.
+#[derive(Debug)]
+pub(crate) struct Index {
+    stripes: Box<[Padded]>,
+    bits: u32,
+    bytes: AtomicU64,
+}
+
+/// A locked stripe, which tells the index when its size changes.
+pub(crate) struct Locked<'a> {
+    guard: MutexGuard<'a, Stripe>,
+    index: &'a Index,
+    before: usize,
+}
+
+impl std::ops::Deref for Locked<'_> {
+    type Target = Stripe;
+    fn deref(&self) -> &Stripe {
+        &self.guard
+    }
+}
+
+impl std::ops::DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Stripe {
+        &mut self.guard
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let after = self.guard.bytes();
+        if after != self.before {
+            let change = (after as u64).wrapping_sub(self.before as u64);
+            self.index.bytes.fetch_add(change, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Index {
+    /// An empty index for a store of `memory_limit` bytes.
+    pub fn new(memory_limit: u64) -> Index {
+        let count = (memory_limit / BYTES_PER_STRIPE)
+            .clamp(STRIPES_MIN, STRIPES_MAX)
+            .next_power_of_two()
+            .min(STRIPES_MAX);
+        let stripes = (0..count).map(|_| Padded::default()).collect();
+        Index { stripes, bits: count.trailing_zeros(), bytes: AtomicU64::new(0) }
+    }
+
+    /// Where `hash` belongs.
+    #[inline]
+    pub fn place(&self, hash: u64) -> Place {
+        Place {
+            stripe: (hash >> (64 - self.bits)) as usize,
+            tag: (hash >> HASH_TAG_SHIFT) as u32 & ((1 << TAG_BITS) - 1),
+        }
+    }
+
+    /// Locks a stripe. Never lock two at once.
+    #[inline]
+    pub fn lock(&self, stripe: usize) -> Locked<'_> {
+        let guard = self.stripes[stripe].0.lock().unwrap_or_else(PoisonError::into_inner);
+        Locked { before: guard.bytes(), guard, index: self }
+    }
+
+    /// Number of stripes.
+    pub fn stripes(&self) -> usize {
+        self.stripes.len()
+    }
+
+    /// Bytes of all tables.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that it takes when it is empty.
+    pub fn fixed_bytes(&self) -> u64 {
+        (self.stripes.len() * std::mem::size_of::<Padded>()) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::hash::hash_key;
+
+    fn check(stripe: &Stripe) {
+        let slots: Vec<_> = stripe.slots.iter().copied().enumerate().filter(|s| s.1 != 0).collect();
+        assert_eq!(slots.len(), stripe.len);
+        assert!(slots.windows(2).all(|two| tag_of(two[0].1) <= tag_of(two[1].1)), "order");
+        for &(at, slot) in &slots {
+            let home = stripe.home(tag_of(slot));
+            assert!(
+                home <= at && stripe.slots[home..at].iter().all(|&slot| slot != 0),
+                "reachable"
+            );
+        }
+    }
+
+    #[test]
+    fn agrees_with_a_map() {
+        for seed in 0..20u64 {
+            let mut stripe = Stripe::default();
+            let mut model = std::collections::BTreeMap::<u64, (u32, u8)>::new();
+            let mut random = seed;
+            for step in 0..3000u64 {
+                random = hash_key(random, &step.to_le_bytes());
+                // Few distinct tags, so that equal ones are common.
+                let tag = (random >> 20) as u32 & 0xff_f000 | (random as u32 & 1);
+                let location = 1 + (random >> 50) % 700;
+                let old = model.get(&location).copied();
+                let find = |stripe: &Stripe, tag| stripe.find(tag, |found| found == location);
+                match old {
+                    None => {
+                        assert_eq!(find(&stripe, tag), None, "seed {seed} step {step}");
+                        stripe.insert(tag, 0, location);
+                        model.insert(location, (tag, 0));
+                    }
+                    Some((tag, freq)) => {
+                        let at = find(&stripe, tag).expect("present");
+                        assert_eq!(stripe.freq(at), freq, "seed {seed} step {step}");
+                        if random & 6 == 0 {
+                            stripe.bump(at, 3);
+                            model.insert(location, (tag, (freq + 1).min(3)));
+                        } else {
+                            stripe.remove(at);
+                            model.remove(&location);
+                        }
+                    }
+                }
+                if random & 0x3f00 == 0 {
+                    stripe.shrink();
+                }
+            }
+            check(&stripe);
+            assert_eq!(stripe.len, model.len(), "seed {seed}");
+            for (location, (tag, freq)) in model {
+                let at = stripe.find(tag, |found| found == location).expect("still present");
+                assert_eq!(stripe.freq(at), freq);
+            }
+        }
+    }
+
+    #[test]
+    fn grows_and_shrinks_in_small_steps() {
+        let mut stripe = Stripe::default();
+        let tag = |n: u64| (hash_key(1, &n.to_le_bytes()) >> 40) as u32;
+        for n in 0..2500 {
+            stripe.insert(tag(n), 0, n + 1);
+        }
+        check(&stripe);
+        assert!(stripe.bytes() < 2500 * 8 * 5 / 4, "{} bytes for 2500 slots", stripe.bytes());
+        for n in 100..2500 {
+            let at = stripe.find(tag(n), |location| location == n + 1).expect("present");
+            stripe.remove(at);
+        }
+        assert!(stripe.shrink());
+        check(&stripe);
+        assert!(stripe.bytes() < 200 * 8);
+        let tags: Vec<u32> = stripe.slots_from(0).map(|(_, tag)| tag).collect();
+        assert_eq!(tags.len(), 100);
+        let half = tags[50];
+        assert_eq!(
+            stripe.slots_from(half).count(),
+            tags.iter().filter(|&&tag| tag >= half).count()
+        );
+    }
+
+    #[test]
+    fn knows_its_bytes() {
+        let index = Index::new(1 << 20);
+        assert_eq!(index.stripes(), 64);
+        let place = index.place(u64::MAX);
+        assert_eq!(place, Place { stripe: 63, tag: 0xff_ffff });
+        index.lock(place.stripe).insert(place.tag, 0, 1);
+        assert!(index.bytes() > 0);
+        let mut stripe = index.lock(place.stripe);
+        let at = stripe.find(place.tag, |_| true).expect("present");
+        stripe.remove(at);
+        stripe.shrink();
+        stripe.shrink();
+        drop(stripe);
+        assert!(index.bytes() <= 20 * 8);
+    }
+}

@@ -1,0 +1,360 @@
+//! Records: how items lie in segments.
+//!
+//! Owns the byte layout, and reading and writing its fields. Never looks at the index and takes no
+//! lock: the caller keeps the arena's protocol.
+//!
+//! ```text
+//! item      0            8      9      10      12       14
+//!           +------------+------+------+-------+--------+---------+-----------+-----+-------+---+
+//!           | version 8  | kind | klen | vlen  | access | [flags] | [exptime] | key | value | 0 |
+//!           +------------+------+------+-------+--------+---------+-----------+-----+-------+---+
+//!             mutable    '- immutable ---------' mutable  immut.    mutable    immut. mutable pad
+//!
+//! chunk     +------------+------+--------------+--------+---------------------------------+---+
+//! of a large| owner hash | kind | length 24    |   0    | bytes                           | 0 |
+//! value     +------------+------+--------------+--------+---------------------------------+---+
+//!
+//! large     an item whose value is: total length 4 | location of chunk 0: 8 | of chunk 1: 8 | ...
+//! ```
+//! Records are rounded up to [`ALIGN`] bytes; fields are unaligned, little endian. Flags of 0 and
+//! an exptime of "never" take no space. The top bit of the version marks a remembered delete (a
+//! tombstone), which may still lie in the bytes of the item that it deleted. `access` is one bit
+//! "a get has found it" and the low 15 bits of the unix second of the last use.
+
+use super::arena::Arena;
+use super::version::Version;
+use super::Exptime;
+
+/// Bytes in front of flags, exptime, key and value.
+pub(crate) const HEADER: usize = 14;
+/// Records start at multiples of this; locations count in it (or in twice of it).
+pub(crate) const ALIGN: usize = 4;
+/// Longest value area of one record: its length has 16 bits.
+pub(crate) const VALUE_MAX: usize = u16::MAX as usize;
+/// Longest chunk: its length has 24 bits.
+pub(crate) const CHUNK_MAX: usize = (1 << 24) - 1;
+
+const KIND_AT: usize = 8;
+const KLEN_AT: usize = 9;
+const VLEN_AT: usize = 10;
+const ACCESS_AT: usize = 12;
+
+const HAS_FLAGS: u8 = 1;
+const HAS_EXPTIME: u8 = 2;
+const LARGE: u8 = 4;
+const CHUNK: u8 = 8;
+/// Set in every record: zeroed memory is not a record.
+const RECORD: u8 = 0x80;
+
+const DELETED: u64 = 1 << 63;
+const FETCHED: u16 = 1 << 15;
+
+/// Rounds up to whole units of [`ALIGN`].
+pub(crate) const fn round(size: usize) -> usize {
+    size.div_ceil(ALIGN) * ALIGN
+}
+
+/// Size of a remembered delete of a key of `klen` bytes.
+pub(crate) const fn tombstone_size(klen: usize) -> usize {
+    round(HEADER + klen)
+}
+
+/// Size of a chunk of `len` bytes.
+pub(crate) const fn chunk_size(len: usize) -> usize {
+    round(HEADER + len)
+}
+
+/// What a new record is made from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape<'a> {
+    pub key: &'a [u8],
+    pub flags: u32,
+    pub exptime: Exptime,
+    /// Length of the value area.
+    pub vlen: usize,
+    /// The value area holds the places of chunks.
+    pub large: bool,
+}
+
+impl Shape<'_> {
+    fn kind(&self) -> u8 {
+        RECORD
+            | if self.flags == 0 { 0 } else { HAS_FLAGS }
+            | if self.exptime == Exptime::Never { 0 } else { HAS_EXPTIME }
+            | if self.large { LARGE } else { 0 }
+    }
+
+    /// Size of the record, rounded.
+    pub fn size(&self) -> usize {
+        let record = Record { at: 0, kind: self.kind(), klen: self.key.len(), len: self.vlen };
+        record.size()
+    }
+
+    /// Writes everything but version and value at `at`, by rule 1 of the arena.
+    pub fn write(&self, arena: &Arena, at: usize, now_secs: u32) -> Record {
+        debug_assert!(self.key.len() <= 255 && self.vlen <= VALUE_MAX);
+        let record = Record { at, kind: self.kind(), klen: self.key.len(), len: self.vlen };
+        let mut head = [0u8; HEADER];
+        head[KIND_AT] = record.kind;
+        head[KLEN_AT] = record.klen as u8;
+        head[VLEN_AT..VLEN_AT + 2].copy_from_slice(&(self.vlen as u16).to_le_bytes());
+        head[ACCESS_AT..].copy_from_slice(&(now_secs as u16 & !FETCHED).to_le_bytes());
+        arena.put(at, &head);
+        if record.kind & HAS_FLAGS != 0 {
+            arena.put(at + HEADER, &self.flags.to_le_bytes());
+        }
+        if record.kind & HAS_EXPTIME != 0 {
+            arena.put(record.exptime_at(), &self.exptime.secs().to_le_bytes());
+        }
+        arena.put(record.key_at(), self.key);
+        record
+    }
+}
+
+/// Writes the head of a chunk of `len` bytes at `at`, by rule 1 of the arena. Returns where its
+/// bytes belong.
+pub(crate) fn begin_chunk(arena: &Arena, at: usize, owner: u64, len: usize) -> usize {
+    debug_assert!(len <= CHUNK_MAX);
+    let mut head = [0u8; HEADER];
+    head[..8].copy_from_slice(&owner.to_le_bytes());
+    head[KIND_AT] = RECORD | CHUNK;
+    head[KLEN_AT..ACCESS_AT].copy_from_slice(&(len as u32).to_le_bytes()[..3]);
+    arena.put(at, &head);
+    at + HEADER
+}
+
+/// A record in the arena: its place and its immutable shape, read once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record {
+    /// Byte offset in the arena.
+    pub at: usize,
+    kind: u8,
+    klen: usize,
+    /// Length of the value area, or of the chunk.
+    len: usize,
+}
+
+impl Record {
+    /// Reads the immutable bytes of the header (rule 3).
+    #[inline]
+    pub fn read(arena: &Arena, at: usize) -> Record {
+        let [kind, klen, low, high] = arena.array::<4>(at + KIND_AT);
+        debug_assert!(kind & RECORD != 0, "no record at {at}");
+        if kind & CHUNK != 0 {
+            let len = u32::from_le_bytes([klen, low, high, 0]) as usize;
+            return Record { at, kind, klen: 0, len };
+        }
+        Record {
+            at,
+            kind,
+            klen: usize::from(klen),
+            len: usize::from(u16::from_le_bytes([low, high])),
+        }
+    }
+
+    /// Whether it is a chunk, not an item.
+    pub fn is_chunk(&self) -> bool {
+        self.kind & CHUNK != 0
+    }
+
+    /// Whether it is an item whose value lies in chunks.
+    pub fn is_large(&self) -> bool {
+        self.kind & LARGE != 0
+    }
+
+    /// Whether it has room for an exptime.
+    pub fn has_exptime(&self) -> bool {
+        self.kind & HAS_EXPTIME != 0
+    }
+
+    fn exptime_at(&self) -> usize {
+        self.at + HEADER + if self.kind & HAS_FLAGS != 0 { 4 } else { 0 }
+    }
+
+    fn key_at(&self) -> usize {
+        self.exptime_at() + if self.has_exptime() { 4 } else { 0 }
+    }
+
+    /// Where the value area starts.
+    pub fn value_at(&self) -> usize {
+        self.key_at() + self.klen
+    }
+
+    /// Length of the value area, or of the chunk.
+    pub fn value_len(&self) -> usize {
+        self.len
+    }
+
+    /// Size of the record in its segment, rounded.
+    pub fn size(&self) -> usize {
+        round(self.value_at() - self.at + self.len)
+    }
+
+    /// Size of a remembered delete of this key.
+    pub fn tombstone_size(&self) -> usize {
+        tombstone_size(self.klen)
+    }
+
+    /// Whether a record of this shape could take the place of this one's value, flags and exptime.
+    pub fn fits_in_place(&self, shape: &Shape<'_>) -> bool {
+        self.kind == shape.kind() && self.len == shape.vlen && !self.is_large()
+    }
+
+    /// The key.
+    #[inline]
+    pub fn key<'a>(&self, arena: &'a Arena) -> &'a [u8] {
+        arena.bytes(self.key_at(), self.klen)
+    }
+
+    /// The value area (rule 2).
+    #[inline]
+    pub fn value<'a>(&self, arena: &'a Arena) -> &'a [u8] {
+        arena.bytes(self.value_at(), self.len)
+    }
+
+    /// The client's flags.
+    pub fn flags(&self, arena: &Arena) -> u32 {
+        if self.kind & HAS_FLAGS == 0 {
+            return 0;
+        }
+        u32::from_le_bytes(arena.array(self.at + HEADER))
+    }
+
+    /// Changes flags that it has room for (rule 2).
+    pub fn set_flags(&self, arena: &Arena, flags: u32) {
+        if self.kind & HAS_FLAGS != 0 {
+            arena.put(self.at + HEADER, &flags.to_le_bytes());
+        }
+    }
+
+    /// The exptime (rule 2).
+    pub fn exptime(&self, arena: &Arena) -> Exptime {
+        if !self.has_exptime() {
+            return Exptime::Never;
+        }
+        match u32::from_le_bytes(arena.array(self.exptime_at())) {
+            0 => Exptime::Never,
+            secs => Exptime::At(secs),
+        }
+    }
+
+    /// Changes the exptime in place (rule 2). False where the record has no room for one.
+    pub fn set_exptime(&self, arena: &Arena, exptime: Exptime) -> bool {
+        if self.has_exptime() {
+            arena.put(self.exptime_at(), &exptime.secs().to_le_bytes());
+        }
+        self.has_exptime() || exptime == Exptime::Never
+    }
+
+    /// The version, and whether it is a remembered delete (rule 2).
+    pub fn version(&self, arena: &Arena) -> (Version, bool) {
+        let bits = u64::from_le_bytes(arena.array(self.at));
+        (Version(bits & !DELETED), bits & DELETED != 0)
+    }
+
+    /// Sets the version, and whether it is a remembered delete (rule 1 or 2).
+    pub fn set_version(&self, arena: &Arena, version: Version, deleted: bool) {
+        let bits = version.0 | if deleted { DELETED } else { 0 };
+        arena.put(self.at, &bits.to_le_bytes());
+    }
+
+    /// Of a chunk: the hash of the key it belongs to.
+    pub fn owner(&self, arena: &Arena) -> u64 {
+        u64::from_le_bytes(arena.array(self.at))
+    }
+
+    fn access(&self, arena: &Arena) -> u16 {
+        u16::from_le_bytes(arena.array(self.at + ACCESS_AT))
+    }
+
+    /// Whether a get has found it (rule 2).
+    pub fn fetched(&self, arena: &Arena) -> bool {
+        self.access(arena) & FETCHED != 0
+    }
+
+    /// Seconds since the last use, modulo 2^15 (rule 2).
+    pub fn idle_secs(&self, arena: &Arena, now_secs: u32) -> u32 {
+        u32::from((now_secs as u16).wrapping_sub(self.access(arena)) & !FETCHED)
+    }
+
+    /// Notes a use at `now_secs`; a `fetched` one is a get (rule 2).
+    #[inline]
+    pub fn set_used(&self, arena: &Arena, now_secs: u32, fetched: bool) {
+        let before = self.access(arena);
+        let bit = if fetched { FETCHED } else { 0 };
+        let access = now_secs as u16 & !FETCHED | bit;
+        if access != before {
+            arena.put(self.at + ACCESS_AT, &access.to_le_bytes());
+        }
+    }
+
+    /// Copies the access field of `from` (rule 1 or 2).
+    pub fn copy_access(&self, arena: &Arena, from: &Record) {
+        arena.put(self.at + ACCESS_AT, &from.access(arena).to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(flags: u32, exptime: Exptime) -> Shape<'static> {
+        Shape { key: b"some key", flags, exptime, vlen: 5, large: false }
+    }
+
+    #[test]
+    fn fields_survive_and_absent_ones_take_no_space() {
+        let arena = Arena::new(4096);
+        for (flags, exptime, size) in [
+            (0, Exptime::Never, 28),
+            (7, Exptime::Never, 32),
+            (0, Exptime::At(99), 32),
+            (u32::MAX, Exptime::At(u32::MAX), 36),
+        ] {
+            let shape = shape(flags, exptime);
+            let written = shape.write(&arena, 8, 40_000);
+            written.set_version(&arena, Version(12345), false);
+            arena.put(written.value_at(), b"value");
+            let record = Record::read(&arena, 8);
+            assert_eq!((record.size(), shape.size()), (size, size));
+            assert_eq!(
+                (record.key(&arena), record.value(&arena)),
+                (&b"some key"[..], &b"value"[..])
+            );
+            assert_eq!((record.flags(&arena), record.exptime(&arena)), (flags, exptime));
+            assert_eq!(record.version(&arena), (Version(12345), false));
+            assert_eq!(record.idle_secs(&arena, 40_007), 7);
+            assert!(!record.fetched(&arena));
+            record.set_used(&arena, 40_010, true);
+            assert!(record.fetched(&arena));
+            assert_eq!(record.idle_secs(&arena, 40_010), 0);
+            record.set_version(&arena, Version(7), true);
+            assert_eq!(record.version(&arena), (Version(7), true));
+            assert_eq!(record.value(&arena), b"value");
+        }
+    }
+
+    #[test]
+    fn an_exptime_fits_only_where_there_is_room() {
+        let arena = Arena::new(4096);
+        let without = shape(0, Exptime::Never).write(&arena, 0, 0);
+        assert!(without.set_exptime(&arena, Exptime::Never));
+        assert!(!without.set_exptime(&arena, Exptime::At(5)));
+        let with = shape(0, Exptime::At(5)).write(&arena, 100, 0);
+        assert!(with.set_exptime(&arena, Exptime::Never));
+        assert_eq!(with.exptime(&arena), Exptime::Never);
+    }
+
+    #[test]
+    fn chunks_have_long_lengths() {
+        let arena = Arena::new(1 << 18);
+        let bytes = vec![7u8; 200_001];
+        let to = begin_chunk(&arena, 4, 99, bytes.len());
+        arena.put(to, &bytes);
+        let record = Record::read(&arena, 4);
+        assert!(record.is_chunk());
+        assert_eq!((record.owner(&arena), record.value_len()), (99, 200_001));
+        assert_eq!(record.size(), chunk_size(200_001));
+        assert_eq!(record.value(&arena), &bytes[..]);
+    }
+}

@@ -1,0 +1,287 @@
+//! What replication asks of the store: taking in changes of peers, and telling them ours.
+//!
+//! Owns `flush_all`, [`Handle::apply`], [`Handle::changes_of`] and [`Handle::scan`]. The store is the
+//! replication log: what is told is always the present state of a key, never a history.
+//!
+//! ```text
+//!   peer --apply--> highest version wins        feed --changes_of(hash)--> link
+//!                                               scan(since) ------------> link
+//! ```
+
+use super::core::{Local, Status, Store};
+use super::handle::Look;
+use super::index::Locked;
+use super::item::{Record, Shape};
+use super::large::Snapshot;
+use super::write::{Ask, New, Put};
+use super::{
+    Applied, Change, Exptime, FlushState, Handle, ScanCursor, Value, Version, What, KEY_MAX,
+};
+use crate::base::clock::Now;
+use crate::base::counters::Counter;
+use std::cmp::Ordering;
+
+/// Items that a scan looks at under one hold of a stripe's lock.
+const SCAN_HOLD: usize = 64;
+
+impl Store {
+    /// How a change stands to what is here.
+    fn compare(&self, change: &Change<'_>, old: Option<&Record>) -> Ordering {
+        let arena = &self.segments.arena;
+        let Some(old) = old else { return Ordering::Greater };
+        let (version, deleted) = old.version(arena);
+        change.version.cmp(&version).then_with(|| {
+            if deleted {
+                return change.what.tie_order(&What::Deleted);
+            }
+            let mut parts: Vec<&[u8]> = Vec::new();
+            if old.is_large() {
+                self.each_chunk(old, |chunk| parts.push(chunk.value(arena)));
+            } else {
+                parts.push(old.value(arena));
+            }
+            let value = Value::from_parts(&parts);
+            let (flags, exptime) = (old.flags(arena), old.exptime(arena));
+            change.what.tie_order(&What::Item { flags, exptime, value })
+        })
+    }
+
+    /// The outcome when a change does not win.
+    fn verdict(&self, change: &Change<'_>, old: Option<&Record>) -> Result<(), Applied> {
+        if change.version <= self.watermark() {
+            return Err(Applied::Stale);
+        }
+        match self.compare(change, old) {
+            Ordering::Less => Err(Applied::Stale),
+            Ordering::Equal => Err(Applied::Same),
+            Ordering::Greater => Ok(()),
+        }
+    }
+
+    /// Applies a state that leaves no item: what is here and older goes, the version stays known.
+    fn apply_deleted(&self, me: &mut Local, change: &Change<'_>, now: Now) -> Applied {
+        let key = change.key;
+        let applied = self.look(me, self.hash(key), now, |me, stripe, place, open| {
+            let old = self.find(stripe, place, key);
+            if let Err(verdict) = self.verdict(change, old.as_ref().map(|old| &old.1)) {
+                return Look::Done(verdict);
+            }
+            if let Some((slot, old)) = old {
+                self.remove(stripe, slot, &old, change.version, &me.counters);
+            } else if self.config.replicated && self.forgotten_at(change.version) > now.unix_secs()
+            {
+                let shape = Shape { key, flags: 0, exptime: Exptime::Never, vlen: 0, large: false };
+                let Some(open) = self.with_room(open, shape.size()) else {
+                    return Look::NeedsRoom(shape.size());
+                };
+                let record = self.begin(open, &shape, now);
+                record.set_version(&self.segments.arena, change.version, true);
+                self.seal_record(open, &record);
+                self.link(stripe, place, 0, &record, &me.counters);
+            }
+            Look::Done(Applied::Won)
+        });
+        applied.unwrap_or(Applied::OutOfMemory)
+    }
+
+    fn apply(&self, me: &mut Local, change: &Change<'_>, now: Now) -> Applied {
+        if change.version > Version::MAX || change.key.is_empty() || change.key.len() > KEY_MAX {
+            return Applied::Stale;
+        }
+        self.clock.observe(change.version);
+        let What::Item { flags, exptime, value } = change.what else {
+            return self.apply_deleted(me, change, now);
+        };
+        let gone = Change { what: What::Deleted, ..*change };
+        if exptime.is_past(now.unix_secs()) {
+            return self.apply_deleted(me, &gone, now);
+        }
+        let refused = if self.config.fits(change.key.len(), flags, value.len()) {
+            let parts: Vec<&[u8]> = value.chunks().collect();
+            let new = New { key: change.key, flags, exptime, parts: &parts };
+            let put = self.put(me, new, now, |_, old, _: Ask| {
+                self.verdict(change, old).map(|()| change.version)
+            });
+            match put {
+                Put::Done(_) => return Applied::Won,
+                Put::Refused(verdict) => return verdict,
+                Put::NoRoom => Applied::OutOfMemory,
+            }
+        } else {
+            Applied::TooLarge
+        };
+        // What is here is older than what cannot be kept: it must not be served any more.
+        match self.apply_deleted(me, &gone, now) {
+            Applied::Won | Applied::OutOfMemory => refused,
+            verdict => verdict,
+        }
+    }
+
+    /// The state of a record as a change. None for a large item, which is to be pinned instead.
+    fn tell_small(&self, record: &Record, sink: &mut dyn FnMut(&Change<'_>)) {
+        let arena = &self.segments.arena;
+        let (version, deleted) = record.version(arena);
+        let what = if deleted {
+            What::Deleted
+        } else {
+            What::Item {
+                flags: record.flags(arena),
+                exptime: record.exptime(arena),
+                value: Value::from(record.value(arena)),
+            }
+        };
+        sink(&Change { key: record.key(arena), version, what });
+    }
+
+    fn tell_large(snapshot: &Snapshot<'_>, sink: &mut dyn FnMut(&Change<'_>)) {
+        let (flags, exptime) = (snapshot.flags, snapshot.exptime);
+        let what = What::Item { flags, exptime, value: snapshot.value() };
+        sink(&Change { key: &snapshot.key, version: snapshot.version, what });
+    }
+
+    /// Tells one record's state, unless it was flushed; a large item comes back pinned. An expired
+    /// item is told as it is: its version must beat older ones elsewhere too.
+    fn tell(
+        &self,
+        record: &Record,
+        since: Version,
+        now: Now,
+        sink: &mut dyn FnMut(&Change<'_>),
+    ) -> Option<Snapshot<'_>> {
+        let arena = &self.segments.arena;
+        let (version, deleted) = record.version(arena);
+        if version <= since || self.status(record, now) == Status::Flushed {
+            return None;
+        }
+        if record.is_large() && !deleted {
+            return Some(self.snapshot(record, now));
+        }
+        self.tell_small(record, sink);
+        None
+    }
+
+    /// Tells the items of a stripe from a tag on, until about `budget` were looked at or a large
+    /// one was found. Returns the tag to go on from, or none at the stripe's end.
+    fn scan_stripe<'s>(
+        &'s self,
+        stripe: &Locked<'_>,
+        from: u32,
+        budget: usize,
+        mut each: impl FnMut(&Record) -> Option<Snapshot<'s>>,
+    ) -> (Option<u32>, usize, Vec<Snapshot<'s>>) {
+        let (mut looked, mut last) = (0, from);
+        let mut large = Vec::new();
+        for (at, tag) in stripe.slots_from(from) {
+            // Slots of one tag stay together: the next call starts at a tag, not inside of one.
+            if tag != last && (looked >= budget || !large.is_empty()) {
+                return (Some(tag), looked, large);
+            }
+            last = tag;
+            looked += 1;
+            large.extend(each(&self.record(stripe.location(at))));
+        }
+        (None, looked, large)
+    }
+}
+
+impl Handle {
+    /// `flush_all`: everything that is here now is gone (`at` none), or will be at that unix
+    /// second. A later call replaces one that is still in the future.
+    pub fn flush_all(&mut self, at: Option<u32>, now: Now) {
+        let (store, me) = self.split();
+        store.settle(now);
+        me.counters.add(Counter::CmdFlush, 1);
+        let issued = store.clock.next(now);
+        store.change_flush(|flush| flush.ordered(at, issued, now));
+        me.fed |= store.config.replicated;
+    }
+
+    /// Takes in a peer's change. The highest version wins; applying twice changes nothing. Does not
+    /// enter the feeds.
+    pub fn apply(&mut self, change: &Change<'_>, now: Now) -> Applied {
+        let (store, me) = self.split();
+        store.settle(now);
+        let applied = store.apply(me, change, now);
+        match applied {
+            Applied::Stale => me.counters.add(Counter::ReplStale, 1),
+            Applied::Same => {}
+            _ => me.counters.add(Counter::ReplApplied, 1),
+        }
+        applied
+    }
+
+    /// Merges a peer's flush state into ours: the higher watermark holds, and of two pending
+    /// flushes the one that was ordered last. True when ours changed.
+    pub fn apply_flush(&mut self, flush: FlushState, now: Now) -> bool {
+        let (store, _) = self.split();
+        store.settle(now);
+        let changed = store.change_flush(|ours| ours.merged(flush));
+        store.settle(now);
+        changed
+    }
+
+    /// Hands the present state of the keys with this hash to `sink`: item, or remembered delete.
+    /// `sink` may run under a lock: it should copy and return, and not use the store.
+    pub fn changes_of(&mut self, hash: u64, now: Now, sink: &mut dyn FnMut(&Change<'_>)) {
+        let (store, _) = self.split();
+        store.settle(now);
+        let (stripe, place) = store.lock(hash);
+        let arena = &store.segments.arena;
+        let mut large = Vec::new();
+        for (at, tag) in stripe.slots_from(place.tag) {
+            if tag != place.tag {
+                break;
+            }
+            let record = store.record(stripe.location(at));
+            if store.hash(record.key(arena)) == hash {
+                large.extend(store.tell(&record, Version(0), now, sink));
+            }
+        }
+        drop(stripe);
+        for snapshot in &large {
+            Store::tell_large(snapshot, sink);
+        }
+    }
+
+    /// Walks the whole store in steps of about `budget` items and hands what is newer than `since`
+    /// to `sink`, as [`Handle::changes_of`] does. True when it has come to the end. What is there
+    /// during the whole scan is handed out; what is changed meanwhile is in the feeds.
+    pub fn scan(
+        &mut self,
+        cursor: &mut ScanCursor,
+        since: Version,
+        budget: usize,
+        now: Now,
+        sink: &mut dyn FnMut(&Change<'_>),
+    ) -> bool {
+        let (store, _) = self.split();
+        store.settle(now);
+        let stripes = store.index.stripes() as u64;
+        let mut left = budget.max(1);
+        while cursor.stripe < stripes {
+            let stripe = store.index.lock(cursor.stripe as usize);
+            let from = cursor.tag as u32;
+            let hold = left.min(SCAN_HOLD);
+            let (next, looked, large) = store
+                .scan_stripe(&stripe, from, hold, |record| store.tell(record, since, now, sink));
+            drop(stripe);
+            for snapshot in &large {
+                Store::tell_large(snapshot, sink);
+            }
+            match next {
+                Some(tag) => cursor.tag = u64::from(tag),
+                None => {
+                    cursor.stripe += 1;
+                    cursor.tag = 0;
+                }
+            }
+            cursor.progress = (cursor.stripe * 1_000_000 / stripes) as u32;
+            // An empty stripe costs a look, too. Large values: one per call is a step.
+            left = left.saturating_sub(looked.max(1));
+            if cursor.stripe < stripes && (left == 0 || !large.is_empty()) {
+                return false;
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,524 @@
+//! Segments: who owns which part of the arena, and what is in it.
+//!
+//! Owns the free list, the two queues of sealed segments, and per segment the bytes that are alive,
+//! the pins and the next expiry. Takes no stripe lock and never interprets a record.
+//!
+//! ```text
+//!            take                 seal                    claim                free
+//!   Free ----------> Open -----------------> Small|Main ---------> Victim -----------> Free
+//!                    one writer appends       immutable shapes,     reclaim walks it
+//!                                             in a FIFO queue
+//! ```
+//! `-m` is kept here: segments may take what the index does not. Where the index has grown, fewer
+//! segments are [allowed](Segments::allowed); memory of free ones above that goes back to the kernel.
+
+use super::arena::Arena;
+use super::item::{ALIGN, HEADER};
+use super::version::Version;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Segments in an arena of middle size: enough for queues to be fine grained, few enough for each
+/// to hold hundreds of items.
+const SEGMENTS: u64 = 256;
+/// Smallest segment: `-m 1` still has 64 of them.
+const SEGMENT_MIN: u64 = 16 << 10;
+/// Largest segment: reclaiming one takes a millisecond or two of a background thread.
+const SEGMENT_MAX: u64 = 1 << 20;
+/// Records start here, so that no location is 0.
+const FIRST: u32 = 8;
+/// Free segments that only reclaim may take: one per queue, for what survives.
+pub(crate) const RESERVE: u32 = 2;
+/// Memory that locations of 4-byte units reach; beyond it they count 8 bytes.
+const SMALL_UNITS_MAX: u64 = (ALIGN as u64) << super::index::LOCATION_BITS;
+
+/// Which queue a sealed segment waits in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// New items.
+    Small,
+    /// Items that were used since.
+    Main,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Free,
+    Open,
+    Sealed(Class),
+    Victim,
+}
+
+/// One segment's facts. Atomics, because writers of other segments change them too.
+#[derive(Debug, Default)]
+pub(crate) struct Segment {
+    /// Bytes of records that are alive.
+    live: AtomicU32,
+    /// Where the records end, once it is sealed.
+    used: AtomicU32,
+    /// Readers and builders of large values that are inside.
+    pins: AtomicU32,
+    /// A lower bound of the unix second in which the next record expires.
+    due: AtomicU32,
+    /// When it was opened or swept last, in seconds of the monotonic clock.
+    pub swept_at: AtomicU32,
+    /// The flush watermark up to which it is known to hold nothing flushed.
+    pub swept: AtomicU64,
+}
+
+impl Segment {
+    /// Adds bytes of a record; before it is published.
+    pub fn add_live(&self, bytes: usize) {
+        self.live.fetch_add(bytes as u32, Ordering::Relaxed);
+    }
+
+    /// Takes bytes of a record off; after it became unreachable.
+    pub fn sub_live(&self, bytes: usize) {
+        let before = self.live.fetch_sub(bytes as u32, Ordering::Release);
+        debug_assert!(before as usize >= bytes, "more died than lived");
+    }
+
+    /// Bytes that are alive.
+    pub fn live(&self) -> u32 {
+        self.live.load(Ordering::Acquire)
+    }
+
+    /// Where its records end (sealed segments).
+    pub fn used(&self) -> u32 {
+        self.used.load(Ordering::Acquire)
+    }
+
+    /// Keeps it from being freed.
+    pub fn pin(&self) {
+        self.pins.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Undoes one pin.
+    pub fn unpin(&self) {
+        self.pins.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Whether somebody is inside.
+    pub fn is_pinned(&self) -> bool {
+        self.pins.load(Ordering::Acquire) != 0
+    }
+
+    /// Notes that a record expires at `unix_secs`.
+    pub fn expires(&self, unix_secs: u32) {
+        if unix_secs < self.due.load(Ordering::Relaxed) {
+            self.due.fetch_min(unix_secs, Ordering::Relaxed);
+        }
+    }
+
+    /// Nothing in it expires before this unix second.
+    pub fn due(&self) -> u32 {
+        self.due.load(Ordering::Relaxed)
+    }
+
+    /// Forgets when records expire; a sweep notes them again.
+    pub fn forget_due(&self) {
+        self.due.store(u32::MAX, Ordering::Relaxed);
+    }
+}
+
+/// An open segment and the place of its next record.
+#[derive(Debug)]
+pub(crate) struct Open {
+    pub segment: u32,
+    at: u32,
+}
+
+#[derive(Debug)]
+struct Queues {
+    state: Box<[State]>,
+    /// Counts how often a segment was sealed: an entry of a queue with an old count is stale.
+    sealed: Box<[u32]>,
+    small: VecDeque<(u32, u32)>,
+    main: VecDeque<(u32, u32)>,
+    small_len: u32,
+    main_len: u32,
+    /// Free segments whose memory was used and is still committed.
+    warm: Vec<u32>,
+    /// Free segments without memory.
+    cold: Vec<u32>,
+}
+
+impl Queues {
+    fn queue(&mut self, class: Class) -> (&mut VecDeque<(u32, u32)>, &mut u32) {
+        match class {
+            Class::Small => (&mut self.small, &mut self.small_len),
+            Class::Main => (&mut self.main, &mut self.main_len),
+        }
+    }
+
+    fn is_current(&self, entry: (u32, u32)) -> bool {
+        let (segment, sealed) = (entry.0 as usize, entry.1);
+        matches!(self.state[segment], State::Sealed(_)) && self.sealed[segment] == sealed
+    }
+
+    /// Drops stale entries once they are as many as there are segments.
+    fn tidy(&mut self, class: Class) {
+        let limit = 2 * self.state.len();
+        if self.queue(class).0.len() > limit {
+            let mut queue = std::mem::take(self.queue(class).0);
+            queue.retain(|&entry| self.is_current(entry));
+            *self.queue(class).0 = queue;
+        }
+    }
+}
+
+/// All segments.
+#[derive(Debug)]
+pub(crate) struct Segments {
+    pub arena: Arena,
+    metas: Box<[Segment]>,
+    shift: u32,
+    unit_shift: u32,
+    /// Bytes for segments and index together.
+    budget: u64,
+    allocated: AtomicU32,
+    queues: Mutex<Queues>,
+}
+
+impl Segments {
+    /// Cuts `memory_limit` less `fixed_bytes` into segments.
+    pub fn new(memory_limit: u64, fixed_bytes: u64) -> Segments {
+        let near = (memory_limit / SEGMENTS).clamp(SEGMENT_MIN, SEGMENT_MAX);
+        let size = 1u64 << near.ilog2();
+        let each = (std::mem::size_of::<Segment>() + 48) as u64;
+        let fixed = fixed_bytes + memory_limit / size * each;
+        let budget = memory_limit.saturating_sub(fixed).max(16 * size);
+        let count = (budget / size) as usize;
+        Segments {
+            arena: Arena::new(count << size.ilog2()),
+            metas: (0..count).map(|_| Segment::default()).collect(),
+            shift: size.ilog2(),
+            unit_shift: if memory_limit > SMALL_UNITS_MAX { 3 } else { 2 },
+            budget,
+            allocated: AtomicU32::new(0),
+            queues: Mutex::new(Queues {
+                state: vec![State::Free; count].into_boxed_slice(),
+                sealed: vec![0; count].into_boxed_slice(),
+                small: VecDeque::new(),
+                main: VecDeque::new(),
+                small_len: 0,
+                main_len: 0,
+                warm: Vec::new(),
+                cold: (0..count as u32).rev().collect(),
+            }),
+        }
+    }
+
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Number of segments, allowed or not.
+    pub fn count(&self) -> u32 {
+        self.metas.len() as u32
+    }
+
+    /// Bytes of one segment.
+    pub fn size(&self) -> usize {
+        1 << self.shift
+    }
+
+    /// Bytes of records that fit into one segment.
+    pub fn capacity(&self) -> usize {
+        self.size() - FIRST as usize
+    }
+
+    /// How many segments may hold something while the index has this size.
+    pub fn allowed(&self, index_bytes: u64) -> u32 {
+        (self.budget.saturating_sub(index_bytes) >> self.shift) as u32
+    }
+
+    /// Segments that hold something or are open.
+    pub fn allocated(&self) -> u32 {
+        self.allocated.load(Ordering::Relaxed)
+    }
+
+    /// How many segments may still be taken.
+    pub fn free_count(&self, index_bytes: u64) -> u32 {
+        self.allowed(index_bytes).saturating_sub(self.allocated())
+    }
+
+    /// Free segments that reclaim keeps ahead of demand.
+    pub fn low_mark(&self) -> u32 {
+        RESERVE + (self.count() / 64).clamp(1, 32)
+    }
+
+    /// Facts of a segment.
+    pub fn meta(&self, segment: u32) -> &Segment {
+        &self.metas[segment as usize]
+    }
+
+    /// Facts of the segment that the byte offset lies in.
+    pub fn meta_at(&self, at: usize) -> &Segment {
+        &self.metas[at >> self.shift]
+    }
+
+    /// The segment that the byte offset lies in.
+    pub fn segment_at(&self, at: usize) -> u32 {
+        (at >> self.shift) as u32
+    }
+
+    /// Location of a byte offset, as slots and extents hold it.
+    pub fn location(&self, at: usize) -> u64 {
+        (at >> self.unit_shift) as u64
+    }
+
+    /// Byte offset of a location.
+    #[inline]
+    pub fn offset(&self, location: u64) -> usize {
+        (location as usize) << self.unit_shift
+    }
+
+    /// Offset of a record within its segment, to offset in the arena.
+    pub fn offset_in(&self, segment: u32, at: u32) -> usize {
+        ((segment as usize) << self.shift) + at as usize
+    }
+
+    /// Where the first record of a segment lies.
+    pub fn first(&self) -> u32 {
+        FIRST
+    }
+
+    /// Where the record behind one of `size` bytes at `at` starts.
+    pub fn next(&self, at: u32, size: usize) -> u32 {
+        let unit = 1u32 << self.unit_shift;
+        (at + size as u32).div_ceil(unit) * unit
+    }
+
+    /// Bytes left in an open segment.
+    pub fn room(&self, open: &Open) -> usize {
+        self.size() - (open.at as usize).min(self.size())
+    }
+
+    /// Where the next record of an open segment will lie.
+    pub fn next_at(&self, open: &Open) -> usize {
+        self.offset_in(open.segment, open.at)
+    }
+
+    /// The record at the end of an open segment has `size` bytes and is alive.
+    pub fn advance(&self, open: &mut Open, size: usize) {
+        debug_assert!(size >= HEADER && size <= self.room(open));
+        self.meta(open.segment).add_live(size);
+        open.at = self.next(open.at, size);
+    }
+
+    /// Opens a free segment, but none of the last `reserve`.
+    pub fn take(
+        &self,
+        index_bytes: u64,
+        reserve: u32,
+        watermark: Version,
+        mono_secs: u32,
+    ) -> Option<Open> {
+        let mut queues = self.queues();
+        if self.free_count(index_bytes) <= reserve {
+            return None;
+        }
+        let segment = queues.warm.pop().or_else(|| queues.cold.pop())?;
+        queues.state[segment as usize] = State::Open;
+        self.allocated.fetch_add(1, Ordering::Relaxed);
+        let meta = self.meta(segment);
+        debug_assert!(meta.live() == 0 && !meta.is_pinned());
+        meta.forget_due();
+        meta.swept.store(watermark.0, Ordering::Relaxed);
+        meta.swept_at.store(mono_secs, Ordering::Relaxed);
+        Some(Open { segment, at: FIRST })
+    }
+
+    /// Closes an open segment: it joins the end of its queue.
+    pub fn seal(&self, open: Open, class: Class) {
+        let at = open.segment as usize;
+        self.metas[at].used.store(open.at, Ordering::Release);
+        let mut queues = self.queues();
+        queues.state[at] = State::Sealed(class);
+        queues.sealed[at] = queues.sealed[at].wrapping_add(1);
+        let entry = (open.segment, queues.sealed[at]);
+        queues.tidy(class);
+        let (queue, len) = queues.queue(class);
+        queue.push_back(entry);
+        *len += 1;
+    }
+
+    /// Takes a sealed, unpinned segment out of its queue, for reclaim.
+    pub fn claim(&self, segment: u32) -> Option<Class> {
+        let mut queues = self.queues();
+        let State::Sealed(class) = queues.state[segment as usize] else { return None };
+        if self.meta(segment).is_pinned() {
+            return None;
+        }
+        queues.state[segment as usize] = State::Victim;
+        *queues.queue(class).1 -= 1;
+        Some(class)
+    }
+
+    /// Puts a claimed segment back, as the oldest of its queue.
+    pub fn give_back(&self, segment: u32, class: Class) {
+        let mut queues = self.queues();
+        queues.state[segment as usize] = State::Sealed(class);
+        let entry = (segment, queues.sealed[segment as usize]);
+        let (queue, len) = queues.queue(class);
+        queue.push_front(entry);
+        *len += 1;
+    }
+
+    /// Claims the oldest unpinned segment of a queue. Looks at no more than the queue has.
+    pub fn claim_oldest(&self, class: Class) -> Option<u32> {
+        let mut queues = self.queues();
+        for _ in 0..queues.queue(class).0.len() {
+            let entry = queues.queue(class).0.pop_front()?;
+            if !queues.is_current(entry) {
+                continue;
+            }
+            if self.meta(entry.0).is_pinned() {
+                queues.queue(class).0.push_back(entry);
+                continue;
+            }
+            queues.state[entry.0 as usize] = State::Victim;
+            *queues.queue(class).1 -= 1;
+            return Some(entry.0);
+        }
+        None
+    }
+
+    /// Frees a claimed segment that nothing leads into.
+    pub fn free(&self, segment: u32, index_bytes: u64) {
+        debug_assert!(self.meta(segment).live() == 0, "freed with live bytes");
+        let mut queues = self.queues();
+        queues.state[segment as usize] = State::Free;
+        queues.warm.push(segment);
+        self.allocated.fetch_sub(1, Ordering::Relaxed);
+        drop(queues);
+        self.trim(index_bytes);
+    }
+
+    /// Gives the memory of free segments above what is allowed back to the kernel.
+    pub fn trim(&self, index_bytes: u64) {
+        loop {
+            let mut queues = self.queues();
+            let committed = self.allocated() as usize + queues.warm.len();
+            if committed <= self.allowed(index_bytes) as usize {
+                return;
+            }
+            let Some(segment) = queues.warm.pop() else { return };
+            drop(queues);
+            self.arena.release(self.offset_in(segment, 0), self.size());
+            self.queues().cold.insert(0, segment);
+        }
+    }
+
+    /// How many sealed segments a queue has.
+    pub fn sealed(&self, class: Class) -> u32 {
+        *self.queues().queue(class).1
+    }
+
+    /// If a segment is sealed, how often it has been: another number means other contents.
+    pub fn sealing(&self, segment: u32) -> Option<u32> {
+        let queues = self.queues();
+        let sealed = matches!(queues.state[segment as usize], State::Sealed(_));
+        sealed.then(|| queues.sealed[segment as usize])
+    }
+
+    /// The sealed ones of `count` segments from `from` on, going round.
+    pub fn sealed_window(&self, from: u32, count: u32, out: &mut Vec<u32>) {
+        let queues = self.queues();
+        let total = self.count();
+        for step in 0..count.min(total) {
+            let segment = (from + step) % total;
+            if matches!(queues.state[segment as usize], State::Sealed(_)) {
+                out.push(segment);
+            }
+        }
+    }
+}
+
+/// Pins on segments, let go when dropped.
+#[derive(Debug)]
+pub(crate) struct Pins<'a> {
+    segments: &'a Segments,
+    pinned: Vec<u32>,
+}
+
+impl<'a> Pins<'a> {
+    /// No pins yet.
+    pub fn new(segments: &'a Segments) -> Pins<'a> {
+        Pins { segments, pinned: Vec::new() }
+    }
+
+    /// Pins a segment, which nobody can free at this moment (it is open, or a slot that leads into
+    /// it is under the caller's stripe lock).
+    pub fn add(&mut self, segment: u32) {
+        if self.pinned.last() != Some(&segment) {
+            self.segments.meta(segment).pin();
+            self.pinned.push(segment);
+        }
+    }
+}
+
+impl Drop for Pins<'_> {
+    fn drop(&mut self) {
+        for &segment in &self.pinned {
+            self.segments.meta(segment).unpin();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_follow_the_limit() {
+        for (limit, size, least) in [
+            (1u64 << 20, 16 << 10, 62),
+            (2 << 20, 16 << 10, 126),
+            (64 << 20, 256 << 10, 254),
+            (100 << 20, 256 << 10, 398),
+        ] {
+            let segments = Segments::new(limit, 4096);
+            assert_eq!(segments.size(), size, "-m {limit}");
+            assert!(segments.count() >= least, "-m {limit}: {} segments", segments.count());
+            assert!(segments.arena.size() as u64 <= limit);
+        }
+    }
+
+    #[test]
+    fn a_segment_goes_round() {
+        let segments = Segments::new(1 << 20, 0);
+        let mut open = segments.take(0, 0, Version(0), 0).expect("free");
+        let segment = open.segment;
+        assert!(segments.claim(segment).is_none(), "it is open");
+        segments.advance(&mut open, 100);
+        segments.seal(open, Class::Small);
+        assert_eq!(segments.sealed(Class::Small), 1);
+        let mut pins = Pins::new(&segments);
+        pins.add(segment);
+        assert!(segments.claim_oldest(Class::Small).is_none(), "it is pinned");
+        drop(pins);
+        assert_eq!(segments.claim_oldest(Class::Small), Some(segment));
+        segments.meta(segment).sub_live(100);
+        segments.free(segment, 0);
+        assert_eq!(segments.allocated(), 0);
+    }
+
+    #[test]
+    fn a_grown_index_takes_segments_away() {
+        let segments = Segments::new(1 << 20, 0);
+        let all = segments.free_count(0);
+        let opens: Vec<_> = std::iter::from_fn(|| segments.take(0, 0, Version(0), 0)).collect();
+        assert_eq!(opens.len(), all as usize);
+        for open in opens {
+            let segment = open.segment;
+            segments.seal(open, Class::Main);
+            assert!(segments.claim(segment).is_some());
+            segments.free(segment, 64 << 10);
+        }
+        assert_eq!(segments.free_count(64 << 10), all - 4);
+        assert!(segments.queues().cold.len() >= 4);
+    }
+}

@@ -1,0 +1,434 @@
+//! Storage commands: set, add, replace, cas, append, prepend, incr, decr.
+//!
+//! Owns their rules. A new record is written to the writer's open segment before the stripe is
+//! locked, and only becomes an item when its condition holds under the lock; otherwise the next
+//! record is written over it.
+//!
+//! ```text
+//!  lock writer -> room for the record -> write it -> lock stripe -> condition? -> version, link
+//!                    ^ reclaim if need be                             '- no: leave it unpublished
+//! ```
+
+use super::core::{lock, Local, Status, Store, Writer, FREQ_MAX};
+use super::handle::Look;
+use super::item::{Record, Shape};
+use super::large::Built;
+use super::number;
+use super::{Arith, Exptime, Handle, Mode, Stored, Version};
+use crate::base::clock::Now;
+use crate::base::counters::Counter;
+
+/// A value up to this length that takes the place of one with the same length is written over it:
+/// no dead bytes, and the copy under the stripe's lock stays below a microsecond.
+const IN_PLACE_MAX: usize = 4096;
+/// How often `append` to a large value starts again because somebody else changed the item.
+const CONCAT_TRIES: usize = 64;
+
+/// A new item, before it is one.
+#[derive(Clone, Copy)]
+pub(super) struct New<'a> {
+    pub key: &'a [u8],
+    pub flags: u32,
+    pub exptime: Exptime,
+    /// The value, in order.
+    pub parts: &'a [&'a [u8]],
+}
+
+impl New<'_> {
+    fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.len()).sum()
+    }
+}
+
+/// Outcome of putting a new item in place.
+pub(super) enum Put<E> {
+    Done(Version),
+    /// The condition does not hold.
+    Refused(E),
+    NoRoom,
+}
+
+/// Whether a condition is only looked at, or holds from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// Nothing may be changed or counted but a refusal.
+    Before,
+    /// The item is stored if the answer is a version.
+    Commit,
+}
+
+impl Store {
+    /// Puts a new item in place if `decide` gives it a version. `decide` sees what is there under
+    /// the stripe's lock: when reclaim may be needed also once before that.
+    pub(super) fn put<E>(
+        &self,
+        me: &mut Local,
+        new: New<'_>,
+        now: Now,
+        mut decide: impl FnMut(&mut Local, Option<&Record>, Ask) -> Result<Version, E>,
+    ) -> Put<E> {
+        let hash = self.hash(new.key);
+        let vlen = new.len();
+        let mut shape =
+            Shape { key: new.key, flags: new.flags, exptime: new.exptime, vlen, large: false };
+        let small = self.is_small(shape.size(), vlen);
+        let _alone = (!small && self.is_big(vlen)).then(|| lock(&self.big));
+        let mut writer = lock(&self.writers[me.writer]);
+        let roomy =
+            writer.open.as_ref().is_some_and(|open| self.segments.room(open) >= shape.size());
+        if !roomy || !small {
+            // Do not evict for what will be refused.
+            let (stripe, place) = self.lock(hash);
+            let old = self.find(&stripe, place, new.key);
+            if let Err(refused) = decide(me, old.as_ref().map(|old| &old.1), Ask::Before) {
+                return Put::Refused(refused);
+            }
+        }
+        let mut built = None;
+        if !small {
+            let Some(chunks) = self.build(me, &mut writer, hash, new.parts, now) else {
+                return Put::NoRoom;
+            };
+            shape = Self::head_shape(new.key, new.flags, new.exptime, &chunks.extents);
+            built = Some(chunks);
+        }
+        if !self.ensure(me, &mut writer, shape.size(), now) {
+            if let Some(built) = built {
+                self.abandon(built);
+            }
+            return Put::NoRoom;
+        }
+        let put =
+            self.commit(me, &mut writer, hash, &shape, new.parts, built.as_ref(), now, decide);
+        // Where it was stored, the pins go with `built`: its chunks are reachable now.
+        if let (Put::Refused(_) | Put::NoRoom, Some(built)) = (&put, built) {
+            self.abandon(built);
+        }
+        put
+    }
+
+    /// Writes the record and publishes it. The writer has room for it.
+    #[allow(clippy::too_many_arguments)]
+    fn commit<E>(
+        &self,
+        me: &mut Local,
+        writer: &mut Writer,
+        hash: u64,
+        shape: &Shape<'_>,
+        parts: &[&[u8]],
+        built: Option<&Built<'_>>,
+        now: Now,
+        mut decide: impl FnMut(&mut Local, Option<&Record>, Ask) -> Result<Version, E>,
+    ) -> Put<E> {
+        let arena = &self.segments.arena;
+        let Some(open) = writer.open.as_mut() else { return Put::NoRoom };
+        let record = self.begin(open, shape, now);
+        match built {
+            Some(built) => arena.put(record.value_at(), &built.extents),
+            None => {
+                let mut to = record.value_at();
+                for part in parts {
+                    arena.put(to, part);
+                    to += part.len();
+                }
+            }
+        }
+        let (mut stripe, place) = self.lock(hash);
+        let old = self.find(&stripe, place, shape.key);
+        let version = match decide(me, old.as_ref().map(|old| &old.1), Ask::Commit) {
+            Ok(version) => version,
+            Err(refused) => return Put::Refused(refused),
+        };
+        match old {
+            Some((slot, old))
+                if shape.vlen <= IN_PLACE_MAX
+                    && old.fits_in_place(shape)
+                    && self.status(&old, now) == Status::Live =>
+            {
+                arena.put(old.value_at(), record.value(arena));
+                old.set_flags(arena, shape.flags);
+                old.set_exptime(arena, shape.exptime);
+                old.set_version(arena, version, false);
+                old.set_used(arena, now.unix_secs(), false);
+                self.note_due(&old);
+                stripe.bump(slot, FREQ_MAX);
+            }
+            Some((slot, old)) => {
+                record.set_version(arena, version, false);
+                self.seal_record(open, &record);
+                let freq = stripe.freq(slot);
+                self.replace(&mut stripe, slot, freq, &old, &record, &me.counters);
+            }
+            None => {
+                record.set_version(arena, version, false);
+                self.seal_record(open, &record);
+                self.link(&mut stripe, place, 0, &record, &me.counters);
+            }
+        }
+        Put::Done(version)
+    }
+
+    /// Whether the mode's condition holds for what is there; counts what memcached counts.
+    fn check(&self, me: &Local, mode: Mode, old: Option<&Record>, now: Now) -> Result<(), Stored> {
+        let live = old.filter(|old| self.status(old, now) == Status::Live);
+        match (mode, live) {
+            (Mode::Add, Some(_)) | (Mode::Replace | Mode::Append | Mode::Prepend, None) => {
+                Err(Stored::NotStored)
+            }
+            (Mode::Cas(_), None) => {
+                me.counters.add(Counter::CasMisses, 1);
+                Err(Stored::NotFound)
+            }
+            (Mode::Cas(version), Some(old)) if old.version(&self.segments.arena).0 != version => {
+                me.counters.add(Counter::CasBadval, 1);
+                Err(Stored::Exists)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Stores an item that has expired already: nothing is left but, on a replicated node, the
+    /// knowledge that it was deleted.
+    fn store_expired(&self, me: &mut Local, mode: Mode, key: &[u8], now: Now) -> Stored {
+        let hash = self.hash(key);
+        let stored = self.look(me, hash, now, |me, stripe, place, open| {
+            let old = self.find(stripe, place, key);
+            if let Err(refused) = self.check(me, mode, old.as_ref().map(|old| &old.1), now) {
+                return Look::Done(refused);
+            }
+            let version;
+            if let Some((slot, old)) = old {
+                version = self.issue(me, hash, now);
+                self.remove(stripe, slot, &old, version, &me.counters);
+            } else if self.config.replicated {
+                let shape = Shape { key, flags: 0, exptime: Exptime::Never, vlen: 0, large: false };
+                let Some(open) = self.with_room(open, shape.size()) else {
+                    return Look::NeedsRoom(shape.size());
+                };
+                version = self.issue(me, hash, now);
+                let record = self.begin(open, &shape, now);
+                record.set_version(&self.segments.arena, version, true);
+                self.seal_record(open, &record);
+                self.link(stripe, place, 0, &record, &me.counters);
+            } else {
+                version = self.issue(me, hash, now);
+            }
+            self.count_stored(me, mode);
+            Look::Done(Stored::Stored(version))
+        });
+        stored.unwrap_or(Stored::OutOfMemory)
+    }
+
+    fn count_stored(&self, me: &Local, mode: Mode) {
+        me.counters.add(Counter::TotalItems, 1);
+        if matches!(mode, Mode::Cas(_)) {
+            me.counters.add(Counter::CasHits, 1);
+        }
+    }
+
+    /// set, add, replace, cas.
+    fn store_new(&self, me: &mut Local, mode: Mode, new: New<'_>, now: Now) -> Stored {
+        let hash = self.hash(new.key);
+        let put = self.put(me, new, now, |me, old, ask| {
+            self.check(me, mode, old, now)?;
+            Ok(match ask {
+                Ask::Before => Version(0),
+                Ask::Commit => self.issue(me, hash, now),
+            })
+        });
+        match put {
+            Put::Done(version) => {
+                self.count_stored(me, mode);
+                Stored::Stored(version)
+            }
+            Put::Refused(refused) => refused,
+            Put::NoRoom => Stored::OutOfMemory,
+        }
+    }
+
+    /// append, prepend.
+    fn concat(&self, me: &mut Local, mode: Mode, key: &[u8], value: &[u8], now: Now) -> Stored {
+        let hash = self.hash(key);
+        let arena = &self.segments.arena;
+        let done = self.look(me, hash, now, |me, stripe, place, open| {
+            let Some((slot, old)) = self.find_live(stripe, place, key, now) else {
+                return Look::Done(Some(Stored::NotStored));
+            };
+            let vlen = old.value_len() + value.len();
+            let (flags, exptime) = (old.flags(arena), old.exptime(arena));
+            let shape = Shape { key, flags, exptime, vlen, large: false };
+            if old.is_large() || !self.is_small(shape.size(), vlen) {
+                return Look::Done(None);
+            }
+            if !self.config.fits(key.len(), flags, vlen) {
+                return Look::Done(Some(Stored::TooLarge));
+            }
+            let Some(open) = self.with_room(open, shape.size()) else {
+                return Look::NeedsRoom(shape.size());
+            };
+            let record = self.begin(open, &shape, now);
+            let old_value = old.value(arena);
+            let (first, second) =
+                if mode == Mode::Append { (old_value, value) } else { (value, old_value) };
+            arena.put(record.value_at(), first);
+            arena.put(record.value_at() + first.len(), second);
+            let version = self.issue(me, hash, now);
+            record.set_version(arena, version, false);
+            self.seal_record(open, &record);
+            let freq = stripe.freq(slot);
+            self.replace(stripe, slot, freq, &old, &record, &me.counters);
+            Look::Done(Some(Stored::Stored(version)))
+        });
+        match done {
+            None => Stored::OutOfMemory,
+            Some(Some(stored)) => stored,
+            Some(None) => self.concat_large(me, mode, key, value, now),
+        }
+    }
+
+    /// append, prepend where the result is a large value: the old one is read from its pinned
+    /// chunks, without a lock, and must still be there when the new one is complete.
+    fn concat_large(
+        &self,
+        me: &mut Local,
+        mode: Mode,
+        key: &[u8],
+        value: &[u8],
+        now: Now,
+    ) -> Stored {
+        let hash = self.hash(key);
+        let arena = &self.segments.arena;
+        for _ in 0..CONCAT_TRIES {
+            let (stripe, place) = self.lock(hash);
+            let Some((_, old)) = self.find_live(&stripe, place, key, now) else {
+                return Stored::NotStored;
+            };
+            let (flags, exptime) = (old.flags(arena), old.exptime(arena));
+            let seen = old.version(arena).0;
+            let (copy, snapshot) = if old.is_large() {
+                (Vec::new(), Some(self.snapshot(&old, now)))
+            } else {
+                (old.value(arena).to_vec(), None)
+            };
+            drop(stripe);
+            let mut parts: Vec<&[u8]> = match &snapshot {
+                Some(snapshot) => snapshot.parts().to_vec(),
+                None => vec![&copy],
+            };
+            let at = if mode == Mode::Append { parts.len() } else { 0 };
+            parts.insert(at, value);
+            let new = New { key, flags, exptime, parts: &parts };
+            if !self.config.fits(key.len(), flags, new.len()) {
+                return Stored::TooLarge;
+            }
+            let put = self.put(me, new, now, |me, old, ask| {
+                let live = old.filter(|old| self.status(old, now) == Status::Live);
+                match live.map(|old| old.version(arena).0) {
+                    Some(version) if version == seen => Ok(match ask {
+                        Ask::Before => version,
+                        Ask::Commit => self.issue(me, hash, now),
+                    }),
+                    _ => Err(()),
+                }
+            });
+            match put {
+                Put::Done(version) => return Stored::Stored(version),
+                Put::NoRoom => return Stored::OutOfMemory,
+                Put::Refused(()) => {}
+            }
+        }
+        Stored::OutOfMemory
+    }
+}
+
+impl Handle {
+    /// A storage command. An exptime that is past stores nothing and answers `Stored`. Where a
+    /// `Set` is refused the old item goes, as in memcached.
+    pub fn store(
+        &mut self,
+        mode: Mode,
+        key: &[u8],
+        flags: u32,
+        exptime: Exptime,
+        value: &[u8],
+        now: Now,
+    ) -> Stored {
+        let (store, me) = self.split();
+        store.settle(now);
+        me.counters.add(Counter::CmdSet, 1);
+        let stored = if !store.config.fits(key.len(), flags, value.len()) {
+            Stored::TooLarge
+        } else if matches!(mode, Mode::Append | Mode::Prepend) {
+            let stored = store.concat(me, mode, key, value, now);
+            if matches!(stored, Stored::Stored(_)) {
+                store.count_stored(me, mode);
+            }
+            stored
+        } else if exptime.is_past(now.unix_secs()) {
+            store.store_expired(me, mode, key, now)
+        } else {
+            store.store_new(me, mode, New { key, flags, exptime, parts: &[value] }, now)
+        };
+        match stored {
+            Stored::TooLarge => me.counters.add(Counter::TooLarge, 1),
+            Stored::OutOfMemory => me.counters.add(Counter::OutOfMemory, 1),
+            _ => return stored,
+        }
+        if mode == Mode::Set {
+            store.delete_live(me, key, now);
+        }
+        stored
+    }
+
+    /// `incr` and `decr` by memcached's rules: the result replaces the number in place where it is
+    /// not longer, with blanks behind it; flags and exptime stay.
+    pub fn arith(&mut self, key: &[u8], incr: bool, delta: u64, now: Now) -> Arith {
+        let (store, me) = self.split();
+        store.settle(now);
+        let (hits, misses) = if incr {
+            (Counter::IncrHits, Counter::IncrMisses)
+        } else {
+            (Counter::DecrHits, Counter::DecrMisses)
+        };
+        let arena = &store.segments.arena;
+        let hash = store.hash(key);
+        let done = store.look(me, hash, now, |me, stripe, place, open| {
+            let Some((slot, old)) = store.find_live(stripe, place, key, now) else {
+                me.counters.add(misses, 1);
+                return Look::Done(Arith::NotFound);
+            };
+            let number = if old.is_large() { None } else { number::parse(old.value(arena)) };
+            let Some(number) = number else { return Look::Done(Arith::NonNumeric) };
+            let result = number::add(number, incr, delta);
+            let mut digits = itoa::Buffer::new();
+            let text = digits.format(result).as_bytes();
+            if text.len() <= old.value_len() {
+                let version = store.issue(me, hash, now);
+                arena.put(old.value_at(), text);
+                arena.fill(old.value_at() + text.len(), b' ', old.value_len() - text.len());
+                old.set_version(arena, version, false);
+                stripe.bump(slot, FREQ_MAX);
+                me.counters.add(hits, 1);
+                return Look::Done(Arith::Value(result, version));
+            }
+            let (flags, exptime) = (old.flags(arena), old.exptime(arena));
+            let shape = Shape { key, flags, exptime, vlen: text.len(), large: false };
+            let Some(open) = store.with_room(open, shape.size()) else {
+                return Look::NeedsRoom(shape.size());
+            };
+            let record = store.begin(open, &shape, now);
+            arena.put(record.value_at(), text);
+            let version = store.issue(me, hash, now);
+            record.set_version(arena, version, false);
+            store.seal_record(open, &record);
+            let freq = stripe.freq(slot);
+            store.replace(stripe, slot, freq, &old, &record, &me.counters);
+            me.counters.add(hits, 1);
+            Look::Done(Arith::Value(result, version))
+        });
+        done.unwrap_or_else(|| {
+            me.counters.add(Counter::OutOfMemory, 1);
+            Arith::OutOfMemory
+        })
+    }
+}

@@ -1,0 +1,481 @@
+//! The store against a plain map that knows memcached's rules and never runs out of memory: random
+//! commands, clocks that move, flushes, expiry, housekeeping in between; roomy, tiny and `-M`.
+//! Then pairs of stores that tell each other what changed, and must end up equal.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use twincached::base::clock::Now;
+use twincached::base::counters::Counter;
+use twincached::base::hash::hash_key;
+use twincached::store::{
+    Applied, Arith, Change, Config, Exptime, Handle, Maintained, Mode, ScanCursor, Store, Stored,
+    Value, Version, What,
+};
+
+const START: u64 = 1_700_000_000_000_000;
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = hash_key(self.0, b"next");
+        self.0
+    }
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+    fn chance(&mut self, one_in: u64) -> bool {
+        self.below(one_in) == 0
+    }
+}
+
+fn at(secs: u64) -> Now {
+    Now { unix_us: START + secs * 1_000_000, mono_us: secs * 1_000_000 }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Entry {
+    version: Version,
+    flags: u32,
+    exptime: Exptime,
+    value: Vec<u8>,
+}
+
+fn peek(handle: &mut Handle, key: &[u8], now: Now) -> Option<Entry> {
+    handle.peek(key, now, |item| {
+        assert_eq!(item.key, key);
+        Entry {
+            version: item.version,
+            flags: item.flags,
+            exptime: item.exptime,
+            value: item.value.to_vec(),
+        }
+    })
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Loss {
+    /// Nothing may get lost.
+    None,
+    /// Items may be evicted.
+    Evict,
+    /// Storing may fail.
+    Refuse,
+}
+
+struct World {
+    store: Arc<Store>,
+    handle: Handle,
+    model: BTreeMap<Vec<u8>, Entry>,
+    now: Now,
+    deferred: Option<u32>,
+    loss: Loss,
+    random: Random,
+    keys: u64,
+    value_max: u64,
+    newest: Version,
+    ooms: u64,
+}
+
+impl World {
+    fn new(seed: u64, memory: u64, loss: Loss, keys: u64, value_max: u64) -> World {
+        let config = Config {
+            memory_limit: memory,
+            evict: loss != Loss::Refuse,
+            replicated: seed % 2 == 0,
+            hash_seed: seed,
+            tombstone_secs: 50,
+            ..Config::default()
+        };
+        let store = Store::new(config, at(0));
+        World {
+            handle: store.handle(),
+            store,
+            model: BTreeMap::new(),
+            now: at(0),
+            deferred: None,
+            loss,
+            random: Random(seed),
+            keys,
+            value_max,
+            newest: Version(0),
+            ooms: 0,
+        }
+    }
+
+    fn key(&mut self) -> Vec<u8> {
+        let n = self.random.below(self.keys);
+        let mut key = format!("key{n}").into_bytes();
+        if n % 7 == 0 {
+            key.resize(250, b'k');
+        }
+        key
+    }
+
+    fn value(&mut self) -> Vec<u8> {
+        if self.random.chance(6) {
+            return self.random.below(200).to_string().into_bytes();
+        }
+        let top = if self.random.chance(8) { self.value_max } else { self.value_max.min(600) };
+        let len = self.random.below(top + 1) as usize;
+        let stamp = self.random.next().to_le_bytes();
+        stamp.iter().copied().cycle().take(len).collect()
+    }
+
+    fn exptime(&mut self) -> Exptime {
+        match self.random.below(4) {
+            0 => Exptime::At(self.now.unix_secs() + self.random.below(30) as u32 - 3),
+            _ => Exptime::Never,
+        }
+    }
+
+    fn evictions(&self) -> u64 {
+        self.handle.counters().get(Counter::Evictions)
+    }
+
+    /// Time passes: what has expired or was flushed leaves the model.
+    fn pass(&mut self) {
+        self.now = self.now.plus_us(self.random.below(3_000_000));
+        let secs = self.now.unix_secs();
+        if let Some(due) = self.deferred.filter(|&due| due <= secs) {
+            self.model.retain(|_, entry| entry.version > Version::at_unix_secs(due));
+            self.deferred = None;
+        }
+        self.model.retain(|_, entry| !entry.exptime.is_past(secs));
+    }
+
+    /// The key is in the store what it is in the model, or was lost as it may be.
+    fn check(&mut self, key: &[u8]) {
+        let found = peek(&mut self.handle, key, self.now);
+        if found.is_none() && self.loss == Loss::Evict {
+            self.model.remove(key);
+        }
+        assert_eq!(found.as_ref(), self.model.get(key), "{:?}", String::from_utf8_lossy(key));
+    }
+
+    fn stored(&mut self, key: &[u8], stored: Stored, entry: Entry) {
+        let Stored::Stored(version) = stored else { unreachable!() };
+        assert!(version > self.newest, "versions only rise");
+        self.newest = version;
+        if entry.exptime.is_past(self.now.unix_secs()) {
+            self.model.remove(key);
+        } else {
+            self.model.insert(key.to_vec(), Entry { version, ..entry });
+        }
+    }
+
+    fn store(&mut self) {
+        let (key, value, exptime) = (self.key(), self.value(), self.exptime());
+        let flags = if self.random.chance(2) { 0 } else { self.random.next() as u32 };
+        self.check(&key);
+        let old = self.model.get(&key).cloned();
+        let mode = match self.random.below(9) {
+            0 => Mode::Add,
+            1 => Mode::Replace,
+            2 => Mode::Append,
+            3 => Mode::Prepend,
+            4 => match &old {
+                Some(old) if self.random.chance(2) => Mode::Cas(old.version),
+                _ => Mode::Cas(Version(77)),
+            },
+            _ => Mode::Set,
+        };
+        let before = self.evictions();
+        let got = self.handle.store(mode, &key, flags, exptime, &value, self.now);
+        let evicted = self.evictions() != before;
+        let mut entry = Entry { version: Version(0), flags, exptime, value };
+        if let (Mode::Append | Mode::Prepend, Some(old)) = (mode, &old) {
+            let (first, second) = match mode {
+                Mode::Append => (&old.value, &entry.value),
+                _ => (&entry.value, &old.value),
+            };
+            entry.value = [&first[..], &second[..]].concat();
+            (entry.flags, entry.exptime) = (old.flags, old.exptime);
+        }
+        let expected = match (mode, &old) {
+            (Mode::Add, Some(_)) => Some(Stored::NotStored),
+            (Mode::Replace | Mode::Append | Mode::Prepend, None) => Some(Stored::NotStored),
+            (Mode::Cas(_), None) => Some(Stored::NotFound),
+            (Mode::Cas(version), Some(old)) if old.version != version => Some(Stored::Exists),
+            _ => None,
+        };
+        match (got, expected) {
+            (Stored::Stored(_), None) => self.stored(&key, got, entry),
+            (Stored::OutOfMemory, None) if self.loss != Loss::None => {
+                self.ooms += 1;
+                if mode == Mode::Set {
+                    self.model.remove(&key);
+                }
+            }
+            (Stored::NotStored | Stored::NotFound, None) if evicted => {}
+            (got, expected) => assert_eq!(Some(got), expected, "{mode:?} on {old:?}"),
+        }
+        self.check(&key);
+    }
+
+    fn arith(&mut self) {
+        let key = self.key();
+        self.check(&key);
+        let incr = self.random.chance(2);
+        let delta = if self.random.chance(3) { self.random.next() } else { self.random.below(90) };
+        let number = self.model.get(&key).map(|old| {
+            // Appending behind a padded number leaves blanks inside: strtoull stops there.
+            let blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
+            let text = old.value.split(blank).next()?;
+            std::str::from_utf8(text).ok()?.parse::<u64>().ok()
+        });
+        let got = self.handle.arith(&key, incr, delta, self.now);
+        match (got, number) {
+            (Arith::NotFound, None) | (Arith::NonNumeric, Some(None)) => {}
+            (Arith::OutOfMemory, Some(Some(_))) if self.loss != Loss::None => {}
+            (Arith::NotFound, Some(Some(_))) if self.loss == Loss::Evict => {}
+            (Arith::Value(value, version), Some(Some(old))) => {
+                let expected =
+                    if incr { old.wrapping_add(delta) } else { old.saturating_sub(delta) };
+                assert_eq!(value, expected);
+                let entry = self.model.get_mut(&key).expect("it was there");
+                let mut text = value.to_string().into_bytes();
+                text.resize(text.len().max(entry.value.len()), b' ');
+                entry.value = text;
+                entry.version = version;
+            }
+            (got, number) => panic!("{got:?} for {number:?}"),
+        }
+        self.check(&key);
+    }
+
+    fn touch(&mut self) {
+        let (key, exptime) = (self.key(), self.exptime());
+        self.check(&key);
+        let old = self.model.get(&key).cloned();
+        let got = if self.random.chance(2) {
+            self.handle.touch(&key, exptime, self.now)
+        } else {
+            let read = |item: &twincached::store::Item<'_>| (item.version, item.value.to_vec());
+            let got = self.handle.get_and_touch(&key, exptime, self.now, read);
+            if let (Some((_, value)), Some(old)) = (&got, &old) {
+                assert_eq!(value, &old.value);
+            }
+            got.map(|(version, _)| version)
+        };
+        match (got, old) {
+            (Some(version), Some(old)) => {
+                self.stored(&key, Stored::Stored(version), Entry { exptime, ..old });
+            }
+            (None, None) => {}
+            (None, Some(_)) if self.loss != Loss::None => {}
+            (got, old) => panic!("{got:?} for {old:?}"),
+        }
+        self.check(&key);
+    }
+
+    fn step(&mut self) {
+        match self.random.below(40) {
+            0..=15 => self.store(),
+            16..=21 => {
+                let key = self.key();
+                self.check(&key);
+                let expected = self.model.get(&key).cloned();
+                let got = self.handle.get(&key, self.now, |item| item.value.to_vec());
+                assert_eq!(got, expected.map(|entry| entry.value));
+            }
+            22..=24 => {
+                let key = self.key();
+                self.check(&key);
+                assert_eq!(self.handle.delete(&key, self.now), self.model.remove(&key).is_some());
+                self.check(&key);
+            }
+            25..=28 => self.arith(),
+            29..=31 => self.touch(),
+            32..=35 => self.pass(),
+            36 if self.random.chance(20) => {
+                self.handle.flush_all(None, self.now);
+                self.model.clear();
+                self.deferred = None;
+            }
+            37 if self.random.chance(20) => {
+                let due = self.now.unix_secs() + 1 + self.random.below(20) as u32;
+                self.handle.flush_all(Some(due), self.now);
+                self.deferred = Some(due);
+            }
+            _ => {
+                let budget = 1 + self.random.below(500) as usize;
+                self.handle.maintain(self.now, budget);
+            }
+        }
+    }
+
+    /// Everything that the model has is there, and nothing else is.
+    fn check_all(&mut self) {
+        for n in 0..self.keys {
+            let mut key = format!("key{n}").into_bytes();
+            if n % 7 == 0 {
+                key.resize(250, b'k');
+            }
+            self.check(&key);
+        }
+        while self.handle.maintain(self.now, 10_000) == Maintained::More {}
+        let mut told = BTreeMap::new();
+        let (mut cursor, now) = (ScanCursor::default(), self.now);
+        while !self.handle.scan(&mut cursor, Version(0), 10, now, &mut |change| {
+            if let What::Item { value, exptime, .. } = change.what {
+                if !exptime.is_past(now.unix_secs()) {
+                    assert!(told.insert(change.key.to_vec(), value.to_vec()).is_none());
+                }
+            }
+        }) {}
+        assert_eq!(cursor.progress(), 1_000_000);
+        if self.loss != Loss::Evict {
+            let model: BTreeMap<_, _> =
+                self.model.iter().map(|(key, entry)| (key.clone(), entry.value.clone())).collect();
+            assert!(told == model, "the scan tells all of it");
+        }
+        let stats = self.store.stats();
+        assert!(stats.bytes + stats.index_bytes <= stats.limit_maxbytes);
+        assert!(stats.curr_items >= told.len() as u64);
+    }
+}
+
+fn run(name: &str, seeds: std::ops::Range<u64>, steps: usize, make: impl Fn(u64) -> World) {
+    for seed in seeds {
+        println!("{name}: seed {seed}");
+        let mut world = make(seed);
+        for _ in 0..steps {
+            world.step();
+        }
+        world.check_all();
+        if name == "roomy" {
+            assert_eq!(world.evictions() + world.ooms, 0);
+        }
+    }
+}
+
+#[test]
+fn a_roomy_store_is_the_model() {
+    run("roomy", 0..12, 6000, |seed| World::new(seed, 32 << 20, Loss::None, 100, 60_000));
+}
+
+#[test]
+fn a_tiny_store_forgets_but_never_lies() {
+    run("tiny", 100..112, 6000, |seed| World::new(seed, 1 << 20, Loss::Evict, 3000, 20_000));
+    run("tiny, large values", 200..206, 1500, |seed| {
+        World::new(seed, 1 << 20, Loss::Evict, 30, 500_000)
+    });
+}
+
+#[test]
+fn a_store_that_may_not_evict_refuses_and_keeps() {
+    run("-M", 300..308, 8000, |seed| World::new(seed, 1 << 20, Loss::Refuse, 4000, 5000));
+    run("-M, large values", 400..404, 2000, |seed| {
+        World::new(seed, 1 << 20, Loss::Refuse, 30, 300_000)
+    });
+}
+
+struct Node {
+    store: Arc<Store>,
+    handle: Handle,
+}
+
+fn send(from: &mut Handle, to: &mut Handle, now: Now, hash: Option<u64>) {
+    type Owned = (Vec<u8>, Version, Option<(u32, Exptime, Vec<u8>)>);
+    let mut told: Vec<Owned> = Vec::new();
+    let mut sink = |change: &Change<'_>| {
+        let what = match change.what {
+            What::Item { flags, exptime, value } => Some((flags, exptime, value.to_vec())),
+            What::Deleted => None,
+        };
+        told.push((change.key.to_vec(), change.version, what));
+    };
+    match hash {
+        Some(hash) => from.changes_of(hash, now, &mut sink),
+        None => {
+            let mut cursor = ScanCursor::default();
+            while !from.scan(&mut cursor, Version(0), 50, now, &mut sink) {}
+        }
+    }
+    for (key, version, what) in &told {
+        let what = match what {
+            Some((flags, exptime, value)) => {
+                What::Item { flags: *flags, exptime: *exptime, value: Value::from(&value[..]) }
+            }
+            None => What::Deleted,
+        };
+        let change = Change { key, version: *version, what };
+        to.apply(&change, now);
+        let again = to.apply(&change, now);
+        assert!(matches!(again, Applied::Same | Applied::Stale | Applied::Won), "{again:?}");
+    }
+}
+
+#[test]
+fn two_stores_that_told_each_other_are_equal() {
+    for seed in 0..20u64 {
+        println!("pair: seed {seed}");
+        let mut random = Random(seed);
+        let mut nodes: Vec<Node> = (0..2u8)
+            .map(|tag| {
+                let config = Config {
+                    memory_limit: 8 << 20,
+                    replicated: true,
+                    node_tag: tag,
+                    hash_seed: seed * 2 + u64::from(tag),
+                    feed_max: 50,
+                    ..Config::default()
+                };
+                let store = Store::new(config, at(0));
+                Node { handle: store.handle(), store }
+            })
+            .collect();
+        let mut now = at(0);
+        for _ in 0..4000 {
+            now = now.plus_us(random.below(20_000));
+            let me = random.below(2) as usize;
+            let key = format!("k{}", random.below(60)).into_bytes();
+            // One node's clock is behind.
+            let mine = Now { unix_us: now.unix_us - 700_000 * me as u64, ..now };
+            let exptime = match random.below(3) {
+                0 => Exptime::At(now.unix_secs() + random.below(20) as u32),
+                _ => Exptime::Never,
+            };
+            let mut value = random.next().to_string().into_bytes();
+            if random.chance(20) {
+                value.resize(50_000, b'v');
+            }
+            let handle = &mut nodes[me].handle;
+            match random.below(20) {
+                0..=7 => drop(handle.store(Mode::Set, &key, 1, exptime, &value, mine)),
+                8 | 9 => drop(handle.delete(&key, mine)),
+                10 => drop(handle.touch(&key, exptime, mine)),
+                11 => drop(handle.arith(&key, true, 7, mine)),
+                12 => drop(handle.store(Mode::Append, &key, 0, exptime, b"99", mine)),
+                13 if random.chance(40) => handle.flush_all(None, mine),
+                14 if random.chance(40) => handle.flush_all(Some(mine.unix_secs() + 3), mine),
+                15 => drop(handle.maintain(mine, 50)),
+                _ => {
+                    // Some of what changed arrives, in another order; the rest is lost.
+                    let mut hashes = Vec::new();
+                    nodes[me].store.drain_feeds(&mut hashes);
+                    hashes.retain(|_| !random.chance(3));
+                    hashes.reverse();
+                    let [a, b] = &mut nodes[..] else { unreachable!() };
+                    let (from, to) = if me == 0 { (a, b) } else { (b, a) };
+                    for hash in hashes {
+                        send(&mut from.handle, &mut to.handle, now, Some(hash));
+                    }
+                }
+            }
+        }
+        now = now.plus_us(1_000_000);
+        let [a, b] = &mut nodes[..] else { unreachable!() };
+        b.handle.apply_flush(a.store.flush_state(), now);
+        a.handle.apply_flush(b.store.flush_state(), now);
+        send(&mut a.handle, &mut b.handle, now, None);
+        send(&mut b.handle, &mut a.handle, now, None);
+        assert_eq!(a.store.flush_state(), b.store.flush_state());
+        let all = |node: &mut Node| -> HashMap<u32, Option<Entry>> {
+            let peeked = |n: u32| peek(&mut node.handle, format!("k{n}").as_bytes(), now);
+            (0..60).zip((0..60).map(peeked)).collect()
+        };
+        assert_eq!(all(a), all(b), "seed {seed}");
+    }
+}
