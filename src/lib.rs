@@ -20,5 +20,6 @@ pub mod net;
 pub mod platform;
 pub mod protocol;
 pub mod proxy;
+pub mod replication;
 pub mod server;
 pub mod store;

@@ -1,42 +1,156 @@
-//! The replication thread.
+//! The replication thread: all peer links over real sockets.
+//!
+//! Owns the thread, what other threads may ask of it ([`Peer`]) and its settings. Decides nothing
+//! about replication: `replication::Node` does, `driver` moves its bytes. Never blocks a
+//! worker: a worker raises `Store::changed` and wakes the thread, that is all.
+//!
+//! ```text
+//!   workers --(feeds, Waker)--> +--------------------+ <--(sockets)--> peers
+//!   stats   <--(snapshot)------ | replication thread |
+//!   main    --(stop, serving)-> +--------------------+ <--(names)----> resolver thread
+//! ```
+
+mod driver;
+mod resolve;
+mod sockets;
+
+use super::config;
+use super::shared::Replication;
 use crate::base::clock::RealClock;
-use crate::server::shared::Replication;
+use crate::replication::NodeId;
 use crate::store::Store;
-use std::sync::Arc;
-/// p
-pub struct PeerConfig;
+use driver::Driver;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+/// The version of repcached whose behaviour `stats` promises.
+const REPCACHED_VERSION: &str = "2.3.1";
+/// Silence after which a peer is given up: longer than any pause of a healthy node, shorter than an
+/// operator's patience.
+const TIMEOUT_MS: u64 = 5000;
+
+/// Settings of the replication thread.
+#[derive(Clone, Debug)]
+pub struct PeerConfig {
+    /// `-x`: peers, as `host`, `host:port` or `[v6]:port`. Empty: only listen.
+    pub peers: Vec<String>,
+    /// `-X`: the port to listen on, and to connect to where a peer names none.
+    pub port: u16,
+    /// `-l`: addresses to listen on (a port in them is ignored). Empty: all.
+    pub listen: Vec<String>,
+    /// `-q`: changes that may wait per link.
+    pub queue_max: usize,
+    /// Silence after which a peer is given up, in milliseconds.
+    pub timeout_ms: u64,
+    /// Who this process is: drawn at random at its start.
+    pub id: NodeId,
+}
+
 impl PeerConfig {
-    /// f
+    /// What the command line says. `random` brings 64 random bits each time.
     pub fn from_settings(
-        _r: &crate::server::config::Replication,
-        _l: &[String],
-        _f: fn() -> u64,
+        replication: &config::Replication,
+        listen: &[String],
+        random: fn() -> u64,
     ) -> PeerConfig {
-        PeerConfig
+        PeerConfig {
+            peers: replication.peers.clone(),
+            port: replication.port,
+            listen: listen.to_vec(),
+            queue_max: replication.queue_max,
+            timeout_ms: TIMEOUT_MS,
+            id: NodeId(u128::from(random()) << 64 | u128::from(random())),
+        }
     }
 }
-/// p
-pub struct Peer;
-impl Peer {
-    /// s
-    pub fn stop(&self) {}
+
+/// What other threads share with the replication thread.
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    stats: Mutex<Stats>,
 }
-impl Replication for Arc<Peer> {
-    fn wake(&self) {}
-    fn stats(&self) -> Vec<(String, String)> {
-        vec![]
+
+/// What `stats` shows, as of the last turn or so.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stats {
+    pub general: Vec<(String, String)>,
+    pub links: Vec<(String, String)>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn publish(&self, stats: Stats) {
+        *lock(&self.stats) = stats;
     }
-    fn stats_replication(&self) -> Vec<(String, String)> {
-        vec![]
+
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
     }
 }
-/// s
+
+/// Called once, when clients may come: this node is filled, or there is nobody to fill it.
+type Serve = Box<dyn Fn() + Send>;
+
+/// The running replication thread.
+#[derive(Debug)]
+pub struct Peer {
+    shared: Arc<Shared>,
+    waker: Arc<mio::Waker>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Starts the replication thread: it dials its peers at once, and calls `serve` when clients may
+/// come.
+///
+/// # Errors
+/// The system gives no poll or no thread. A port that cannot be opened is not an error here: it is
+/// logged and tried again, as the peer of a shared host may hold it.
 pub fn spawn(
-    _c: PeerConfig,
-    _s: Arc<Store>,
-    _k: RealClock,
-    f: Box<dyn Fn() + Send>,
-) -> std::io::Result<Peer> {
-    f();
-    Ok(Peer)
+    config: PeerConfig,
+    store: Arc<Store>,
+    clock: RealClock,
+    serve: Serve,
+) -> io::Result<Peer> {
+    let poll = mio::Poll::new()?;
+    let waker = Arc::new(mio::Waker::new(poll.registry(), driver::WAKER)?);
+    let shared = Arc::new(Shared::default());
+    let driver = Driver::new(config, store, clock, poll, &waker, &shared, serve);
+    let builder = std::thread::Builder::new().name("replication".to_owned());
+    let thread = builder.spawn(move || driver.run())?;
+    Ok(Peer { shared, waker, thread: Mutex::new(Some(thread)) })
+}
+
+impl Peer {
+    /// Sends what is queued (for a bounded time), says good-bye and ends the thread.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        // Without a wake-up the thread looks by itself within a second.
+        let _ = self.waker.wake();
+        if let Some(thread) = lock(&self.thread).take() {
+            if thread.join().is_err() {
+                log::error!("the replication thread had panicked");
+            }
+        }
+    }
+}
+
+impl Replication for Arc<Peer> {
+    fn wake(&self) {
+        // A thread that cannot be woken looks by itself within a second.
+        let _ = self.waker.wake();
+    }
+
+    fn stats(&self) -> Vec<(String, String)> {
+        lock(&self.shared.stats).general.clone()
+    }
+
+    fn stats_replication(&self) -> Vec<(String, String)> {
+        lock(&self.shared.stats).links.clone()
+    }
 }

@@ -1,0 +1,83 @@
+//! What a node is made with, and what it tells its driver to do.
+//!
+//! Plain data: decides nothing.
+
+use super::NodeId;
+
+/// One link of this process, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+/// What a node is made with.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Drawn at random by the process.
+    pub id: NodeId,
+    /// The peers named by `-x`, as `HOST:PORT`.
+    pub peers: Vec<String>,
+    /// Hashes that may wait per link (`-q`).
+    pub queue_max: usize,
+    /// Longest time without saying anything, in microseconds.
+    pub heartbeat_us: u64,
+    /// Longest time without hearing anything, in microseconds.
+    pub silence_us: u64,
+    /// For how long a broken link may resume, in microseconds: the lifetime of tombstones.
+    pub resume_us: u64,
+    /// For jitter.
+    pub seed: u64,
+}
+
+impl NodeConfig {
+    /// A heartbeat each second, and five seconds until a silent peer is given up.
+    pub fn new(id: NodeId, peers: Vec<String>, queue_max: usize) -> NodeConfig {
+        NodeConfig {
+            id,
+            peers,
+            queue_max,
+            heartbeat_us: 1_000_000,
+            silence_us: 5_000_000,
+            resume_us: 3_600_000_000,
+            seed: (id.0 >> 64) as u64 ^ id.0 as u64,
+        }
+    }
+}
+
+/// What the driver is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Open a connection to a peer; answer with `on_dialed` or `on_dial_failed`.
+    Dial {
+        /// The link it becomes.
+        link: LinkId,
+        /// Index into [`NodeConfig::peers`].
+        peer: usize,
+        /// Give up after this many microseconds.
+        timeout_us: u64,
+    },
+    /// Open the replication port; answer with `on_listening` or `on_listen_failed`.
+    Listen,
+    /// Close a connection, after these last bytes if they can be sent at once.
+    Close {
+        /// Which.
+        link: LinkId,
+        /// What it has still to say.
+        last: Vec<u8>,
+    },
+    /// A line for the log, at level info.
+    Log(String),
+    /// A line for the log, at level debug.
+    Debug(String),
+    /// A line for the log, at level warn.
+    Warn(String),
+    /// Clients may come. Once.
+    Serve,
+}
+
+/// Why the replication port could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenError {
+    /// Somebody holds it. On one host, that is the peer.
+    InUse,
+    /// Something else.
+    Other(String),
+}

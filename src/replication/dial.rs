@@ -1,0 +1,147 @@
+//! When to try a configured peer again.
+//!
+//! Owns one target's backoff and what is known about who answers there. Never opens a connection.
+
+use super::action::LinkId;
+use super::NodeId;
+
+/// First wait after a failed try; doubles from there.
+const BACKOFF_MIN_US: u64 = 100_000;
+/// Longest wait: a healed network is found within it and one connection set-up.
+const BACKOFF_MAX_US: u64 = 1_000_000;
+/// Wait after a target turned out to be this node: names may change, but not often.
+const ITSELF_US: u64 = 30_000_000;
+/// Broken connections before an initial fill is given up: a network that drops every connection is
+/// no better than no peer.
+const BROKEN_MAX: u32 = 3;
+/// How long a node that is told "already connected" waits before it serves unfilled. A peer that
+/// has lost its old link without noticing finds out within that time (`node::SUSPECT_US`).
+const REFUSED_PATIENCE_US: u64 = 4_000_000;
+
+/// How a try ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Nobody answers.
+    Nobody,
+    /// Somebody answered, but the connection broke.
+    Broken,
+    /// Somebody answered, and is no use: silent, or not our protocol.
+    Useless,
+    /// The peer is linked to somebody else.
+    Refused,
+    /// There is another link to that node.
+    Duplicate,
+    /// It is this node.
+    Itself,
+}
+
+/// One peer named by `-x`.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// As the log and `stats` name it.
+    pub name: String,
+    /// The try under way.
+    pub dialing: Option<LinkId>,
+    /// Who answered there last.
+    pub known: Option<NodeId>,
+    /// When to try next, monotonic microseconds.
+    pub next_us: u64,
+    /// What went wrong last.
+    pub last_error: String,
+    /// Whether it is clear that this target will not fill the starting node.
+    pub hopeless: bool,
+    /// The last try reached this node.
+    pub itself: bool,
+    tries: u32,
+    broken: u32,
+    refused_us: Option<u64>,
+}
+
+impl Target {
+    pub fn new(name: String) -> Target {
+        Target {
+            name,
+            dialing: None,
+            known: None,
+            next_us: 0,
+            last_error: String::new(),
+            hopeless: false,
+            itself: false,
+            tries: 0,
+            broken: 0,
+            refused_us: None,
+        }
+    }
+
+    /// A try has ended. `random` is for the jitter: two nodes that try each other in step would
+    /// meet in step again.
+    pub fn ended(&mut self, outcome: Outcome, now_us: u64, random: u64) {
+        self.dialing = None;
+        let wait = (BACKOFF_MIN_US << self.tries.min(4)).min(BACKOFF_MAX_US);
+        self.tries += 1;
+        self.next_us = now_us + wait / 2 + random % (wait / 2);
+        self.itself = outcome == Outcome::Itself;
+        match outcome {
+            Outcome::Nobody | Outcome::Useless => self.hopeless = true,
+            Outcome::Itself => {
+                self.hopeless = true;
+                self.next_us = now_us + ITSELF_US;
+            }
+            Outcome::Broken => {
+                self.broken += 1;
+                self.hopeless |= self.broken >= BROKEN_MAX;
+            }
+            Outcome::Refused => {
+                let since = *self.refused_us.get_or_insert(now_us);
+                self.hopeless |= now_us - since >= REFUSED_PATIENCE_US;
+            }
+            Outcome::Duplicate => {}
+        }
+    }
+
+    /// Linked: the next break starts with short waits again.
+    pub fn linked(&mut self, id: NodeId) {
+        self.dialing = None;
+        self.known = Some(id);
+        self.tries = 0;
+        self.itself = false;
+        self.refused_us = None;
+    }
+
+    /// Try soon: the peer is likely there.
+    pub fn soon(&mut self, now_us: u64, random: u64) {
+        self.next_us = now_us + random % (BACKOFF_MIN_US / 2);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_second_and_no_more() {
+        let mut target = Target::new("a:1".to_owned());
+        let mut now = 0;
+        let mut waits = Vec::new();
+        for n in 0..20u64 {
+            target.ended(Outcome::Nobody, now, n * 7919);
+            waits.push(target.next_us - now);
+            now = target.next_us;
+        }
+        assert!(waits[0] < BACKOFF_MIN_US);
+        assert!(waits.iter().all(|&wait| wait <= BACKOFF_MAX_US));
+        assert!(waits[10..].iter().all(|&wait| wait >= BACKOFF_MAX_US / 2));
+        target.linked(NodeId(1));
+        target.ended(Outcome::Nobody, now, 0);
+        assert!(target.next_us - now < BACKOFF_MIN_US);
+    }
+
+    #[test]
+    fn a_refused_node_is_patient_for_a_while() {
+        let mut target = Target::new("a:1".to_owned());
+        target.ended(Outcome::Refused, 10, 0);
+        assert!(!target.hopeless);
+        target.ended(Outcome::Refused, 10 + REFUSED_PATIENCE_US, 0);
+        assert!(target.hopeless);
+    }
+}

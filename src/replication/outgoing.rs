@@ -1,0 +1,151 @@
+//! What goes out on one link: a copy and live changes, in turns, and marks behind them.
+//!
+//! Owns the order in which `copy`, `stream` and `send` get their say. Never holds more output than it
+//! is asked for, and lets neither a copy starve changes nor changes a copy.
+
+use super::copy::Copy;
+use super::send::Sender;
+use super::stream::Stream;
+use super::wire::native::{self, Frame};
+use super::{count_line, Role};
+use crate::base::clock::Now;
+use crate::store::{Handle, Version};
+use std::collections::VecDeque;
+
+/// Changes sent from the queue before a copy under way gets a turn, so that neither starves.
+const TURN: usize = 32;
+
+/// The sending side of one link.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    role: Role,
+    pub sender: Sender,
+    pub stream: Stream,
+    copy: Option<Copy>,
+    /// The peer has said what it wants: changes may flow.
+    wanted: bool,
+    /// For the log. At most three per copy, taken after each transmit.
+    pub lines: VecDeque<String>,
+    /// Full copies and partial ones that were asked for.
+    pub copies: u64,
+    pub resumes: u64,
+}
+
+impl Outgoing {
+    /// Sends nothing yet. `covered`: everything changed here up to it has left the feeds.
+    pub fn new(role: Role, queue_max: usize, covered: Version) -> Outgoing {
+        Outgoing {
+            role,
+            sender: Sender::default(),
+            stream: Stream::new(queue_max, covered),
+            copy: None,
+            wanted: false,
+            lines: VecDeque::new(),
+            copies: 0,
+            resumes: 0,
+        }
+    }
+
+    /// The peer wants what is newer than `since`. False when it has said so before.
+    pub fn want(&mut self, since: Version) -> bool {
+        if std::mem::replace(&mut self.wanted, true) {
+            return false;
+        }
+        self.copy = Some(Copy::new(self.stream.debt().lower(since), true));
+        true
+    }
+
+    /// How far the copy under way is, in millionths; a million when there is none.
+    pub fn progress(&self) -> u32 {
+        self.copy.as_ref().map_or(1_000_000, Copy::progress)
+    }
+
+    /// Whether there is more to send now.
+    pub fn has_more(&self) -> bool {
+        let waiting = !self.stream.is_empty() || self.stream.has_lost();
+        self.wanted && (waiting || self.copy.is_some() || self.sender.is_busy())
+    }
+
+    /// Whether the peer has acknowledged everything.
+    pub fn is_settled(&self) -> bool {
+        self.wanted && !self.has_more() && self.stream.is_settled()
+    }
+
+    /// Sends until `out` holds `limit` bytes or this turn is over.
+    pub fn transmit(&mut self, out: &mut Vec<u8>, limit: usize, handle: &mut Handle, now: Now) {
+        let mut worked = self.wanted;
+        while out.len() < limit && worked {
+            worked = false;
+            for _ in 0..TURN {
+                self.sender.parts(out, limit);
+                if out.len() >= limit || self.sender.is_busy() {
+                    return;
+                }
+                let Some(hash) = self.stream.pop() else { break };
+                let sender = &mut self.sender;
+                handle.changes_of(hash, now, &mut |change| sender.change(change, out));
+                worked = true;
+            }
+            if self.sender.is_busy() {
+                worked = true;
+                continue;
+            }
+            worked |= self.copy_turn(out, limit, handle, now);
+        }
+        if self.wanted && self.copy.is_none() && !self.sender.is_busy() {
+            if let Some(upto) = self.stream.take_mark() {
+                native::encode(out, &Frame::Mark { upto });
+            }
+        }
+    }
+
+    /// One turn of the copy under way, or of the one that has to begin. False when there is none or
+    /// it had nothing to send this time.
+    fn copy_turn(
+        &mut self,
+        out: &mut Vec<u8>,
+        limit: usize,
+        handle: &mut Handle,
+        now: Now,
+    ) -> bool {
+        let Some(mut copy) = self.copy.take() else {
+            let Some(since) = self.stream.take_lost() else { return false };
+            self.copy = Some(Copy::new(since, false));
+            return true;
+        };
+        let before = (out.len(), copy.items);
+        if copy.asked && !copy.begun {
+            copy.begun = true;
+            let full = copy.is_full();
+            self.copies += u64::from(full);
+            self.resumes += u64::from(!full);
+            native::encode(out, &Frame::CopyBegin { full });
+        }
+        let done = copy.send(&mut self.sender, out, limit, handle, now);
+        if copy.asked && copy.is_full() && before.1 == 0 && copy.items > 0 {
+            self.lines.push_back("replication: marugoto start".to_owned());
+        }
+        if done {
+            self.copied(&copy, out);
+            return true;
+        }
+        self.copy = Some(copy);
+        out.len() > before.0
+    }
+
+    /// A copy is complete.
+    fn copied(&mut self, copy: &Copy, out: &mut Vec<u8>) {
+        if !copy.asked {
+            return;
+        }
+        native::encode(out, &Frame::CopyEnd { items: copy.items });
+        if !copy.is_full() {
+            let line = count_line("replication: resumed, newer items sent: ", copy.items);
+            self.lines.push_back(line);
+        } else if copy.items > 0 || self.role == Role::Listener {
+            // A connector that has nothing to give says nothing, as repcached's never gives.
+            self.lines.push_back(count_line("replication: marugoto ", copy.items));
+            self.lines.push_back("replication: marugoto owari".to_owned());
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! Live changes to one peer: a cursor and a bounded queue.
+//!
+//! Owns the queue of key hashes, what it covers, what it had to drop, and the marks by which the
+//! peer acknowledges. Never holds a value: what a key holds is read when it is sent, so a key that
+//! is written again while it waits is sent once, in its last state. Never breaks a link and never
+//! grows: what finds no room is found again by a scan.
+//!
+//! ```text
+//!   feeds --push--> [ h h h h ] --pop--> changes_of(h) --> wire
+//!                      | full                 ^
+//!                      v                      |
+//!                  lost since v  ---------> scan(since v)
+//!
+//!   versions:   acked <= marked <= covered        "covered": all our changes up to here were
+//!                                                 pushed; "marked": and are on the wire
+//! ```
+
+use crate::base::clock::Now;
+use crate::store::{Drained, Version};
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasher, Hasher};
+
+/// The lowest version among changes of other peers that a peer may lack although it is below what
+/// it acknowledged: these do not come in version order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Debt(Option<Version>);
+
+impl Debt {
+    /// Adds one change.
+    pub fn add(&mut self, version: Version) {
+        self.0 = Some(self.0.map_or(version, |lowest| lowest.min(version)));
+    }
+
+    /// Adds what another debt has.
+    pub fn merge(&mut self, other: Debt) {
+        if let Some(version) = other.0 {
+            self.add(version);
+        }
+    }
+
+    /// `since`, lowered so that a scan above it finds what is owed.
+    pub fn lower(self, since: Version) -> Version {
+        match self.0 {
+            Some(version) => since.min(Version(version.0.saturating_sub(1))),
+            None => since,
+        }
+    }
+}
+
+/// Key hashes are hashes already, keyed per process: no peer can choose them.
+#[derive(Clone, Debug, Default)]
+struct AsIs;
+
+#[derive(Debug, Default)]
+struct AsIsHasher(u64);
+
+impl Hasher for AsIsHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        self.0 = n;
+    }
+}
+
+impl BuildHasher for AsIs {
+    type Hasher = AsIsHasher;
+
+    fn build_hasher(&self) -> AsIsHasher {
+        AsIsHasher::default()
+    }
+}
+
+/// A mark that is waiting: for the queue to be sent up to a position, or for its ack.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    upto: Version,
+    position: u64,
+    on_wire: bool,
+}
+
+/// The outgoing live changes of one link.
+#[derive(Debug)]
+pub struct Stream {
+    queue: VecDeque<u64>,
+    queued: HashSet<u64, AsIs>,
+    max: usize,
+    pushed: u64,
+    popped: u64,
+    covered: Version,
+    lost: Option<Version>,
+    mark: Option<Mark>,
+    acked: Version,
+    /// Relayed changes: not in a mark yet, and in the one that is waiting.
+    debt_new: Debt,
+    debt_marked: Debt,
+    /// When the oldest change was pushed that is in no mark yet, and that is in the waiting one.
+    made_new: Option<u64>,
+    made_marked: Option<u64>,
+    /// Times that the queue ran over.
+    pub overflows: u64,
+}
+
+impl Stream {
+    /// A stream whose peer has everything up to `covered` or gets it by a scan. At most `max`
+    /// hashes wait.
+    pub fn new(max: usize, covered: Version) -> Stream {
+        Stream {
+            queue: VecDeque::new(),
+            queued: HashSet::with_hasher(AsIs),
+            max: max.max(1),
+            pushed: 0,
+            popped: 0,
+            covered,
+            lost: None,
+            mark: None,
+            acked: Version(0),
+            debt_new: Debt::default(),
+            debt_marked: Debt::default(),
+            made_new: None,
+            made_marked: None,
+            overflows: 0,
+        }
+    }
+
+    /// Takes in what was drained from the feeds.
+    pub fn push(&mut self, hashes: &[u64], drained: Drained, now: Now) {
+        if drained.overflowed {
+            self.lose(self.covered);
+        }
+        for &hash in hashes {
+            self.enqueue(hash, self.covered);
+        }
+        if !hashes.is_empty() || drained.overflowed {
+            self.made_new.get_or_insert(now.mono_us);
+        }
+        self.covered = self.covered.max(drained.upto);
+    }
+
+    /// Takes in a change that came from another peer.
+    pub fn relay(&mut self, hash: u64, version: Version, now: Now) {
+        self.debt_new.add(version);
+        self.made_new.get_or_insert(now.mono_us);
+        let below = Version(version.0.saturating_sub(1));
+        self.enqueue(hash, self.covered.min(below));
+    }
+
+    fn enqueue(&mut self, hash: u64, else_lost_since: Version) {
+        if self.queued.contains(&hash) {
+            return;
+        }
+        if self.queue.len() >= self.max {
+            self.lose(else_lost_since);
+            return;
+        }
+        self.queue.push_back(hash);
+        self.queued.insert(hash);
+        self.pushed += 1;
+    }
+
+    fn lose(&mut self, since: Version) {
+        if self.lost.is_none() {
+            self.overflows += 1;
+        }
+        self.lost = Some(self.lost.map_or(since, |lost| lost.min(since)));
+    }
+
+    /// The next hash to send.
+    pub fn pop(&mut self) -> Option<u64> {
+        let hash = self.queue.pop_front()?;
+        self.queued.remove(&hash);
+        self.popped += 1;
+        if self.queue.is_empty() && self.queue.capacity() > 1024 {
+            // A burst is over; the next one may take the memory again.
+            self.queue = VecDeque::new();
+            self.queued = HashSet::with_hasher(AsIs);
+        }
+        Some(hash)
+    }
+
+    /// Hashes that wait.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Room that is left, in hashes (`repcached_qi_free`).
+    pub fn free(&self) -> usize {
+        self.max - self.queue.len()
+    }
+
+    /// Where something was dropped: from where to scan, once. The scan has to begin now: what is
+    /// changed from here on is pushed again.
+    pub fn take_lost(&mut self) -> Option<Version> {
+        self.lost.take()
+    }
+
+    /// Whether something was dropped that no scan has been begun for.
+    pub fn has_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+
+    /// All our changes up to here were pushed (or dropped, see [`Stream::take_lost`]).
+    pub fn covered(&self) -> Version {
+        self.covered
+    }
+
+    /// The mark to send now, if there is one. One mark is under way at a time: the acks set the
+    /// pace. Not to be called while a scan or a large value is under way.
+    pub fn take_mark(&mut self) -> Option<Version> {
+        let due = match self.mark {
+            Some(mark) => mark,
+            None => {
+                let news = self.covered > self.acked || self.made_new.is_some();
+                if self.lost.is_some() || !news {
+                    return None;
+                }
+                self.debt_marked = std::mem::take(&mut self.debt_new);
+                self.made_marked = self.made_new.take();
+                Mark { upto: self.covered, position: self.pushed, on_wire: false }
+            }
+        };
+        let ready = !due.on_wire && self.popped >= due.position;
+        self.mark = Some(Mark { on_wire: due.on_wire || ready, ..due });
+        ready.then_some(due.upto)
+    }
+
+    /// The peer has applied everything up to a mark. False when no such mark was sent.
+    pub fn ack(&mut self, upto: Version) -> bool {
+        match self.mark {
+            Some(mark) if mark.on_wire && mark.upto == upto => {
+                self.mark = None;
+                self.acked = upto;
+                self.debt_marked = Debt::default();
+                self.made_marked = None;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// What the peer acknowledged last.
+    pub fn acked(&self) -> Version {
+        self.acked
+    }
+
+    /// Whether the peer has acknowledged everything that was pushed.
+    pub fn is_settled(&self) -> bool {
+        self.mark.is_none() && self.made_new.is_none() && self.lost.is_none() && self.is_empty()
+    }
+
+    /// Microseconds since the oldest change was made (drained) that is not acknowledged; 0 when all
+    /// are.
+    pub fn lag_us(&self, now: Now) -> u64 {
+        let oldest = self.made_marked.or(self.made_new);
+        oldest.map_or(0, |made| now.mono_us.saturating_sub(made).max(1))
+    }
+
+    /// What the peer may lack below its ack, when the link ends.
+    pub fn debt(&self) -> Debt {
+        let mut debt = self.debt_marked;
+        debt.merge(self.debt_new);
+        debt
+    }
+
+    /// Takes over what an earlier link still owed; paid when the first mark is acknowledged.
+    pub fn owe(&mut self, debt: Debt) {
+        self.debt_new.merge(debt);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Now = Now { unix_us: 0, mono_us: 50 };
+
+    fn upto(version: u64) -> Drained {
+        Drained { upto: Version(version), overflowed: false }
+    }
+
+    #[test]
+    fn repeated_writes_wait_once() {
+        let mut stream = Stream::new(10, Version(0));
+        stream.push(&[7, 8, 7, 7], upto(4), NOW);
+        assert_eq!(stream.len(), 2);
+        assert_eq!((stream.pop(), stream.pop(), stream.pop()), (Some(7), Some(8), None));
+        stream.push(&[7], upto(5), NOW);
+        assert_eq!(stream.pop(), Some(7));
+    }
+
+    #[test]
+    fn a_mark_leaves_behind_what_it_covers_and_is_acked_once() {
+        let mut stream = Stream::new(10, Version(0));
+        stream.push(&[1, 2], upto(9), NOW);
+        stream.pop();
+        assert_eq!(stream.take_mark(), None);
+        stream.push(&[3], upto(12), NOW);
+        stream.pop();
+        // The mark was placed behind the first two.
+        assert_eq!(stream.take_mark(), Some(Version(9)));
+        assert_eq!(stream.take_mark(), None);
+        assert!(!stream.ack(Version(8)));
+        assert_eq!(stream.lag_us(NOW.plus_us(5)), 5);
+        assert!(stream.ack(Version(9)));
+        assert!(!stream.ack(Version(9)));
+        stream.pop();
+        assert_eq!(stream.take_mark(), Some(Version(12)));
+        assert!(!stream.is_settled());
+        assert!(stream.ack(Version(12)));
+        assert!(stream.is_settled());
+        assert_eq!(stream.take_mark(), None);
+        assert_eq!(stream.lag_us(NOW), 0);
+    }
+
+    #[test]
+    fn an_overflow_asks_for_a_scan_from_where_the_queue_was_whole() {
+        let mut stream = Stream::new(2, Version(0));
+        stream.push(&[1], upto(5), NOW);
+        stream.push(&[2, 3], upto(8), NOW);
+        stream.push(&[4], upto(11), NOW);
+        assert_eq!((stream.len(), stream.free()), (2, 0));
+        stream.pop();
+        stream.pop();
+        assert_eq!(stream.take_mark(), None, "something is missing");
+        assert_eq!(stream.take_lost(), Some(Version(5)));
+        assert_eq!(stream.covered(), Version(11));
+        assert_eq!(stream.take_mark(), Some(Version(11)));
+        assert_eq!(stream.overflows, 1);
+        let overflowed = Drained { upto: Version(20), overflowed: true };
+        stream.push(&[], overflowed, NOW);
+        assert_eq!(stream.take_lost(), Some(Version(11)));
+    }
+
+    #[test]
+    fn relayed_changes_are_owed_until_a_mark_behind_them_is_acked() {
+        let mut stream = Stream::new(1, Version(100));
+        stream.relay(1, Version(40), NOW);
+        assert_eq!(stream.debt().lower(Version(100)), Version(39));
+        stream.relay(2, Version(30), NOW);
+        assert_eq!(stream.take_lost(), Some(Version(29)));
+        stream.pop();
+        assert_eq!(stream.take_mark(), Some(Version(100)));
+        assert_eq!(stream.debt().lower(Version(100)), Version(29));
+        stream.relay(3, Version(20), NOW);
+        assert!(stream.ack(Version(100)));
+        assert_eq!(stream.debt().lower(Version(100)), Version(19));
+    }
+}

@@ -1,0 +1,551 @@
+//! The native wire: one text line, then frames.
+//!
+//! Owns the byte layout between two twincached nodes and its limits. Never applies a frame, keeps
+//! no state between frames, and never trusts a length before it has been checked.
+//!
+//! ```text
+//! line    twincached replication 1.0 0123456789abcdef0123456789abcdef\r\n
+//!         (protocol major.minor, node id; a real repcached ignores a line it does not know, and
+//!         whoever does not open with this line is not a twincached)
+//! frame   +--------+------+--------+------------------+     all numbers little-endian
+//!         | length | type | crc-32 | payload          |     length: of the payload, <= FRAME_MAX
+//!         | u32    | u8   | u32    | `length` bytes   |     crc-32: over type, length and payload
+//!         +--------+------+--------+------------------+
+//! ```
+//!
+//! Neither side sends a frame before it has seen the other's line, so that a line is all that ever
+//! reaches a peer of the old world. A frame of an unknown type is skipped, and bytes behind the
+//! fields a frame is known to have are ignored: a newer minor version may add both. Another major
+//! version is refused.
+
+use crate::base::num;
+use crate::protocol::KEY_MAX;
+use crate::replication::NodeId;
+use crate::store::{Exptime, FlushState, PendingFlush, Version};
+use std::fmt;
+
+/// Opens every link.
+pub const MAGIC: &[u8] = b"twincached replication ";
+/// Peers of another major version are refused.
+pub const MAJOR: u32 = 1;
+/// Peers of another minor version are understood: they skip what they do not know.
+pub const MINOR: u32 = 0;
+/// Longest opening line, its end included: room for what later minor versions append to it, and
+/// little enough that a stranger cannot make us hold much.
+pub const LINE_MAX: usize = 256;
+/// Bytes before a frame's payload.
+pub const HEAD: usize = 9;
+/// Longest payload. Small enough that a heartbeat never waits long behind a frame and that a
+/// decoder needs little memory; large enough that per-frame costs do not show.
+pub const FRAME_MAX: usize = 64 * 1024;
+/// Values longer than this travel as a [`Frame::Large`] head and [`Frame::Part`]s.
+pub const WHOLE_MAX: usize = 32 * 1024;
+/// Value bytes in one [`Frame::Part`].
+pub const PART: usize = 32 * 1024;
+/// Longest text of a [`Frame::Bye`].
+pub const BYE_TEXT_MAX: usize = 200;
+
+const _: () = assert!(WHOLE_MAX + KEY_MAX + ITEM_FIXED <= FRAME_MAX);
+const _: () = assert!(PART <= FRAME_MAX);
+
+/// Fields of an item frame before its key.
+const ITEM_FIXED: usize = 8 + 4 + 4 + 4 + 1;
+
+/// What one side says about itself, once, as its first frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// Who it is: drawn at random when the process started.
+    pub id: NodeId,
+    /// The newest version it has made or seen.
+    pub newest: Version,
+    /// It has nothing yet and waits to be filled before it serves.
+    pub cold: bool,
+    /// Its wall clock, in microseconds since 1970: for the log, never for decisions.
+    pub unix_us: u64,
+    /// Its `flush_all` watermark.
+    pub flush: FlushState,
+}
+
+/// Why a side ends the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bye {
+    /// The process ends.
+    Stopping,
+    /// It is linked to somebody else already.
+    AlreadyConnected,
+    /// There is another link between the same two nodes, and that one stays.
+    Duplicate,
+    /// Both ends of this link are the same node.
+    Itself,
+    /// It could not make sense of what it was sent.
+    Protocol,
+    /// A reason of a newer minor version.
+    Other(u8),
+}
+
+impl Bye {
+    fn code(self) -> u8 {
+        match self {
+            Bye::Stopping => 1,
+            Bye::AlreadyConnected => 2,
+            Bye::Duplicate => 3,
+            Bye::Itself => 4,
+            Bye::Protocol => 5,
+            Bye::Other(code) => code,
+        }
+    }
+
+    fn from_code(code: u8) -> Bye {
+        match code {
+            1 => Bye::Stopping,
+            2 => Bye::AlreadyConnected,
+            3 => Bye::Duplicate,
+            4 => Bye::Itself,
+            5 => Bye::Protocol,
+            code => Bye::Other(code),
+        }
+    }
+}
+
+/// What an item frame says before its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemHead<'a> {
+    /// 1 to [`KEY_MAX`] bytes.
+    pub key: &'a [u8],
+    /// Of this state of the key.
+    pub version: Version,
+    /// The client's.
+    pub flags: u32,
+    /// Absolute.
+    pub exptime: Exptime,
+}
+
+/// One frame. Borrows from the bytes it was decoded from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// The first frame of each side.
+    Hello(Hello),
+    /// "Send me what you have above `since`" (0: everything), the answer to a hello.
+    Want {
+        /// What the asking side has already applied of the other's.
+        since: Version,
+    },
+    /// A copy begins, `full` when it is everything.
+    CopyBegin {
+        /// Everything, not only what is newer than what was asked for.
+        full: bool,
+    },
+    /// The copy is complete; `items` were sent in it.
+    CopyEnd {
+        /// Items, without tombstones.
+        items: u64,
+    },
+    /// A key has this value.
+    Item {
+        /// Everything but the value.
+        head: ItemHead<'a>,
+        /// At most [`WHOLE_MAX`] bytes when we send it.
+        value: &'a [u8],
+    },
+    /// A key has a value of `len` bytes, which follows in [`Frame::Part`]s.
+    Large {
+        /// Everything but the value.
+        head: ItemHead<'a>,
+        /// Length of the whole value.
+        len: u32,
+    },
+    /// The next bytes of the value announced last.
+    Part(&'a [u8]),
+    /// A key was deleted.
+    Deleted {
+        /// 1 to [`KEY_MAX`] bytes.
+        key: &'a [u8],
+        /// Of the delete.
+        version: Version,
+    },
+    /// The sender's `flush_all` watermark has moved.
+    Flush(FlushState),
+    /// Everything the sender has made up to this version is before this frame.
+    Mark {
+        /// Acknowledged in [`Frame::Ack`].
+        upto: Version,
+    },
+    /// Everything up to this mark is applied.
+    Ack {
+        /// The mark.
+        upto: Version,
+    },
+    /// "I am here", when there is nothing else to say.
+    Ping {
+        /// The newest version the sender has made or seen.
+        newest: Version,
+    },
+    /// The last frame of a side that ends the link on purpose.
+    Bye {
+        /// For the other side's decisions.
+        reason: Bye,
+        /// For its log.
+        text: &'a [u8],
+    },
+    /// A frame of a newer minor version: skipped.
+    Unknown(u8),
+}
+
+const HELLO: u8 = 1;
+const WANT: u8 = 2;
+const COPY_BEGIN: u8 = 3;
+const COPY_END: u8 = 4;
+const ITEM: u8 = 5;
+const LARGE: u8 = 6;
+const PARTS: u8 = 7;
+const DELETED: u8 = 8;
+const FLUSH: u8 = 9;
+const MARK: u8 = 10;
+const ACK: u8 = 11;
+const PING: u8 = 12;
+const BYE: u8 = 13;
+
+/// What is wrong with received bytes. It is always the peer (or the network) that is at fault: what
+/// we send cannot fail to encode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WireError {
+    /// It did not open with our line.
+    NotTwincached,
+    /// Its line has another major version.
+    OtherMajor(u32),
+    /// Its line is ours, but damaged.
+    BadLine,
+    /// It announced a payload over [`FRAME_MAX`].
+    TooLong {
+        /// The frame's type.
+        kind: u8,
+        /// The length announced.
+        len: u32,
+    },
+    /// The frame was damaged on its way.
+    BadCrc {
+        /// The frame's type, if that is right.
+        kind: u8,
+    },
+    /// The frame is whole, but a field in it cannot be.
+    BadField {
+        /// The frame's type.
+        kind: u8,
+    },
+    /// The frame is right, but not at this point of the conversation.
+    OutOfPlace {
+        /// What was wrong about it.
+        what: &'static str,
+    },
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            WireError::NotTwincached => write!(out, "the peer does not open as a twincached"),
+            WireError::OtherMajor(major) => {
+                write!(out, "the peer speaks protocol version {major}, this node {MAJOR}")
+            }
+            WireError::BadLine => write!(out, "the peer's opening line is damaged"),
+            WireError::TooLong { kind, len } => {
+                write!(out, "the peer announced {len} bytes in a frame of type {kind}")
+            }
+            WireError::BadCrc { kind } => {
+                write!(out, "a frame of type {kind} from the peer arrived damaged (CRC-32)")
+            }
+            WireError::BadField { kind } => {
+                write!(out, "the peer sent a frame of type {kind} with an impossible field")
+            }
+            WireError::OutOfPlace { what } => write!(out, "the peer sent {what}"),
+        }
+    }
+}
+
+/// Appends the opening line.
+pub fn encode_line(out: &mut Vec<u8>, id: NodeId) {
+    out.extend_from_slice(MAGIC);
+    num::push_u64(out, u64::from(MAJOR));
+    out.push(b'.');
+    num::push_u64(out, u64::from(MINOR));
+    out.extend_from_slice(format!(" {id}\r\n").as_bytes());
+}
+
+/// Reads the opening line: the node id and how many bytes it took, or `None` while incomplete.
+///
+/// # Errors
+/// As soon as the bytes cannot become such a line any more, not only at its end.
+pub fn decode_line(bytes: &[u8]) -> Result<Option<(NodeId, usize)>, WireError> {
+    let known = bytes.len().min(MAGIC.len());
+    if bytes[..known] != MAGIC[..known] {
+        return Err(WireError::NotTwincached);
+    }
+    let Some(end) = memchr::memchr(b'\n', &bytes[..bytes.len().min(LINE_MAX)]) else {
+        return if bytes.len() >= LINE_MAX { Err(WireError::BadLine) } else { Ok(None) };
+    };
+    let line = bytes[MAGIC.len()..end].strip_suffix(b"\r").ok_or(WireError::BadLine)?;
+    let mut words = line.split(|&byte| byte == b' ');
+    let mut version = words.next().unwrap_or_default().split(|&byte| byte == b'.');
+    let major = version.next().and_then(num::parse_u32).ok_or(WireError::BadLine)?;
+    if major != MAJOR {
+        return Err(WireError::OtherMajor(major));
+    }
+    let id = words.next().and_then(NodeId::parse).ok_or(WireError::BadLine)?;
+    Ok(Some((id, end + 1)))
+}
+
+/// Appends one frame.
+///
+/// # Panics
+/// Never for frames within the limits named in this file, which is what the session makes.
+pub fn encode(out: &mut Vec<u8>, frame: &Frame<'_>) {
+    let start = begin(out);
+    let kind = match *frame {
+        Frame::Hello(ref hello) => {
+            out.extend_from_slice(&hello.id.0.to_le_bytes());
+            put_u64(out, hello.newest.0);
+            out.push(u8::from(hello.cold));
+            put_u64(out, hello.unix_us);
+            put_flush(out, hello.flush);
+            HELLO
+        }
+        Frame::Want { since } => put_version(out, since, WANT),
+        Frame::CopyBegin { full } => {
+            out.push(u8::from(full));
+            COPY_BEGIN
+        }
+        Frame::CopyEnd { items } => {
+            put_u64(out, items);
+            COPY_END
+        }
+        Frame::Item { ref head, value } => {
+            put_head(out, head, value.len());
+            out.extend_from_slice(value);
+            ITEM
+        }
+        Frame::Large { ref head, len } => {
+            put_head(out, head, len as usize);
+            LARGE
+        }
+        Frame::Part(bytes) => {
+            out.extend_from_slice(bytes);
+            PARTS
+        }
+        Frame::Deleted { key, version } => {
+            put_u64(out, version.0);
+            out.push(key.len() as u8);
+            out.extend_from_slice(key);
+            DELETED
+        }
+        Frame::Flush(flush) => {
+            put_flush(out, flush);
+            FLUSH
+        }
+        Frame::Mark { upto } => put_version(out, upto, MARK),
+        Frame::Ack { upto } => put_version(out, upto, ACK),
+        Frame::Ping { newest } => put_version(out, newest, PING),
+        Frame::Bye { reason, text } => {
+            out.push(reason.code());
+            out.extend_from_slice(&text[..text.len().min(BYE_TEXT_MAX)]);
+            BYE
+        }
+        Frame::Unknown(kind) => kind,
+    };
+    end(out, start, kind);
+}
+
+/// Appends an item frame whose value comes in pieces: saves joining them first.
+pub fn encode_item<'v>(
+    out: &mut Vec<u8>,
+    head: &ItemHead<'_>,
+    len: usize,
+    value: impl Iterator<Item = &'v [u8]>,
+) {
+    let start = begin(out);
+    put_head(out, head, len);
+    for chunk in value {
+        out.extend_from_slice(chunk);
+    }
+    end(out, start, ITEM);
+}
+
+/// Leaves room for a frame's head; returns where it is.
+fn begin(out: &mut Vec<u8>) -> usize {
+    let start = out.len();
+    out.extend_from_slice(&[0; HEAD]);
+    start
+}
+
+/// Fills in the head of the frame that began at `start`.
+fn end(out: &mut [u8], start: usize, kind: u8) {
+    let len = (out.len() - start - HEAD) as u32;
+    debug_assert!(len as usize <= FRAME_MAX, "we made a frame that no peer accepts");
+    let crc = checksum(kind, len, &out[start + HEAD..]);
+    out[start..start + 4].copy_from_slice(&len.to_le_bytes());
+    out[start + 4] = kind;
+    out[start + 5..start + 9].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// The payload first, so that the hasher works on one long run; then the head's fields.
+fn checksum(kind: u8, len: u32, payload: &[u8]) -> u32 {
+    let len = len.to_le_bytes();
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&[kind, len[0], len[1], len[2], len[3]]);
+    hasher.update(payload);
+    hasher.finalize()
+}
+
+fn put_u32(out: &mut Vec<u8>, n: u32) {
+    out.extend_from_slice(&n.to_le_bytes());
+}
+
+fn put_u64(out: &mut Vec<u8>, n: u64) {
+    out.extend_from_slice(&n.to_le_bytes());
+}
+
+fn put_version(out: &mut Vec<u8>, version: Version, kind: u8) -> u8 {
+    put_u64(out, version.0);
+    kind
+}
+
+fn put_head(out: &mut Vec<u8>, head: &ItemHead<'_>, len: usize) {
+    put_u64(out, head.version.0);
+    put_u32(out, head.flags);
+    // 0 is never, as in memcached; a time of 0 is as past as a time of 1.
+    put_u32(
+        out,
+        match head.exptime {
+            Exptime::Never => 0,
+            Exptime::At(at) => at.max(1),
+        },
+    );
+    put_u32(out, len as u32);
+    out.push(head.key.len() as u8);
+    out.extend_from_slice(head.key);
+}
+
+fn put_flush(out: &mut Vec<u8>, flush: FlushState) {
+    put_u64(out, flush.watermark.0);
+    let (issued, at) = flush.pending.map_or((0, 0), |p| (p.issued.0, p.at.0));
+    put_u64(out, issued);
+    put_u64(out, at);
+}
+
+/// Reads one frame: it and how many bytes it took, or `None` while incomplete.
+///
+/// # Errors
+/// The bytes are not a frame: nothing behind them can be trusted, the link must end.
+pub fn decode(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, WireError> {
+    let Some(head) = bytes.get(..HEAD) else { return Ok(None) };
+    let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+    let kind = head[4];
+    if len as usize > FRAME_MAX {
+        return Err(WireError::TooLong { kind, len });
+    }
+    let used = HEAD + len as usize;
+    let Some(payload) = bytes.get(HEAD..used) else { return Ok(None) };
+    let crc = u32::from_le_bytes([head[5], head[6], head[7], head[8]]);
+    if checksum(kind, len, payload) != crc {
+        return Err(WireError::BadCrc { kind });
+    }
+    match fields(kind, payload) {
+        Some(frame) => Ok(Some((frame, used))),
+        None => Err(WireError::BadField { kind }),
+    }
+}
+
+/// Takes the payload apart; `None` when a field is missing or impossible.
+fn fields(kind: u8, payload: &[u8]) -> Option<Frame<'_>> {
+    let mut take = Take(payload);
+    Some(match kind {
+        HELLO => Frame::Hello(Hello {
+            id: NodeId(u128::from_le_bytes(take.array()?)),
+            newest: take.version()?,
+            cold: take.u8()? & 1 == 1,
+            unix_us: take.u64()?,
+            flush: take.flush()?,
+        }),
+        WANT => Frame::Want { since: take.version()? },
+        COPY_BEGIN => Frame::CopyBegin { full: take.u8()? & 1 == 1 },
+        COPY_END => Frame::CopyEnd { items: take.u64()? },
+        ITEM => {
+            let (head, len) = take.head()?;
+            Frame::Item { head, value: take.bytes(len as usize)? }
+        }
+        LARGE => {
+            let (head, len) = take.head()?;
+            Frame::Large { head, len }
+        }
+        PARTS => Frame::Part(payload),
+        DELETED => Frame::Deleted { version: take.version()?, key: take.key()? },
+        FLUSH => Frame::Flush(take.flush()?),
+        MARK => Frame::Mark { upto: take.version()? },
+        ACK => Frame::Ack { upto: take.version()? },
+        PING => Frame::Ping { newest: take.version()? },
+        BYE => Frame::Bye { reason: Bye::from_code(take.u8()?), text: take.0 },
+        kind => Frame::Unknown(kind),
+    })
+}
+
+/// What is left of a payload.
+struct Take<'a>(&'a [u8]);
+
+impl<'a> Take<'a> {
+    fn bytes(&mut self, n: usize) -> Option<&'a [u8]> {
+        let bytes = self.0.get(..n)?;
+        self.0 = &self.0[n..];
+        Some(bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.bytes(N)?.try_into().ok()
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.array().map(|[byte]| byte)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// 63 bits: the top bit is spare, and a version that has it set would never be beaten.
+    fn version(&mut self) -> Option<Version> {
+        self.u64().filter(|bits| bits >> 63 == 0).map(Version)
+    }
+
+    fn key(&mut self) -> Option<&'a [u8]> {
+        let len = usize::from(self.u8()?);
+        if len == 0 || len > KEY_MAX {
+            return None;
+        }
+        self.bytes(len)
+    }
+
+    fn head(&mut self) -> Option<(ItemHead<'a>, u32)> {
+        let version = self.version()?;
+        let flags = self.u32()?;
+        let exptime = match self.u32()? {
+            0 => Exptime::Never,
+            at => Exptime::At(at),
+        };
+        let len = self.u32()?;
+        Some((ItemHead { key: self.key()?, version, flags, exptime }, len))
+    }
+
+    fn flush(&mut self) -> Option<FlushState> {
+        let watermark = self.version()?;
+        let pending = match (self.version()?, self.version()?) {
+            (Version(0), _) => None,
+            (issued, at) => Some(PendingFlush { issued, at }),
+        };
+        Some(FlushState { watermark, pending })
+    }
+}
+
+#[cfg(test)]
+#[path = "native_tests.rs"]
+mod tests;

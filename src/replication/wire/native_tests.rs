@@ -1,0 +1,142 @@
+//! The wire, byte by byte.
+
+use super::*;
+
+const ID: NodeId = NodeId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
+
+fn all_frames(value: &[u8]) -> Vec<Frame<'_>> {
+    let head = ItemHead { key: b"key1", version: Version(7), flags: 9, exptime: Exptime::At(77) };
+    let pending = PendingFlush { issued: Version(3), at: Version(4) };
+    vec![
+        Frame::Hello(Hello {
+            id: ID,
+            newest: Version(5),
+            cold: true,
+            unix_us: 6,
+            flush: FlushState { watermark: Version(2), pending: Some(pending) },
+        }),
+        Frame::Want { since: Version(1) },
+        Frame::CopyBegin { full: true },
+        Frame::Item { head, value },
+        Frame::Item { head: ItemHead { exptime: Exptime::Never, ..head }, value: b"" },
+        Frame::Large { head, len: 1 << 20 },
+        Frame::Part(value),
+        Frame::Deleted { key: b"k", version: Version(8) },
+        Frame::Flush(FlushState { watermark: Version(9), pending: None }),
+        Frame::CopyEnd { items: 2 },
+        Frame::Mark { upto: Version(10) },
+        Frame::Ack { upto: Version(10) },
+        Frame::Ping { newest: Version(11) },
+        Frame::Unknown(200),
+        Frame::Bye { reason: Bye::Stopping, text: b"so long" },
+    ]
+}
+
+#[test]
+fn the_line_is_text_that_an_old_peer_ignores() {
+    let mut line = Vec::new();
+    encode_line(&mut line, ID);
+    assert_eq!(line, b"twincached replication 1.0 0123456789abcdef0011223344556677\r\n");
+    for cut in 0..line.len() {
+        assert_eq!(decode_line(&line[..cut]), Ok(None), "cut at {cut}");
+    }
+    assert_eq!(decode_line(&line), Ok(Some((ID, line.len()))));
+    let newer = b"twincached replication 1.7 0123456789abcdef0011223344556677 more words\r\n";
+    assert_eq!(decode_line(newer), Ok(Some((ID, newer.len()))));
+}
+
+#[test]
+fn other_openings_are_refused_as_early_as_possible() {
+    assert_eq!(decode_line(b"rep key"), Err(WireError::NotTwincached));
+    assert_eq!(decode_line(b"tw1"), Err(WireError::NotTwincached));
+    let other = b"twincached replication 2.0 whatever comes\r\n";
+    assert_eq!(decode_line(other), Err(WireError::OtherMajor(2)));
+    assert_eq!(decode_line(b"twincached replication 1.0 xyz\r\n"), Err(WireError::BadLine));
+    let endless = [MAGIC, &[b'1'; LINE_MAX]].concat();
+    assert_eq!(decode_line(&endless), Err(WireError::BadLine));
+}
+
+#[test]
+fn frames_are_these_bytes() {
+    let mut out = Vec::new();
+    encode(&mut out, &Frame::Deleted { key: b"ab", version: Version(0x0102) });
+    let payload = [2, 1, 0, 0, 0, 0, 0, 0, 2, b'a', b'b'];
+    let crc = crc32fast::hash(&[&[8u8, 11, 0, 0, 0][..], &payload].concat());
+    let expected = [&[11, 0, 0, 0, 8][..], &crc.to_le_bytes(), &payload].concat();
+    assert_eq!(out, expected);
+    out.clear();
+    let head = ItemHead { key: b"k", version: Version(1), flags: 2, exptime: Exptime::Never };
+    encode(&mut out, &Frame::Item { head, value: b"v" });
+    let fields = [1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, b'k', b'v'];
+    assert_eq!(out[HEAD..], fields);
+    let whole = out.clone();
+    out.clear();
+    encode_item(&mut out, &head, 1, [&b"v"[..]].into_iter());
+    assert_eq!(out, whole);
+}
+
+#[test]
+fn every_frame_survives_every_cut() {
+    let value = vec![b'x'; 300];
+    let frames = all_frames(&value);
+    let mut wire = Vec::new();
+    frames.iter().for_each(|frame| encode(&mut wire, frame));
+    for step in [1, 2, 3, 7, 64, wire.len()] {
+        let (mut seen, mut buffer) = (0, Vec::new());
+        for piece in wire.chunks(step) {
+            buffer.extend_from_slice(piece);
+            let mut at = 0;
+            while let Ok(Some((frame, used))) = decode(&buffer[at..]) {
+                assert_eq!(frame, frames[seen], "in pieces of {step}");
+                (seen, at) = (seen + 1, at + used);
+            }
+            assert!(decode(&buffer[at..]).is_ok());
+            buffer.drain(..at);
+        }
+        assert_eq!((seen, buffer.len()), (frames.len(), 0), "in pieces of {step}");
+    }
+}
+
+#[test]
+fn a_damaged_frame_is_never_believed() {
+    let value = vec![b'x'; 40];
+    for frame in all_frames(&value) {
+        let mut wire = Vec::new();
+        encode(&mut wire, &frame);
+        for at in 0..wire.len() {
+            for bit in [1, 0x80] {
+                let mut bad = wire.clone();
+                bad[at] ^= bit;
+                // A damaged length may also leave the frame incomplete.
+                assert!(!matches!(decode(&bad), Ok(Some(_))), "{frame:?}, byte {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn impossible_fields_are_refused() {
+    let mut long = vec![0; HEAD];
+    long[..4].copy_from_slice(&(FRAME_MAX as u32 + 1).to_le_bytes());
+    assert!(matches!(decode(&long), Err(WireError::TooLong { .. })));
+    for (kind, payload) in [
+        (WANT, &[0u8; 7][..]),                   // short
+        (WANT, &[255; 8]),                       // the spare bit
+        (DELETED, &[0, 0, 0, 0, 0, 0, 0, 0, 0]), // no key
+        (DELETED, &[0, 0, 0, 0, 0, 0, 0, 0, 2]), // key cut off
+        (HELLO, &[0; 20]),
+        (BYE, &[]),
+    ] {
+        let mut wire = Vec::new();
+        let start = begin(&mut wire);
+        wire.extend_from_slice(payload);
+        end(&mut wire, start, kind);
+        assert_eq!(decode(&wire), Err(WireError::BadField { kind }));
+    }
+    // A field that a newer minor version appended is ignored.
+    let mut wire = Vec::new();
+    let start = begin(&mut wire);
+    wire.extend_from_slice(&[5, 0, 0, 0, 0, 0, 0, 0, 99, 99]);
+    end(&mut wire, start, ACK);
+    assert_eq!(decode(&wire), Ok(Some((Frame::Ack { upto: Version(5) }, wire.len()))));
+}
