@@ -57,8 +57,7 @@ struct Site {
 impl Site {
     fn start() -> Option<Site> {
         let program = peer_program("memcached")?;
-        let servers: Vec<Node> =
-            [0, 1].iter().map(|_| memcached(program, free_port())).collect();
+        let servers: Vec<Node> = [0, 1].iter().map(|_| memcached(program, free_port())).collect();
         let backup = memcached(program, free_port());
         let proxy = proxy_port(&[servers[0].port, servers[1].port], &[backup.port]);
         Some(Site { program, servers, backup, proxy })

@@ -20,6 +20,8 @@ pub mod relay;
 pub mod ring;
 pub mod route;
 pub mod run;
+#[cfg(test)]
+mod sim;
 pub mod worker;
 
 pub use config::{Config, Distribution, ServerAddr};
