@@ -1,7 +1,8 @@
 //! From a validated command line to a running proxy, and back to an exit status.
 //!
-//! Owns the order of things: resolve, bind, become a daemon, drop privileges, start workers, accept,
-//! stop. Accepts on the main thread and hands clients to the workers in turns. Never serves one.
+//! Owns the order of things: resolve, bind, drop privileges, become a daemon, start workers,
+//! accept, stop. Accepts on the main thread and hands clients to the workers in turns. Never serves
+//! one.
 
 use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
