@@ -21,7 +21,8 @@ use super::route;
 use super::worker::{Common, Message, Worker};
 use crate::base::clock::RealClock;
 use crate::base::log::{self as sink, Sinks};
-use crate::net::listen::{self, Address, Bound, Listener};
+use crate::base::address::Address;
+use crate::net::listen::{self, Bound, Listener};
 use crate::net::mailbox::{SendError, Sender};
 use crate::net::stream::Stream;
 use crate::platform::daemon::{self, Keep};
@@ -102,7 +103,8 @@ fn resolve(config: &Config) -> Result<Vec<Vec<SocketAddr>>, Failure> {
     let resolve = |addr: &ServerAddr| {
         let address = Address { host: addr.host.clone(), port: Some(addr.port) };
         let fail = |why: String| Failure::os(format!("cannot resolve {addr}: {why}"));
-        let addrs = address.resolve(addr.port).map_err(|error| fail(listen::plain(&error)))?;
+        let addrs = listen::resolve(&address, addr.port)
+            .map_err(|error| fail(listen::plain(&error)))?;
         if addrs.is_empty() {
             return Err(fail("it has no address".into()));
         }
