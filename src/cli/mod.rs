@@ -7,8 +7,8 @@
 //!          "demo"            (here)         Demo
 //! ```
 //!
-//! Owns the flag tables and everything that follows from them. Never prints, never exits, never looks
-//! at the machine: `main` does.
+//! Owns the flag tables and everything that follows from them. Never prints, never exits, never
+//! looks at the machine: `main` does.
 
 pub mod extended;
 pub mod magent;

@@ -16,7 +16,8 @@ use mio::{Interest, Registry, Token};
 use socket2::{SockRef, TcpKeepalive};
 
 /// Silence after which the kernel asks whether a peer is still there, and the pause between its
-/// questions: a dead client's slot comes back within some ten minutes without any load on live ones.
+/// questions: a dead client's slot comes back within some ten minutes without any load on live
+/// ones.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(300);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -135,7 +136,8 @@ impl AsRawFd for Stream {
 pub enum PeerName {
     /// Displays as `tcp:127.0.0.1:1234` or `tcp6:[::1]:1234`.
     Tcp(SocketAddr),
-    /// A client of our unix socket: displays as `unix:/path` of the socket, since clients have none.
+    /// A client of our unix socket: displays as `unix:/path` of the socket, since clients have
+    /// none.
     Unix(Arc<PathBuf>),
 }
 
