@@ -78,16 +78,23 @@ pub fn run(config: Config) -> i32 {
 
 /// Sends log lines where the operator looks: the log file if there is one; else standard error, and
 /// for a daemon the syslog. A daemon with `-v` keeps standard error, as memcached's does, so that
-/// what an init script redirects is still written.
-fn open_log(config: &Config, daemon: bool) -> Result<(), Failure> {
+/// what an init script redirects is still written. Until the server has `started`, whatever is wrong
+/// is told on standard error too.
+fn open_log(config: &Config, started: bool) -> Result<(), Failure> {
     let file = config.log_file.clone();
-    let function = (daemon && file.is_none()).then_some(syslog::write as sink::LineFn);
-    if function.is_some() {
+    let syslog = started && config.daemon && file.is_none();
+    if syslog {
         syslog::open(c"twincached");
     }
-    let stderr = file.is_none() && (!daemon || config.verbose > 0);
+    let function = syslog.then_some(syslog::write as sink::LineFn);
+    let stderr = !started || keeps_stderr(config);
     let opened = sink::init(Sinks { stderr, file, function }, config.verbose);
     opened.map_err(|error| Failure::os(format!("cannot open the log file: {error}")))
+}
+
+/// Whether lines go to standard error once the server has started.
+fn keeps_stderr(config: &Config) -> bool {
+    config.log_file.is_none() && (!config.daemon || config.verbose > 0)
 }
 
 fn start(mut config: Config) -> Result<i32, Failure> {
@@ -107,11 +114,20 @@ fn start(mut config: Config) -> Result<i32, Failure> {
         limits::raise_locked_memory();
     }
     let bound = bind(&config).map_err(Failure::os)?;
+    if let (Some(path), Some(user)) = (&config.unix_path, &user) {
+        // Clients get in by the permission bits of -a, which are about the user of -u.
+        user.give(path).map_err(|error| {
+            Failure::os(format!("cannot give {} to the user of -u: {error}", path.display()))
+        })?;
+    }
     if config.daemon {
-        let keep = Keep { directory: config.core_dumps, stderr: config.verbose > 0 };
+        let keep = Keep { directory: config.core_dumps, stderr: keeps_stderr(&config) };
         daemon::daemonize(keep)
             .map_err(|error| Failure::os(format!("failed to daemonize: {error}")))?;
-        open_log(&config, true)?;
+    }
+    open_log(&config, true)?;
+    if let Some(pid) = config.pid_file.as_deref().and_then(PidFile::running) {
+        log::warn!("WARNING: The pid file contained the following (running) pid: {pid}");
     }
     let pid_file = config
         .pid_file
