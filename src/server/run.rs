@@ -98,8 +98,8 @@ fn keeps_stderr(config: &Config) -> bool {
 }
 
 fn start(mut config: Config) -> Result<i32, Failure> {
-    if let Some(path) = &mut config.log_file {
-        // A daemon changes its directory: a reopened file must be the same file.
+    for path in [&mut config.log_file, &mut config.pid_file].into_iter().flatten() {
+        // A daemon changes its directory: the names must go on meaning the same files.
         *path = std::path::absolute(&*path).map_err(Failure::os)?;
     }
     open_log(&config, false)?;
@@ -135,6 +135,9 @@ fn start(mut config: Config) -> Result<i32, Failure> {
         .and_then(|path| PidFile::create(path).map_err(|why| log::error!("{why}")).ok());
     if let Some(user) = user {
         user.assume().map_err(Failure::os)?;
+        if config.core_dumps {
+            limits::allow_core_of_other_user();
+        }
     }
     for note in &config.notes {
         log::info!("{note}");
