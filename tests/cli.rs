@@ -328,6 +328,53 @@ fn what_is_wrong_gets_one_sentence() {
     assert!(matches!(cli::parse(["twincached".into(), not_utf8]), Command::Usage(_)));
 }
 
+/// Words that a confused or hostile caller may put together: flags, values, pieces of both.
+#[test]
+fn any_words_give_a_command_or_one_sentence() {
+    let mut pieces: Vec<String> =
+        ["", "-", "--", "=", "-p", "-1", "é", "\u{0}", "a\nb", "99999999999999999999"]
+            .map(str::to_owned)
+            .to_vec();
+    for word in ["proxy", "demo", "help", "man-page", "127.0.0.1", "[::1]:5", "a,b", "1g", ","] {
+        pieces.push(word.into());
+    }
+    for flag in memcached::FLAGS {
+        pieces.extend(flag.short.map(|c| format!("-{c}")));
+        pieces.extend(flag.longs.iter().map(|long| format!("--{long}")));
+    }
+    pieces.extend(extended::KEYS.iter().map(|key| format!("-o{}", key.name)));
+    let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_261_122u64);
+    let mut state = seed;
+    let mut random = |below: usize| {
+        // Knuth's MMIX generator; its high bits are the good ones.
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let mut usage = 0;
+    for round in 0..20_000 {
+        let mut argv = vec![["twincached", "memcached", "magent"][random(3)].to_string()];
+        for _ in 0..random(6) {
+            let mut word = pieces[random(pieces.len())].clone();
+            for _ in 0..random(3) {
+                word.push_str(["=", ":", ",", "0", "v", "k", "-"][random(7)]);
+            }
+            if random(4) == 0 {
+                word.push_str(&pieces[random(pieces.len())]);
+            }
+            argv.push(word);
+        }
+        if let Command::Usage(why) = cli::parse(&argv) {
+            usage += 1;
+            assert!(
+                !why.contains(char::is_control),
+                "SEED={seed} round {round}: {argv:?} gives {why:?}"
+            );
+        }
+    }
+    assert!((1000..19_900).contains(&usage), "the words are too tame or too wild: {usage}");
+}
+
 #[test]
 fn getopts_habits() {
     let config = server("-dvvM -m64 -p 11311 -lhost -vuroot");
