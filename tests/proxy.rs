@@ -8,7 +8,8 @@ mod common;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{eventually, free_port, peer_program, Cable, Client, Node};
+use common::{eventually, free_port, peer_program, Client, Node};
+use twincached::demo::Cable;
 use twincached::proxy::{self, Config, ServerAddr};
 
 /// A proxy in this process, for as long as the process lives. Returns its port.
@@ -297,8 +298,8 @@ fn one_client(proxy: u16, n: u64, seed: u64) -> usize {
 fn a_black_hole_costs_one_timeout_and_then_nothing() {
     let Some(program) = peer_program("memcached") else { return };
     let (mut server, backup) = (memcached(program, free_port()), memcached(program, free_port()));
-    let cable = Cable::to(server.port);
-    let proxy = proxy_with(&[cable.port], &[backup.port], |config| {
+    let cable = Cable::to(server.port).expect("a cable");
+    let proxy = proxy_with(&[cable.port()], &[backup.port], |config| {
         config.request_timeout_ms = 200;
     });
     let mut client = Client::connect(proxy);

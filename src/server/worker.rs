@@ -175,7 +175,7 @@ impl Worker {
     /// Wakes the threads that have work because of this turn; nobody is woken for nothing.
     fn tell_others(&mut self) {
         if let Some(replication) = self.shared.replication.get() {
-            if self.shared.store.changed().take() {
+            if self.exec.store.take_fed() && self.shared.store.changed().raise() {
                 replication.wake();
             }
         }

@@ -384,7 +384,7 @@ fn what_arrived_late_from_a_third_node_is_passed_on_after_its_death() {
     let all = [world.add(1, &[2, 3]), world.add(2, &[1, 3]), world.add(3, &[1, 2])];
     let [a, b, c] = all;
     world.machines[a].skew_us = -240_000_000;
-    all.map(|machine| world.start(machine));
+    all.into_iter().for_each(|machine| world.start(machine));
     world.run_secs(3.0);
     for machine in all {
         let now = world.now(machine);
