@@ -1,9 +1,10 @@
 //! The program: the command line decides what runs, and this is the only place that exits.
 
+use std::io::{ErrorKind, Write};
 use std::process::exit;
 
 use twincached::cli::{self, Command};
-use twincached::platform::EX_USAGE;
+use twincached::platform::{EX_OSERR, EX_USAGE};
 use twincached::{demo, server};
 
 fn main() {
@@ -11,12 +12,15 @@ fn main() {
         Command::Server(config) => server::run::run(*config),
         Command::Proxy(_) => 1,
         Command::Demo(config) => demo::run(config),
-        Command::Print(text) => {
-            print!("{text}");
-            0
-        }
+        Command::Print(text) => match std::io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => 0,
+            // A reader that has seen enough, as `| head -1` does, is no error.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => 0,
+            Err(_) => EX_OSERR,
+        },
         Command::Usage(line) => {
-            eprintln!("{line}");
+            // Where standard error is closed there is nowhere to say it; the status still does.
+            let _ = writeln!(std::io::stderr(), "{line}");
             EX_USAGE
         }
     };

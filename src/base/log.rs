@@ -1,8 +1,8 @@
 //! Where log lines go, behind the `log` facade.
 //!
 //! Owns the one logger of the process: its level (`-v`, the `verbosity` command) and its sinks
-//! (stderr, a file that can be opened again, a function such as syslog's). Lines go out as they are,
-//! one a write, without time or level before them: repcached's lines are read by programs.
+//! (stderr, a file that can be opened again, a function such as syslog's). Lines go out as they
+//! are, one a write, without time or level before them: repcached's lines are read by programs.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

@@ -8,6 +8,10 @@
 
 use std::collections::VecDeque;
 
+/// Sent bytes that may stand before unsent ones: moving the rest costs less than it saves only when
+/// there are many.
+const COMPACT_MIN: usize = 64 * 1024;
+
 /// The place of one deferred reply in its connection's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(u64);
@@ -99,6 +103,10 @@ impl Replies {
             if self.ready.capacity() > keep {
                 self.ready = Vec::new();
             }
+        } else if self.sent >= COMPACT_MIN && self.sent >= self.ready.len() / 2 {
+            // A client that never reads everything must not make what it has read pile up.
+            self.ready.drain(..self.sent);
+            self.sent = 0;
         }
     }
 
@@ -153,5 +161,18 @@ mod tests {
         assert!(!replies.resolve(second, b"x".to_vec()));
         replies.sent(5, 0);
         assert!(replies.is_empty());
+    }
+
+    #[test]
+    fn what_was_sent_does_not_pile_up_behind_a_slow_reader() {
+        let mut replies = Replies::new();
+        for round in 0..1000u32 {
+            replies.out().extend_from_slice(&[round as u8; 10_000]);
+            let sendable = replies.sendable();
+            assert_eq!(sendable.last(), Some(&(round as u8)));
+            let most = sendable.len() - 1;
+            replies.sent(most, usize::MAX);
+        }
+        assert!(replies.ready.capacity() < 4 * COMPACT_MIN, "{}", replies.ready.capacity());
     }
 }

@@ -1,7 +1,7 @@
 //! The keys of `-o` of a server.
 //!
-//! Owns the table: ours, memcached's that mean something here, and every other key of memcached 1.6,
-//! so that a command line that worked keeps working.
+//! Owns the table: ours, memcached's that mean something here, and every other key of memcached
+//! 1.6, so that a command line that worked keeps working.
 
 use super::memcached::{set_personality, Draft};
 use super::table::{Key, KeyTakes};

@@ -1,7 +1,7 @@
 //! The manual page, `packaging/twincached.1`, from the flag tables.
 //!
-//! Owns the frame around them in roff. `twincached man-page` prints it; a test keeps the packaged copy
-//! up to date.
+//! Owns the frame around them in roff. `twincached man-page` prints it; a test keeps the packaged
+//! copy up to date.
 
 use super::table::{key_title, Flag, Takes};
 use super::{magent, memcached};

@@ -1,7 +1,7 @@
 //! The flags of a server: memcached's, and repcached's `-x`, `-X`, `-q`.
 //!
-//! Owns the table, the checks between flags, and the defaults that follow from others. The sentences
-//! about wrong values are memcached's where it has one.
+//! Owns the table, the checks between flags, and the defaults that follow from others. The
+//! sentences about wrong values are memcached's where it has one.
 
 use super::extended::KEYS;
 use super::table::{Flag, Page, Takes};

@@ -7,8 +7,8 @@
 //!          "demo"            (here)         Demo
 //! ```
 //!
-//! Owns the flag tables and everything that follows from them. Never prints, never exits, never looks
-//! at the machine: `main` does.
+//! Owns the flag tables and everything that follows from them. Never prints, never exits, never
+//! looks at the machine: `main` does.
 
 pub mod extended;
 pub mod magent;
@@ -73,7 +73,9 @@ where
     } else {
         parse_subcommand(&name, args)
     };
-    outcome.unwrap_or_else(|why| Command::Usage(format!("{name}: {why}")))
+    // One line, whatever was typed.
+    let line = |why: String| format!("{name}: {why}").replace(char::is_control, "?");
+    outcome.unwrap_or_else(|why| Command::Usage(line(why)))
 }
 
 fn parse_subcommand(name: &str, args: &[String]) -> Result<Command, String> {

@@ -7,8 +7,8 @@
 //!         `-> man.rs            the manual page
 //! ```
 //!
-//! Owns POSIX getopt's habits: clusters (`-vv`, `-p11211`), `--port=11211`, unambiguous beginnings of
-//! long names, `--`. Never prints and never exits.
+//! Owns POSIX getopt's habits: clusters (`-vv`, `-p11211`), `--port=11211`, unambiguous beginnings
+//! of long names, `--`. Never prints and never exits.
 
 use getopts::{Fail, HasArg, Occur, Options};
 

@@ -23,10 +23,10 @@ use std::sync::Arc;
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
 use nix::sys::stat::{umask, Mode};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use super::stream::{PeerName, Stream};
-use crate::base::address::Address;
+use super::stream::{set_options, PeerName, Stream};
+pub use crate::base::address::Address;
 
 /// Environment variable that names the file for the ports in use, memcached's.
 pub const PORT_FILE_VARIABLE: &str = "MEMCACHED_PORT_FILENAME";
@@ -185,6 +185,7 @@ pub fn bind_one(addr: SocketAddr) -> io::Result<Bound> {
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    set_options(SockRef::from(&socket));
     socket.bind(&addr.into())?;
     let addr = socket.local_addr()?.as_socket();
     Ok(Bound { socket, addr, unix: None })
@@ -268,7 +269,7 @@ impl Listener {
         match self {
             Listener::Tcp(l) => {
                 let (stream, addr) = l.accept()?;
-                Ok((Stream::tcp(stream), PeerName::Tcp(addr)))
+                Ok((Stream::Tcp(stream), PeerName::Tcp(addr)))
             }
             Listener::Unix(l, file) => {
                 let (stream, _) = l.accept()?;

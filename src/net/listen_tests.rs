@@ -35,6 +35,8 @@ fn a_bound_port_refuses_until_it_listens() {
     let (mut stream, name) = listener.accept().unwrap();
     assert_eq!(name.to_string(), format!("tcp:{}", client.local_addr().unwrap()));
     assert_eq!(listener.name(), format!("tcp:{addr}"));
+    let options = SockRef::from(&stream);
+    assert!(options.tcp_nodelay().unwrap() && options.keepalive().unwrap(), "not inherited");
     stream.write_all(b"hello").unwrap();
     drop(stream);
     let mut got = String::new();

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,8 @@ use mio::{Interest, Registry, Token};
 use socket2::{SockRef, TcpKeepalive};
 
 /// Silence after which the kernel asks whether a peer is still there, and the pause between its
-/// questions: a dead client's slot comes back within some ten minutes without any load on live ones.
+/// questions: a dead client's slot comes back within some ten minutes without any load on live
+/// ones.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(300);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -29,15 +30,20 @@ pub enum Stream {
     Unix(mio::net::UnixStream),
 }
 
+/// No delay (a reply leaves when it is written), and keepalive. Set on a listening socket they hold
+/// for what it accepts, without four system calls a client. A socket that refuses an option is used
+/// without it: a dialled one may already be reset by its peer, which the next read will tell.
+pub(super) fn set_options(socket: SockRef<'_>) {
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+}
+
 impl Stream {
-    /// Takes over an accepted TCP stream: no delay (a reply leaves when it is written), keepalive.
-    /// A socket that refuses an option is used without it: it may already be reset by its peer,
-    /// which the next read will tell.
+    /// Takes over a TCP stream that was not accepted by our [`super::listen::Listener`], which has
+    /// its options already.
     pub fn tcp(stream: mio::net::TcpStream) -> Stream {
-        let _ = stream.set_nodelay(true);
-        let keepalive =
-            TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
-        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+        set_options(SockRef::from(&stream));
         Stream::Tcp(stream)
     }
 
@@ -124,6 +130,12 @@ impl Source for Stream {
     }
 }
 
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        each!(self, s => s.as_fd())
+    }
+}
+
 impl AsRawFd for Stream {
     fn as_raw_fd(&self) -> RawFd {
         each!(self, s => s.as_raw_fd())
@@ -135,7 +147,8 @@ impl AsRawFd for Stream {
 pub enum PeerName {
     /// Displays as `tcp:127.0.0.1:1234` or `tcp6:[::1]:1234`.
     Tcp(SocketAddr),
-    /// A client of our unix socket: displays as `unix:/path` of the socket, since clients have none.
+    /// A client of our unix socket: displays as `unix:/path` of the socket, since clients have
+    /// none.
     Unix(Arc<PathBuf>),
 }
 

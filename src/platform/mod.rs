@@ -15,6 +15,7 @@
 pub mod child;
 pub mod daemon;
 pub mod limits;
+pub mod logging;
 pub mod pidfile;
 pub mod signals;
 pub mod syslog;

@@ -3,6 +3,9 @@
 //! Owns finding and becoming it. The texts are memcached's.
 
 use std::ffi::CString;
+use std::io;
+use std::os::unix::fs::lchown;
+use std::path::Path;
 
 use nix::unistd::{self, Gid, Uid};
 
@@ -95,6 +98,14 @@ fn lookup(user: &str, group: Option<&str>) -> Result<User, UserError> {
 }
 
 impl User {
+    /// Makes `path` (a unix socket that root has bound) this user's.
+    ///
+    /// # Errors
+    /// Not root, or the path is gone.
+    pub fn give(&self, path: &Path) -> io::Result<()> {
+        lchown(path, Some(self.uid.as_raw()), Some(self.gid.as_raw()))
+    }
+
     /// Becomes this user for good: supplementary groups, group, user. Before threads start.
     ///
     /// # Errors

@@ -18,11 +18,10 @@ pub const DEFAULT_THREADS: usize = 1;
 /// is better to read from the backup now and to try the server again in the background.
 pub const DEFAULT_CONNECT_TIMEOUT_MS: u64 = 300;
 /// memcached answers in well under a millisecond; a second without an answer is a dead server, and
-/// still inside the timeouts that clients use (libmemcached: 5 s, pymemcache and spymemcached: 1 to
-/// 2.5 s).
+/// still inside the timeouts that clients use (libmemcached 5 s, spymemcached 2.5 s).
 pub const DEFAULT_REQUEST_TIMEOUT_MS: u64 = 1000;
-/// Largest value that passes, in bytes. Servers usually refuse more than 1 MiB (`-I`) themselves;
-/// this only bounds what one client can make the proxy hold.
+/// Largest value that passes, in bytes. Servers usually refuse more than 1 MiB (`-I`) themselves:
+/// this bounds what one client can make the proxy hold.
 pub const DEFAULT_VALUE_MAX: usize = 16 << 20;
 
 /// One `-s` or `-b`.

@@ -1,6 +1,14 @@
 //! The proxy: keys are spread over servers, writes copied to backups, losses read from backups.
 //!
-//! `run` and `worker` own the sockets; everything else here is pure or sans-IO.
+//! [`run`] and [`worker`] own the sockets and threads; everything else is pure or sans-IO and can
+//! be driven with bytes and times alone.
+//!
+//! ```text
+//!   clients ==== worker ---- Front ---- Relay ---- Backend ---- worker ==== servers, backups
+//!                            (one per    |  |       (one per server
+//!                             client)    |  |        and worker)
+//!                          Router, Ring -+  +- Fanout, Guard, Missed
+//! ```
 
 pub mod backend;
 pub mod config;
@@ -11,5 +19,10 @@ pub mod missed;
 pub mod relay;
 pub mod ring;
 pub mod route;
+pub mod run;
+#[cfg(test)]
+mod sim;
+pub mod worker;
 
 pub use config::{Config, Distribution, ServerAddr};
+pub use run::run;

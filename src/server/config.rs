@@ -98,7 +98,7 @@ pub struct Config {
     pub backlog: u32,
     /// `-c`: clients at once.
     pub max_conns: u32,
-    /// `-o no_maxconns_fast` clears it: over `-c`, refuse with an error line instead of not accepting.
+    /// Clients over `-c` are told so and closed. `-o no_maxconns_fast` clears it: they wait.
     pub maxconns_fast: bool,
     /// `-o idle_timeout`: seconds a client may be silent; 0 = for ever.
     pub idle_timeout_secs: u32,

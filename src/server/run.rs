@@ -16,13 +16,14 @@ use std::time::Duration;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::base::clock::{Clock, RealClock};
-use crate::base::log::{self as sink, Sinks};
+use crate::base::log as sink;
 use crate::net::listen::{self, Bound, Listener};
 use crate::net::mailbox::{mailbox, Mailbox, Sender};
 use crate::platform::daemon::{self, Keep};
+use crate::platform::logging::Logging;
 use crate::platform::pidfile::PidFile;
 use crate::platform::signals::{Signal, Signals};
-use crate::platform::{limits, syslog, user, EX_OSERR};
+use crate::platform::{limits, user, EX_OSERR};
 use crate::server::accept::{Acceptor, Again};
 use crate::server::config::{Config, Port};
 use crate::server::execute::Executor;
@@ -76,26 +77,19 @@ pub fn run(config: Config) -> i32 {
     }
 }
 
-/// Sends log lines where the operator looks: the log file if there is one; else standard error, and
-/// for a daemon the syslog. A daemon with `-v` keeps standard error, as memcached's does, so that
-/// what an init script redirects is still written.
-fn open_log(config: &Config, daemon: bool) -> Result<(), Failure> {
-    let file = config.log_file.clone();
-    let function = (daemon && file.is_none()).then_some(syslog::write as sink::LineFn);
-    if function.is_some() {
-        syslog::open(c"twincached");
-    }
-    let stderr = file.is_none() && (!daemon || config.verbose > 0);
-    let opened = sink::init(Sinks { stderr, file, function }, config.verbose);
-    opened.map_err(|error| Failure::os(format!("cannot open the log file: {error}")))
-}
-
 fn start(mut config: Config) -> Result<i32, Failure> {
-    if let Some(path) = &mut config.log_file {
-        // A daemon changes its directory: a reopened file must be the same file.
+    for path in [&mut config.log_file, &mut config.pid_file].into_iter().flatten() {
+        // A daemon changes its directory: the names must go on meaning the same files.
         *path = std::path::absolute(&*path).map_err(Failure::os)?;
     }
-    open_log(&config, false)?;
+    let logging = Logging {
+        ident: c"twincached",
+        file: config.log_file.clone(),
+        daemon: config.daemon,
+        verbose: config.verbose,
+    };
+    let no_log = |error| Failure::os(format!("cannot open the log file: {error}"));
+    logging.open(false).map_err(no_log)?;
     let user = user::find(config.user.as_deref(), None)
         .map_err(|error| Failure(error.to_string(), error.exit_status()))?;
     if config.core_dumps {
@@ -107,11 +101,20 @@ fn start(mut config: Config) -> Result<i32, Failure> {
         limits::raise_locked_memory();
     }
     let bound = bind(&config).map_err(Failure::os)?;
+    if let (Some(path), Some(user)) = (&config.unix_path, &user) {
+        // Clients get in by the permission bits of -a, which are about the user of -u.
+        user.give(path).map_err(|error| {
+            Failure::os(format!("cannot give {} to the user of -u: {error}", path.display()))
+        })?;
+    }
     if config.daemon {
-        let keep = Keep { directory: config.core_dumps, stderr: config.verbose > 0 };
+        let keep = Keep { directory: config.core_dumps, stderr: logging.keeps_stderr() };
         daemon::daemonize(keep)
             .map_err(|error| Failure::os(format!("failed to daemonize: {error}")))?;
-        open_log(&config, true)?;
+    }
+    logging.open(true).map_err(no_log)?;
+    if let Some(pid) = config.pid_file.as_deref().and_then(PidFile::running) {
+        log::warn!("WARNING: The pid file contained the following (running) pid: {pid}");
     }
     let pid_file = config
         .pid_file
@@ -119,6 +122,9 @@ fn start(mut config: Config) -> Result<i32, Failure> {
         .and_then(|path| PidFile::create(path).map_err(|why| log::error!("{why}")).ok());
     if let Some(user) = user {
         user.assume().map_err(Failure::os)?;
+        if config.core_dumps {
+            limits::allow_core_of_other_user();
+        }
     }
     for note in &config.notes {
         log::info!("{note}");

@@ -24,8 +24,6 @@
 mod all;
 mod fill;
 mod read;
-#[cfg(test)]
-mod tests;
 mod write;
 
 use std::collections::HashMap;

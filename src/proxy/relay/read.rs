@@ -123,7 +123,7 @@ impl Relay {
             match self.backends[route.server].usable() {
                 Usable::Yes => group(&mut groups, route.server, Stage::Server, slot),
                 Usable::Busy => self.refuse(id, slot, OUT_OF_CONNECTION),
-                Usable::Down => self.to_backup(&mut groups, id, slot, route),
+                Usable::Down => self.send_to_backup(&mut groups, id, slot, route),
             }
         }
         self.send_groups(now, id, groups);
@@ -140,7 +140,7 @@ impl Relay {
         read.error.get_or_insert_with(|| error.to_vec());
     }
 
-    fn to_backup(&mut self, groups: &mut Groups, id: usize, slot: usize, route: Route) {
+    fn send_to_backup(&mut self, groups: &mut Groups, id: usize, slot: usize, route: Route) {
         let usable = |b: &BackendId| self.backends[*b].usable() == Usable::Yes;
         match route.backup.filter(usable) {
             Some(backup) => {
@@ -295,7 +295,7 @@ impl Relay {
         for slot in slots {
             match self.slot_route(id, slot) {
                 Some(route) if stage != Stage::Backup => {
-                    self.to_backup(&mut groups, id, slot, route);
+                    self.send_to_backup(&mut groups, id, slot, route);
                 }
                 _ => self.reads[id].fan.fail(slot),
             }

@@ -393,9 +393,11 @@ impl Relay {
         }
     }
 
-    /// The value is back on the server (`put`), or cannot be: the end of a fill.
+    /// The end of a fill. `put`: the value is back on the server. If the server has gone meanwhile,
+    /// the command fails over like any other; else its first answer stands.
     pub(super) fn write_filled(&mut self, now: Now, id: usize, put: bool) {
-        if put {
+        let server = self.writes[id].route.server;
+        if put || self.backends[server].usable() != Usable::Yes {
             self.writes[id].again = true;
             self.write_to_server(now, id);
         } else {

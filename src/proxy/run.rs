@@ -1,0 +1,274 @@
+//! From a validated command line to a running proxy, and back to an exit status.
+//!
+//! Owns the order of things: resolve, bind, drop privileges, become a daemon, start workers,
+//! accept, stop. Accepts on the main thread and hands clients to the workers in turns. Never serves
+//! one.
+
+use std::io::{self, ErrorKind, Write};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token};
+
+use super::config::{Config, ServerAddr};
+use super::front::Shared;
+use super::guard::Guard;
+use super::relay::{Relay, OUT_OF_CONNECTION};
+use super::route;
+use super::worker::{Common, Message, Worker};
+use crate::base::clock::RealClock;
+use crate::base::log::{self as sink, Sinks};
+use crate::base::address::Address;
+use crate::net::listen::{self, Bound, Listener};
+use crate::net::mailbox::{SendError, Sender};
+use crate::net::stream::Stream;
+use crate::platform::daemon::{self, Keep};
+use crate::platform::signals::{Signal, Signals};
+use crate::platform::{limits, syslog, user, EX_OSERR};
+
+const SIGNALS: Token = Token(0);
+/// Listeners have the tokens from here on.
+const LISTENERS: usize = 1;
+/// Clients that may wait to be accepted: memcached's default.
+const BACKLOG: u32 = 1024;
+/// Connections taken per visit to a listener: signals and other listeners get their turn.
+const ACCEPTS_PER_TURN: usize = 256;
+/// Wait before another accept when descriptors ran out.
+const ACCEPT_RETRY: Duration = Duration::from_millis(10);
+/// Permission bits of the unix socket, memcached's default of `-a`.
+const UNIX_MODE: u32 = 0o700;
+
+/// An error that ends the start: a line for stderr and an exit status.
+struct Failure(String, i32);
+
+impl Failure {
+    fn os(text: impl std::fmt::Display) -> Failure {
+        Failure(text.to_string(), EX_OSERR)
+    }
+}
+
+/// Runs a proxy until it is told to stop. The result is the process's exit status.
+pub fn run(config: Config) -> i32 {
+    match start(&config) {
+        Ok(()) => 0,
+        Err(Failure(text, status)) => {
+            log::error!("{text}");
+            status
+        }
+    }
+}
+
+fn open_log(config: &Config, daemon: bool) -> Result<(), Failure> {
+    let function = daemon.then_some(syslog::write as sink::LineFn);
+    if daemon {
+        syslog::open(c"magent");
+    }
+    sink::init(Sinks { stderr: !daemon, file: None, function }, config.verbose)
+        .map_err(|error| Failure::os(format!("cannot open the log: {error}")))
+}
+
+fn start(config: &Config) -> Result<(), Failure> {
+    open_log(config, false)?;
+    // magent runs as root when it is started as root; only a user that was named is assumed.
+    let user = match (&config.user, &config.group) {
+        (None, None) => None,
+        (user, group) => user::find(user.as_deref().or(Some("root")), group.as_deref())
+            .map_err(|error| Failure(error.to_string(), error.exit_status()))?,
+    };
+    let max_conns = u32::try_from(config.max_conns).unwrap_or(u32::MAX);
+    if limits::raise_open_files(max_conns, 1).is_err() {
+        log::warn!("{}", limits::FILES_REFUSED);
+    }
+    let addrs = resolve(config)?;
+    let mut bound = bind_tcp(config).map_err(Failure::os)?;
+    if let Some(user) = user {
+        user.assume().map_err(Failure::os)?;
+    }
+    if let Some(path) = &config.unix {
+        bound.push(listen::bind_unix(path, UNIX_MODE).map_err(Failure::os)?);
+    }
+    if !(config.foreground || config.verbose > 0) {
+        daemon::daemonize(Keep { directory: false, stderr: false })
+            .map_err(|error| Failure::os(format!("failed to daemonize: {error}")))?;
+        open_log(config, true)?;
+    }
+    serve(config, addrs, bound).map_err(Failure::os)
+}
+
+/// The addresses of every backend.
+fn resolve(config: &Config) -> Result<Vec<Vec<SocketAddr>>, Failure> {
+    let resolve = |addr: &ServerAddr| {
+        let address = Address { host: addr.host.clone(), port: Some(addr.port) };
+        let fail = |why: String| Failure::os(format!("cannot resolve {addr}: {why}"));
+        let addrs = listen::resolve(&address, addr.port)
+            .map_err(|error| fail(listen::plain(&error)))?;
+        if addrs.is_empty() {
+            return Err(fail("it has no address".into()));
+        }
+        Ok(addrs)
+    };
+    route::backends(config).map(resolve).collect()
+}
+
+fn bind_tcp(config: &Config) -> Result<Vec<Bound>, listen::BindError> {
+    if config.port == 0 {
+        return Ok(Vec::new());
+    }
+    let any = ["0.0.0.0".to_string()];
+    let addrs = if config.listen.is_empty() { &any[..] } else { &config.listen };
+    listen::bind_tcp(addrs, config.port)
+}
+
+fn serve(config: &Config, addrs: Vec<Vec<SocketAddr>>, bound: Vec<Bound>) -> io::Result<()> {
+    let clock = RealClock::new();
+    let poll = Poll::new()?;
+    let mut signals = Signals::new()?;
+    poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
+    let shared = Shared::new(config);
+    let common = Arc::new(Common { shared, live: AtomicUsize::new(0), addrs });
+    let guard = Arc::new(Guard::new());
+    let mut workers = Vec::new();
+    for number in 0..config.threads.max(1) {
+        let relay = Relay::new(config, Arc::clone(&guard), number as u32);
+        let (worker, sender) = Worker::new(relay, Arc::clone(&common), clock)?;
+        let thread = Builder::new().name(format!("proxy {number}")).spawn(|| worker.run())?;
+        workers.push((sender, thread));
+    }
+    let mut listeners = Vec::new();
+    for (bound, index) in bound.into_iter().zip(LISTENERS..) {
+        let mut listener = bound.listen(BACKLOG)?;
+        poll.registry().register(&mut listener, Token(index), Interest::READABLE)?;
+        log::info!("proxy: listening on {}", listener.name());
+        listeners.push((listener, true));
+    }
+    let max_conns = config.max_conns.max(1);
+    Proxy { poll, signals, listeners, workers, next: 0, common, max_conns }.run()
+}
+
+/// The main thread.
+struct Proxy {
+    poll: Poll,
+    signals: Signals,
+    /// With whether connections may be waiting.
+    listeners: Vec<(Listener, bool)>,
+    workers: Vec<(Sender<Message>, JoinHandle<()>)>,
+    next: usize,
+    common: Arc<Common>,
+    max_conns: usize,
+}
+
+impl Proxy {
+    fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(256);
+        let mut timeout = None;
+        loop {
+            match self.poll.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            let mut stop = false;
+            for event in &events {
+                match event.token() {
+                    SIGNALS => stop |= self.take_signals(),
+                    Token(index) => {
+                        if let Some((_, ready)) = self.listeners.get_mut(index - LISTENERS) {
+                            *ready = true;
+                        }
+                    }
+                }
+            }
+            if stop {
+                break;
+            }
+            timeout = self.accept();
+        }
+        self.listeners.clear();
+        for (sender, thread) in self.workers {
+            // A full mailbox is emptied by a live worker at once.
+            while let Err(SendError::Full(_)) = sender.send(Message::Stop) {
+                std::thread::yield_now();
+            }
+            if thread.join().is_err() {
+                log::error!("a worker had panicked");
+            }
+        }
+        Ok(())
+    }
+
+    fn take_signals(&mut self) -> bool {
+        let mut stop = false;
+        for signal in self.signals.pending() {
+            match signal {
+                Signal::Hangup => {
+                    if let Err(error) = sink::reopen() {
+                        log::error!("cannot open the log file again: {error}");
+                    }
+                }
+                Signal::Interrupt | Signal::Terminate | Signal::Graceful => {
+                    log::info!("got signal {}", signal.number());
+                    stop = true;
+                }
+            }
+        }
+        stop
+    }
+
+    /// Accepts what waits. Returns when to come back without an event.
+    fn accept(&mut self) -> Option<Duration> {
+        let mut again = None;
+        for index in 0..self.listeners.len() {
+            for _ in 0..ACCEPTS_PER_TURN {
+                let (listener, ready) = &mut self.listeners[index];
+                if !*ready {
+                    break;
+                }
+                match listener.accept() {
+                    Ok((stream, _)) => self.place(stream),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => *ready = false,
+                    // The client gave up before we looked: not our failure.
+                    Err(error) if is_clients(&error) => {}
+                    Err(error) => {
+                        log::warn!("proxy: accept: {error}");
+                        again = Some(ACCEPT_RETRY);
+                        break;
+                    }
+                }
+            }
+            if self.listeners[index].1 {
+                again = again.or(Some(Duration::ZERO));
+            }
+        }
+        again
+    }
+
+    /// Gives a new client to the next worker, or refuses it.
+    fn place(&mut self, mut stream: Stream) {
+        if self.common.live.fetch_add(1, Ordering::Relaxed) >= self.max_conns {
+            self.common.live.fetch_sub(1, Ordering::Relaxed);
+            // One short write into an empty socket buffer; if it fails the client is gone.
+            let _ = stream.write(OUT_OF_CONNECTION);
+            return;
+        }
+        let worker = &self.workers[self.next % self.workers.len()].0;
+        self.next = self.next.wrapping_add(1);
+        match worker.send(Message::Serve(stream)) {
+            Ok(()) => {}
+            Err(SendError::Full(_)) => {
+                log::warn!("proxy: a worker does not keep up with new connections");
+                self.common.live.fetch_sub(1, Ordering::Relaxed);
+            }
+            Err(SendError::NotWoken(error)) => log::warn!("proxy: cannot wake a worker: {error}"),
+        }
+    }
+}
+
+fn is_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted
+    )
+}

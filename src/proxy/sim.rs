@@ -1,0 +1,378 @@
+//! Seeded worlds: clients, the proxy and its servers in one thread, on a clock that is moved by
+//! hand. Bytes arrive in pieces, servers die, come back empty, freeze, or lose their connections.
+//!
+//! Every client keeps its own record of what each of its keys must hold, and checks every answer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::config::{Config, ServerAddr};
+use super::front::{Front, Shared};
+use super::guard::Guard;
+use super::relay::{Client, Connection, Relay};
+use super::route::Router;
+use crate::base::buf::Buf;
+use crate::base::clock::Now;
+use crate::protocol::classic::{self, encode};
+use crate::protocol::{ArithVerb, GetVerb, Parsed, Request, StoreVerb};
+
+/// xorshift64*: enough randomness for tests, repeatable from a seed.
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(super) fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % n
+    }
+
+    fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Item {
+    flags: u32,
+    value: Vec<u8>,
+    cas: u64,
+    exptime: i64,
+}
+
+/// A small memcached: enough of its grammar to be a proxy's backend.
+#[derive(Default)]
+struct Server {
+    items: HashMap<Vec<u8>, Item>,
+    next_cas: u64,
+    /// Speaks meta commands, as 1.6 does.
+    meta: bool,
+    input: Buf,
+    output: Vec<u8>,
+    connected: bool,
+    /// Refuses connections.
+    dead: bool,
+    /// Takes bytes and connections, and does nothing.
+    frozen: bool,
+    /// Answers of gets that were asked for, by key: how often the server was asked.
+    gets: usize,
+}
+
+impl Server {
+    fn item(&mut self, key: &[u8], flags: u32, exptime: i64, value: Vec<u8>) {
+        self.next_cas += 1;
+        if exptime < 0 {
+            self.items.remove(key);
+            return;
+        }
+        self.items.insert(key.to_vec(), Item { flags, value, cas: self.next_cas, exptime });
+    }
+
+    fn work(&mut self) {
+        if self.frozen {
+            return;
+        }
+        let mut input = std::mem::take(&mut self.input);
+        loop {
+            let used = match classic::parse(input.data()) {
+                Parsed::Incomplete => break,
+                Parsed::Reject { reject, used } => {
+                    self.output.extend(reject.line);
+                    used
+                }
+                Parsed::Done { value: Request::Store(head), used } => {
+                    match classic::parse_data(&input.data()[used..], head.len) {
+                        Parsed::Incomplete => break,
+                        Parsed::Reject { .. } => panic!("the proxy sent a bad block"),
+                        Parsed::Done { value, used: data } => {
+                            let answer = self.store(&head, value);
+                            self.output.extend(answer);
+                            used + data
+                        }
+                    }
+                }
+                Parsed::Done { value, used } => {
+                    self.command(&value);
+                    used
+                }
+            };
+            input.consume(used);
+        }
+        self.input = input;
+    }
+
+    fn store(&mut self, head: &crate::protocol::StoreHead<'_>, value: &[u8]) -> &'static [u8] {
+        let old = self.items.get(head.key).cloned();
+        let (mut flags, mut exptime, mut new) = (head.flags, head.exptime, value.to_vec());
+        match (head.verb, old) {
+            (StoreVerb::Set, _) | (StoreVerb::Add, None) | (StoreVerb::Replace, Some(_)) => {}
+            (StoreVerb::Append, Some(old)) => {
+                (flags, exptime) = (old.flags, old.exptime);
+                new = [old.value, new].concat();
+            }
+            (StoreVerb::Prepend, Some(old)) => {
+                (flags, exptime) = (old.flags, old.exptime);
+                new.extend(old.value);
+            }
+            (StoreVerb::Cas(_), None) => return encode::NOT_FOUND,
+            (StoreVerb::Cas(unique), Some(old)) if old.cas != unique => return encode::EXISTS,
+            (StoreVerb::Cas(_), Some(_)) => {}
+            _ => return encode::NOT_STORED,
+        }
+        self.item(head.key, flags, exptime, new);
+        encode::STORED
+    }
+
+    fn command(&mut self, request: &Request<'_>) {
+        match request {
+            Request::Get { verb, exptime, keys, .. } => {
+                let cas = matches!(verb, GetVerb::Gets | GetVerb::Gats);
+                for key in keys.clone() {
+                    let key = key.expect("a good key");
+                    self.gets += 1;
+                    let Some(item) = self.items.get_mut(key) else { continue };
+                    if matches!(verb, GetVerb::Gat | GetVerb::Gats) {
+                        item.exptime = *exptime;
+                    }
+                    let unique = cas.then_some(item.cas);
+                    encode::value(&mut self.output, key, item.flags, &item.value, unique);
+                }
+                self.output.extend(encode::END);
+            }
+            Request::Delete { key, .. } => {
+                let had = self.items.remove(*key).is_some();
+                self.output.extend(if had { encode::DELETED } else { encode::NOT_FOUND });
+            }
+            Request::Arith { verb, key, delta, .. } => match self.items.get_mut(*key) {
+                None => self.output.extend(encode::NOT_FOUND),
+                Some(item) => {
+                    let old: u64 = String::from_utf8_lossy(&item.value).parse().expect("a number");
+                    let new = match verb {
+                        ArithVerb::Incr => old.wrapping_add(*delta),
+                        ArithVerb::Decr => old.saturating_sub(*delta),
+                    };
+                    item.value = new.to_string().into_bytes();
+                    encode::number(&mut self.output, new);
+                }
+            },
+            Request::Touch { key, exptime, .. } => match self.items.get_mut(*key) {
+                None => self.output.extend(encode::NOT_FOUND),
+                Some(item) => {
+                    item.exptime = *exptime;
+                    self.output.extend(encode::TOUCHED);
+                }
+            },
+            Request::FlushAll { .. } => {
+                self.items.clear();
+                self.output.extend(encode::OK);
+            }
+            Request::Version => self.output.extend(match self.meta {
+                true => &b"VERSION 1.6.18\r\n"[..],
+                false => b"VERSION 1.4.15\r\n",
+            }),
+            Request::MetaNoop if self.meta => self.output.extend(encode::META_NOOP),
+            Request::MetaGet { key, flags } if self.meta => {
+                assert_eq!(*flags, b"k f c t v");
+                match self.items.get(*key) {
+                    None => self.output.extend(b"EN\r\n"),
+                    Some(item) => {
+                        let ttl = if item.exptime == 0 { -1 } else { item.exptime };
+                        let key = String::from_utf8_lossy(key);
+                        let (len, flags, cas) = (item.value.len(), item.flags, item.cas);
+                        let head = format!("VA {len} k{key} f{flags} c{cas} t{ttl}\r\n");
+                        self.output.extend(head.as_bytes());
+                        self.output.extend(&item.value);
+                        self.output.extend(b"\r\n");
+                    }
+                }
+            }
+            _ => self.output.extend(b"ERROR\r\n"),
+        }
+    }
+
+    /// Loses its connection.
+    fn hang_up(&mut self) {
+        self.connected = false;
+        self.input = Buf::new();
+        self.output.clear();
+    }
+}
+
+/// Everything at once.
+struct World {
+    random: Random,
+    now: Now,
+    relay: Relay,
+    servers: Vec<Server>,
+    fronts: Vec<Front>,
+    outputs: Vec<Vec<u8>>,
+}
+
+fn config(servers: u16, backups: u16) -> Config {
+    let addr = |port| ServerAddr { host: "10.0.0.1".into(), port };
+    Config {
+        servers: (0..servers).map(addr).collect(),
+        backups: (100..100 + backups).map(addr).collect(),
+        ..Config::default()
+    }
+}
+
+impl World {
+    fn new(seed: u64, config: &Config, clients: usize, meta: bool) -> World {
+        let count = config.servers.len() + config.backups.len();
+        let shared = Shared::new(config);
+        World {
+            random: Random::new(seed),
+            now: Now { unix_us: 1_700_000_000_000_000, mono_us: 1 },
+            relay: Relay::new(config, Arc::new(Guard::new()), 0),
+            servers: (0..count).map(|_| Server { meta, ..Server::default() }).collect(),
+            fronts: (0..clients).map(|_| Front::new(shared.clone())).collect(),
+            outputs: vec![Vec::new(); clients],
+        }
+    }
+
+    fn send(&mut self, client: usize, bytes: impl AsRef<[u8]>) {
+        self.fronts[client].input.extend(bytes.as_ref());
+    }
+
+    fn client_id(client: usize) -> Client {
+        Client { slot: client as u32, generation: 7 }
+    }
+
+    /// One turn of everything, in random pieces.
+    fn step(&mut self) {
+        let (now, relay) = (self.now, &mut self.relay);
+        for (client, front) in self.fronts.iter_mut().enumerate() {
+            front.process(now, World::client_id(client), relay);
+        }
+        for id in 0..self.servers.len() {
+            let late = self.relay.connection(id).check(self.now);
+            if let Some(why) = late {
+                self.servers[id].hang_up();
+                self.relay.failed(id, self.now, &why);
+            }
+            self.connect(id);
+            self.move_bytes(id);
+        }
+        for completion in self.relay.take_completions() {
+            assert_eq!(completion.client.generation, 7);
+            self.fronts[completion.client.slot as usize].complete(completion);
+        }
+        for (front, output) in self.fronts.iter_mut().zip(&mut self.outputs) {
+            output.extend(front.sendable());
+            front.sent(front.sendable().len());
+        }
+    }
+
+    fn connect(&mut self, id: usize) {
+        if !self.relay.connection(id).wants_connect(self.now) {
+            return;
+        }
+        self.relay.connection(id).connecting(self.now);
+        if self.servers[id].dead {
+            let why = super::backend::Why::Refused("connection refused".into());
+            self.relay.failed(id, self.now, &why);
+        } else {
+            self.servers[id].connected = true;
+            self.relay.connection(id).connected();
+        }
+    }
+
+    fn move_bytes(&mut self, id: usize) {
+        let server = &mut self.servers[id];
+        if !server.connected {
+            return;
+        }
+        let mut connection = self.relay.connection(id);
+        let n = connection.sendable().len();
+        if n > 0 {
+            let n = self.random.below(n) + 1;
+            server.input.extend(&connection.sendable()[..n]);
+            connection.sent(n);
+        }
+        server.work();
+        let n = server.output.len();
+        if n > 0 && !server.frozen {
+            let n = self.random.below(n) + 1;
+            let piece: Vec<u8> = server.output.drain(..n).collect();
+            drop(connection);
+            self.tell(id, &piece);
+        }
+    }
+
+    /// The proxy receives `bytes` from a server.
+    fn tell(&mut self, id: usize, bytes: &[u8]) {
+        let mut connection = self.relay.connection(id);
+        connection.space(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        connection.received(bytes.len());
+        drop(connection);
+        if !self.relay.received(id, self.now) {
+            self.servers[id].hang_up();
+        }
+    }
+
+    /// The connection breaks; `why` as the network would tell.
+    fn cut(&mut self, id: usize) {
+        if self.servers[id].connected {
+            self.servers[id].hang_up();
+            let why = super::backend::Why::Lost("reset".into());
+            self.relay.failed(id, self.now, &why);
+        }
+    }
+
+    fn pass_us(&mut self, us: u64) {
+        self.now = self.now.plus_us(us);
+    }
+
+    /// Whether bytes are on their way to or from a server.
+    fn is_moving(&mut self) -> bool {
+        (0..self.servers.len()).any(|id| {
+            let server = &self.servers[id];
+            let idle = server.input.is_empty() && server.output.is_empty();
+            server.connected
+                && !server.frozen
+                && !(idle && self.relay.connection(id).sendable().is_empty())
+        })
+    }
+
+    /// Steps until every request has ended and all is quiet.
+    fn settle(&mut self, what: &str) {
+        for _ in 0..100_000 {
+            self.step();
+            let waiting = self.fronts.iter().any(|front| !front.input.is_empty())
+                || self.relay.in_flight() > 0
+                || self.is_moving();
+            if !waiting {
+                return;
+            }
+            self.pass_us(997);
+        }
+        panic!("{what}: no end after a hundred simulated seconds");
+    }
+
+    /// The server works again and the proxy, told that its connection broke, has found it.
+    fn heal(&mut self, id: usize) {
+        self.servers[id].frozen = false;
+        self.servers[id].dead = false;
+        self.cut(id);
+        for _ in 0..100 {
+            self.pass_us(50_000);
+            self.step();
+        }
+        self.settle("healing");
+    }
+
+    /// Sends, settles, and returns what `client` was answered.
+    fn ask(&mut self, client: usize, bytes: &str) -> String {
+        self.send(client, bytes);
+        self.settle(bytes);
+        String::from_utf8(std::mem::take(&mut self.outputs[client])).expect("text")
+    }
+}
+
+mod random_worlds;
+mod stories;

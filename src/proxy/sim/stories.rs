@@ -1,0 +1,312 @@
+//! Told step by step: what each verb does when server, backup or both are away.
+
+use super::*;
+
+/// One server (0), one backup (1), two clients.
+fn pair(meta: bool) -> World {
+    World::new(1, &config(1, 1), 2, meta)
+}
+
+fn value(world: &World, id: usize, key: &str) -> Option<String> {
+    let item = world.servers[id].items.get(key.as_bytes())?;
+    Some(String::from_utf8_lossy(&item.value).into_owned())
+}
+
+fn both(world: &World, key: &str) -> (Option<String>, Option<String>) {
+    (value(world, 0, key), value(world, 1, key))
+}
+
+fn some(a: &str, b: &str) -> (Option<String>, Option<String>) {
+    (Some(a.into()), Some(b.into()))
+}
+
+/// The server dies and is back, empty, and the proxy has noticed both.
+fn lose_server(world: &mut World) {
+    world.servers[0].items.clear();
+    world.heal(0);
+}
+
+fn kill(world: &mut World, id: usize) {
+    world.servers[id].dead = true;
+    world.servers[id].items.clear();
+    world.cut(id);
+}
+
+#[test]
+fn every_write_reaches_both_and_refused_ones_neither() {
+    let mut world = pair(true);
+    assert_eq!(world.ask(0, "set k 5 0 1\r\na\r\n"), "STORED\r\n");
+    assert_eq!(both(&world, "k"), some("a", "a"));
+    assert_eq!(world.ask(0, "add k 0 0 1\r\nb\r\n"), "NOT_STORED\r\n");
+    assert_eq!(both(&world, "k"), some("a", "a"));
+    assert_eq!(world.ask(0, "add n 0 0 1\r\n7\r\n"), "STORED\r\n");
+    assert_eq!(world.ask(0, "incr n 5\r\ndecr n 2\r\n"), "12\r\n10\r\n");
+    assert_eq!(both(&world, "n"), some("10", "10"));
+    assert_eq!(
+        world.ask(0, "append k 0 0 1\r\nx\r\nprepend k 0 0 1\r\n<\r\n"),
+        "STORED\r\nSTORED\r\n"
+    );
+    assert_eq!(both(&world, "k"), some("<ax", "<ax"));
+    assert_eq!(world.ask(0, "replace k 6 0 2\r\nrr\r\n"), "STORED\r\n");
+    assert_eq!(world.servers[1].items[&b"k"[..]].flags, 6);
+    assert_eq!(world.ask(0, "touch k 77\r\n"), "TOUCHED\r\n");
+    assert_eq!(world.servers[1].items[&b"k"[..]].exptime, 77);
+    assert_eq!(world.ask(0, "gat 88 k\r\n"), "VALUE k 6 2\r\nrr\r\nEND\r\n");
+    world.step();
+    assert_eq!(world.servers[1].items[&b"k"[..]].exptime, 88);
+    assert_eq!(world.ask(0, "delete k\r\ndelete k\r\n"), "DELETED\r\nNOT_FOUND\r\n");
+    assert_eq!(both(&world, "k"), (None, None));
+    assert_eq!(
+        world.ask(0, "append no 0 0 1\r\nx\r\nincr no 1\r\ntouch no 1\r\n"),
+        "NOT_STORED\r\nNOT_FOUND\r\nNOT_FOUND\r\n"
+    );
+    assert_eq!(world.ask(0, "flush_all\r\nget n\r\n"), "OK\r\nEND\r\n");
+    assert_eq!(both(&world, "n"), (None, None));
+}
+
+#[test]
+fn cas_follows_the_server_and_its_new_value_reaches_the_backup() {
+    let mut world = pair(true);
+    // The backup's uniques run ahead of the server's.
+    world.servers[1].next_cas = 40;
+    world.ask(0, "set k 0 0 1\r\na\r\n");
+    let cas = world.servers[0].items[&b"k"[..]].cas;
+    assert_eq!(world.ask(0, "gets k\r\n"), format!("VALUE k 0 1 {cas}\r\na\r\nEND\r\n"));
+    assert_eq!(world.ask(0, &format!("cas k 3 0 1 {cas}\r\nb\r\n")), "STORED\r\n");
+    assert_eq!(both(&world, "k"), some("b", "b"));
+    assert_eq!(world.ask(0, &format!("cas k 3 0 1 {cas}\r\nc\r\n")), "EXISTS\r\n");
+    assert_eq!(both(&world, "k"), some("b", "b"));
+    assert_eq!(world.ask(0, "cas no 3 0 1 9\r\nc\r\n"), "NOT_FOUND\r\n");
+}
+
+#[test]
+fn a_cas_never_matches_the_other_ones_unique() {
+    let mut world = pair(true);
+    world.ask(0, "set k 0 0 1\r\na\r\n");
+    // The same unique by accident: what the client read is not what it would replace.
+    world.servers[0].items.get_mut(&b"k"[..]).expect("k").cas = 9;
+    world.servers[1].items.get_mut(&b"k"[..]).expect("k").cas = 9;
+    kill(&mut world, 0);
+    assert_eq!(world.ask(0, "cas k 0 0 1 9\r\nb\r\n"), "EXISTS\r\n");
+    let marked = 9 | super::super::relay::BACKUP_UNIQUE;
+    assert_eq!(world.ask(0, "gets k\r\n"), format!("VALUE k 0 1 {marked}\r\na\r\nEND\r\n"));
+    assert_eq!(world.ask(0, &format!("cas k 0 0 1 {marked}\r\nb\r\n")), "STORED\r\n");
+    assert_eq!(value(&world, 1, "k").as_deref(), Some("b"));
+    lose_server(&mut world);
+    assert_eq!(world.ask(0, &format!("cas k 0 0 1 {marked}\r\nc\r\n")), "EXISTS\r\n");
+}
+
+#[test]
+fn what_the_server_lost_is_read_from_the_backup_and_put_back() {
+    for meta in [true, false] {
+        let mut world = pair(meta);
+        world.ask(0, "set k 5 900 1\r\na\r\n");
+        lose_server(&mut world);
+        assert_eq!(world.ask(0, "get k\r\n"), "VALUE k 5 1\r\na\r\nEND\r\n");
+        world.step();
+        let item = world.servers[0].items[&b"k"[..]].clone();
+        assert_eq!((item.value, item.flags), (b"a".to_vec(), 5));
+        assert_eq!(item.exptime, if meta { 900 } else { 60 }, "what is left, where it is known");
+        assert_eq!(world.relay.tally().fill_backs, 1);
+        let asked = world.servers[1].gets;
+        assert_eq!(world.ask(0, "get k\r\n"), "VALUE k 5 1\r\na\r\nEND\r\n");
+        assert_eq!(world.servers[1].gets, asked, "the backup is not needed any more");
+        // gets must show the server's own unique.
+        lose_server(&mut world);
+        world.servers[0].next_cas = 1000;
+        assert_eq!(world.ask(0, "gets k\r\n"), "VALUE k 5 1 1001\r\na\r\nEND\r\n");
+        assert_eq!(world.ask(0, "cas k 5 0 1 1001\r\nb\r\n"), "STORED\r\n");
+    }
+}
+
+#[test]
+fn derived_writes_continue_from_what_the_backup_has() {
+    let mut world = pair(true);
+    world.ask(0, "set n 0 0 2\r\n10\r\n");
+    world.ask(0, "set k 0 0 1\r\na\r\n");
+    lose_server(&mut world);
+    assert_eq!(
+        world.ask(0, "incr n 1\r\nincr n 1\r\nget n\r\n"),
+        "11\r\n12\r\nVALUE n 0 2\r\n12\r\nEND\r\n"
+    );
+    assert_eq!(both(&world, "n"), some("12", "12"));
+    assert_eq!(world.ask(0, "append k 0 0 1\r\nb\r\n"), "STORED\r\n");
+    assert_eq!(both(&world, "k"), some("ab", "ab"));
+    lose_server(&mut world);
+    assert_eq!(world.ask(0, "touch k 55\r\nreplace n 0 0 1\r\n3\r\n"), "TOUCHED\r\nSTORED\r\n");
+    assert_eq!(both(&world, "n"), some("3", "3"));
+    lose_server(&mut world);
+    assert_eq!(world.ask(0, "gat 99 k\r\n"), "VALUE k 0 2\r\nab\r\nEND\r\n");
+    world.step();
+    assert_eq!([0, 1].map(|id| world.servers[id].items[&b"k"[..]].exptime), [99, 99]);
+}
+
+#[test]
+fn a_server_that_is_down_is_passed_over_and_each_write_done_once() {
+    let mut world = pair(true);
+    world.ask(0, "set k 0 0 1\r\na\r\n");
+    world.ask(0, "set n 0 0 1\r\n1\r\n");
+    kill(&mut world, 0);
+    assert_eq!(
+        world.ask(0, "append k 0 0 1\r\nb\r\nincr n 1\r\nget k n\r\n"),
+        "STORED\r\n2\r\nVALUE k 0 2\r\nab\r\nVALUE n 0 1\r\n2\r\nEND\r\n"
+    );
+    assert_eq!(world.ask(0, "set k 0 0 1\r\nc\r\ndelete n\r\n"), "STORED\r\nDELETED\r\n");
+    assert_eq!((value(&world, 1, "k").as_deref(), value(&world, 1, "n")), (Some("c"), None));
+}
+
+#[test]
+fn nobody_there_is_an_error_at_once_and_not_a_hang() {
+    let mut world = pair(true);
+    kill(&mut world, 0);
+    kill(&mut world, 1);
+    let error = "SERVER_ERROR CAN NOT CONNECT TO BACKEND SERVER\r\n";
+    for command in [
+        "get k",
+        "gets a b",
+        "set k 0 0 1\r\na",
+        "append k 0 0 1\r\na",
+        "delete k",
+        "incr k 1",
+        "touch k 1",
+        "gat 1 k",
+        "flush_all",
+        "verbosity 1",
+        "mg k v",
+    ] {
+        let before = world.now.mono_us;
+        assert_eq!(world.ask(0, &format!("{command}\r\n")), error, "{command}");
+        assert!(world.now.mono_us - before < 20_000, "{command}");
+    }
+    assert_eq!(
+        world.ask(0, "set k 0 0 1 noreply\r\na\r\nversion\r\n"),
+        "VERSION memcached agent v0.6\r\n"
+    );
+}
+
+#[test]
+fn a_delete_is_not_undone_by_a_reader_that_was_under_way() {
+    let mut world = pair(true);
+    world.ask(0, "set k 0 0 1\r\na\r\n");
+    lose_server(&mut world);
+    // The backup is slow: the reader's question waits there while the delete overtakes it.
+    world.servers[1].frozen = true;
+    world.send(0, "get k\r\n");
+    for _ in 0..50 {
+        world.step();
+    }
+    assert!(world.relay.tally().second_lookups > 0, "the reader is under way");
+    world.send(1, "delete k\r\n");
+    for _ in 0..50 {
+        world.step();
+    }
+    world.servers[1].frozen = false;
+    world.settle("both end");
+    assert_eq!(world.outputs[1], b"DELETED\r\n", "it was there, on the backup");
+    world.outputs.iter_mut().for_each(Vec::clear);
+    assert_eq!(both(&world, "k"), (None, None));
+    assert_eq!(world.ask(0, "get k\r\n"), "END\r\n");
+}
+
+#[test]
+fn a_server_that_comes_back_with_old_values_is_corrected_first() {
+    let mut world = pair(true);
+    world.ask(0, "set k 0 0 1\r\na\r\n");
+    world.ask(0, "set gone 0 0 1\r\na\r\n");
+    world.ask(0, "set same 0 0 1\r\na\r\n");
+    // Frozen, not dead: it keeps what it has.
+    world.servers[0].frozen = true;
+    assert_eq!(world.ask(0, "set k 0 0 1\r\nb\r\ndelete gone\r\n"), "STORED\r\nDELETED\r\n");
+    assert_eq!(value(&world, 0, "k").as_deref(), Some("a"), "it has missed both");
+    world.heal(0);
+    assert_eq!(
+        world.ask(0, "get k gone same\r\n"),
+        "VALUE k 0 1\r\nb\r\nVALUE same 0 1\r\na\r\nEND\r\n"
+    );
+    // And a backup that missed writes does not bring old values back either.
+    world.servers[1].frozen = true;
+    assert_eq!(world.ask(0, "set k 0 0 1\r\nc\r\nflush_all\r\n"), "STORED\r\nOK\r\n");
+    world.heal(1);
+    lose_server(&mut world);
+    assert_eq!(world.ask(0, "get k same\r\n"), "END\r\n");
+}
+
+#[test]
+fn magents_own_answers() {
+    let mut world = World::new(1, &config(2, 1), 1, true);
+    let stats = "memcached agent v0.6\r\nmatrix 1 -> 10.0.0.1:0, pool size 0\r\n\
+                 matrix 2 -> 10.0.0.1:1, pool size 0\r\nEND\r\n";
+    assert_eq!(world.ask(0, "stats\r\nstats items\r\n"), stats.repeat(2));
+    assert_eq!(world.ask(0, "version\r\nmn\r\n"), "VERSION memcached agent v0.6\r\nMN\r\n");
+    assert_eq!(
+        world.ask(0, "nonsense\r\nget\r\nshutdown\r\n"),
+        "UNSUPPORTED COMMAND\r\n".repeat(3)
+    );
+    assert_eq!(world.ask(0, "verbosity 1\r\n"), "ERROR\r\n", "what the servers say");
+    let long = "k".repeat(251);
+    assert_eq!(
+        world.ask(0, &format!("get a {long} b\r\n")),
+        "CLIENT_ERROR bad command line format\r\n"
+    );
+    assert_eq!(
+        world.ask(0, "set k 0 0 1\r\nabc\r\nversion\r\n"),
+        "CLIENT_ERROR bad data chunk\r\nUNSUPPORTED COMMAND\r\nVERSION memcached agent v0.6\r\n"
+    );
+    world.send(0, "version\r\nquit\r\nversion\r\n");
+    world.settle("quit");
+    assert_eq!(world.outputs[0], b"VERSION memcached agent v0.6\r\n");
+    assert!(world.fronts[0].is_finished());
+}
+
+#[test]
+fn too_large_values_are_swallowed_and_the_old_one_dropped() {
+    let mut small = config(1, 1);
+    small.value_max = 1000;
+    let mut world = World::new(1, &small, 1, true);
+    world.ask(0, "set k 0 0 1\r\na\r\n");
+    let big = "x".repeat(5000);
+    assert_eq!(
+        world.ask(0, &format!("set k 0 0 5000\r\n{big}\r\nget k\r\n")),
+        "SERVER_ERROR object too large for cache\r\nEND\r\n"
+    );
+    assert_eq!(both(&world, "k"), (None, None));
+    assert_eq!(world.ask(0, &format!("set k 0 0 5000 noreply\r\n{big}\r\nmn\r\n")), "MN\r\n");
+    // One that somebody else stored there does not break the connection for all.
+    world.servers[0].item(b"k", 0, 0, vec![b'x'; 5000]);
+    world.ask(0, "set after 0 0 1\r\na\r\n");
+    assert_eq!(world.ask(0, "get k after\r\n"), "VALUE after 0 1\r\na\r\nEND\r\n");
+}
+
+#[test]
+fn a_get_of_a_hundred_thousand_keys() {
+    let mut world = World::new(3, &config(3, 1), 2, true);
+    let mut expected = String::new();
+    let mut line = String::from("get");
+    for n in 0..100_000 {
+        line += &format!(" key:{n}");
+        if n % 7 == 0 {
+            let id = Router::new(&config(3, 1)).route(format!("key:{n}").as_bytes());
+            let id = id.expect("a route").server;
+            world.servers[id].item(format!("key:{n}").as_bytes(), n, 0, n.to_string().into());
+            expected += &format!("VALUE key:{n} {n} {}\r\n{n}\r\n", n.to_string().len());
+        }
+    }
+    expected += "END\r\nMN\r\n";
+    line += "\r\nmn\r\n";
+    assert!(world.ask(0, &line) == expected, "values in the client's order, one END");
+    assert_eq!(world.ask(0, "get key:7\r\n"), "VALUE key:7 7 1\r\n7\r\nEND\r\n");
+    assert!(world.fronts[0].input.capacity() < 300_000, "the memory is given back");
+}
+
+#[test]
+fn noreply_and_quiet_keep_the_order() {
+    let mut world = pair(true);
+    assert_eq!(
+        world.ask(0, "set a 0 0 1 noreply\r\n1\r\nincr a 1 noreply\r\nget a\r\nmn\r\n"),
+        "VALUE a 0 1\r\n2\r\nEND\r\nMN\r\n"
+    );
+    assert_eq!(
+        world.ask(0, "delete a noreply\r\nflush_all noreply\r\nverbosity 1 noreply\r\nget a\r\n"),
+        "END\r\n"
+    );
+}

@@ -1,0 +1,461 @@
+//! A proxy worker: one thread, one poll, its clients and its connections to the servers.
+//!
+//! Owns the sockets, and moves bytes between them, the fronts and the relay. One turn: wait, read
+//! the clock once, take in what clients and servers sent, hand finished replies out, then write
+//! once to every server and client that has something. Never decides what a request means.
+//!
+//! ```text
+//!   clients: read -> Front::process -> Relay ---+        servers: read -> Relay::received
+//!               Front::complete <- Completion --+--<--------------------------+
+//! ```
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token, Waker};
+use slab::Slab;
+
+use super::backend::Why;
+use super::front::{Front, Shared};
+use super::relay::{self, Connection, Relay};
+use crate::base::clock::{Clock, Now, RealClock};
+use crate::net::listen::plain;
+use crate::net::mailbox::{mailbox, Mailbox, Sender};
+use crate::net::stream::Stream;
+
+/// What the main thread tells a worker.
+pub enum Message {
+    /// A client to serve from now on.
+    Serve(Stream),
+    /// Read nothing more, let what is in flight end, then leave.
+    Stop,
+}
+
+/// Where the mailbox rings. Backends have the tokens from 0, clients those behind them.
+const MAILBOX: Token = Token(usize::MAX);
+/// Events taken per turn: as many as a busy worker can have ready.
+const EVENTS_PER_TURN: usize = 1024;
+/// Read size from a server: a pipelined batch of answers comes in with one system call.
+const READ_SIZE: usize = 64 * 1024;
+/// Most that is read from one connection in one turn, so that large values let others go between.
+const READ_PER_TURN: usize = 1 << 20;
+/// Clients that may wait to be adopted.
+const HANDOVER_MAX: usize = 4096;
+/// How long a stop waits for requests in flight, in microseconds: a little over the time in which
+/// each of them has failed over.
+const GRACE_US: u64 = 2_500_000;
+
+const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+struct Client {
+    stream: Stream,
+    front: Front,
+    generation: u32,
+    /// The socket may have more to read.
+    readable: bool,
+    /// The socket may take more.
+    writable: bool,
+    /// It is in the list of those to visit.
+    queued: bool,
+}
+
+/// The socket to one backend.
+struct Link {
+    stream: Stream,
+    connected: bool,
+    readable: bool,
+    writable: bool,
+}
+
+/// One backend's addresses, in turns.
+struct Target {
+    addrs: Vec<SocketAddr>,
+    next: usize,
+    link: Option<Link>,
+}
+
+/// What the workers of a proxy have in common.
+pub struct Common {
+    /// For the fronts.
+    pub shared: Arc<Shared>,
+    /// Clients connected to any worker.
+    pub live: AtomicUsize,
+    /// Addresses of every backend.
+    pub addrs: Vec<Vec<SocketAddr>>,
+}
+
+/// One worker's state; [`Worker::run`] is the thread.
+pub struct Worker {
+    poll: Poll,
+    mailbox: Mailbox<Message>,
+    common: Arc<Common>,
+    clock: RealClock,
+    relay: Relay,
+    targets: Vec<Target>,
+    clients: Slab<Client>,
+    /// How often slots of `clients` were used, all together.
+    generation: u32,
+    /// Clients to visit in this turn.
+    queue: VecDeque<usize>,
+    /// When a stop gives up waiting.
+    stop_at: Option<u64>,
+}
+
+impl Worker {
+    /// A worker that is ready to run, and the way to talk to it.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn new(
+        relay: Relay,
+        common: Arc<Common>,
+        clock: RealClock,
+    ) -> io::Result<(Worker, Sender<Message>)> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), MAILBOX)?);
+        let (sender, mailbox) = mailbox(waker, HANDOVER_MAX);
+        let target = |addrs: &Vec<SocketAddr>| Target { addrs: addrs.clone(), next: 0, link: None };
+        let targets = common.addrs.iter().map(target).collect();
+        let worker = Worker {
+            poll,
+            mailbox,
+            common,
+            clock,
+            relay,
+            targets,
+            clients: Slab::new(),
+            generation: 0,
+            queue: VecDeque::new(),
+            stop_at: None,
+        };
+        Ok((worker, sender))
+    }
+
+    /// Serves until told to stop.
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        loop {
+            let now = self.clock.now();
+            if self.stop_at.is_some_and(|at| now.mono_us >= at || self.relay.in_flight() == 0) {
+                return;
+            }
+            match self.poll.poll(&mut events, self.timeout(now)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    log::error!("proxy: poll: {error}");
+                    return;
+                }
+            }
+            let now = self.clock.now();
+            for event in &events {
+                match event.token() {
+                    MAILBOX => self.take_messages(now),
+                    Token(id) if id < self.targets.len() => self.backend_event(id, event),
+                    Token(id) => self.client_event(id - self.targets.len(), event),
+                }
+            }
+            self.turn(now);
+        }
+    }
+
+    fn timeout(&self, now: Now) -> Option<Duration> {
+        let busy = self.targets.iter().any(|t| t.link.as_ref().is_some_and(Link::wants_read));
+        if busy || !self.queue.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let deadline = [self.relay.deadline(), self.stop_at].into_iter().flatten().min()?;
+        // Rounded up: waking a little early would only mean waking twice.
+        Some(Duration::from_micros(deadline.saturating_sub(now.mono_us)) + Duration::from_millis(1))
+    }
+
+    fn take_messages(&mut self, now: Now) {
+        while let Some(message) = self.mailbox.pop() {
+            match message {
+                Message::Stop => self.stop_at = Some(now.mono_us + GRACE_US),
+                Message::Serve(stream) => self.adopt(stream),
+            }
+        }
+    }
+
+    fn adopt(&mut self, mut stream: Stream) {
+        let entry = self.clients.vacant_entry();
+        let id = entry.key();
+        let token = Token(self.targets.len() + id);
+        if let Err(error) = self.poll.registry().register(&mut stream, token, BOTH) {
+            log::warn!("proxy: cannot watch a client: {error}");
+            self.common.live.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        self.generation = self.generation.wrapping_add(1);
+        entry.insert(Client {
+            stream,
+            front: Front::new(self.common.shared.clone()),
+            generation: self.generation,
+            readable: true,
+            writable: true,
+            queued: true,
+        });
+        self.queue.push_back(id);
+    }
+
+    fn client_event(&mut self, id: usize, event: &mio::event::Event) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        client.readable |= event.is_readable() || event.is_error();
+        client.writable |= event.is_writable() || event.is_error();
+        if !client.queued {
+            client.queued = true;
+            self.queue.push_back(id);
+        }
+    }
+
+    fn backend_event(&mut self, id: usize, event: &mio::event::Event) {
+        let Some(link) = &mut self.targets[id].link else { return };
+        link.readable |= event.is_readable() || event.is_error();
+        link.writable |= event.is_writable() || event.is_error();
+    }
+
+    /// Everything that the events of one poll made possible.
+    fn turn(&mut self, now: Now) {
+        for id in 0..self.targets.len() {
+            self.serve_backend(id, now);
+        }
+        self.deliver();
+        self.visit_clients(now);
+        for id in 0..self.targets.len() {
+            self.flush_backend(id, now);
+        }
+        // Requests that found no server end at once; what they free lets others in.
+        self.deliver();
+        self.flush_delivered(now);
+    }
+
+    /// Hands ended requests to their clients, and those clients into the queue.
+    fn deliver(&mut self) {
+        for completion in self.relay.take_completions() {
+            let relay::Client { slot, generation } = completion.client;
+            let Some(client) = self.clients.get_mut(slot as usize) else { continue };
+            if client.generation != generation {
+                continue;
+            }
+            client.front.complete(completion);
+            if !client.queued {
+                client.queued = true;
+                self.queue.push_back(slot as usize);
+            }
+        }
+    }
+
+    /// Visits everybody who is queued now; whoever is queued meanwhile waits for the next turn.
+    fn visit_clients(&mut self, now: Now) {
+        for _ in 0..self.queue.len() {
+            let Some(id) = self.queue.pop_front() else { break };
+            if !self.visit(id, now) {
+                self.drop_client(id);
+            }
+        }
+    }
+
+    /// Replies that became ready after their clients' visit leave in the same turn.
+    fn flush_delivered(&mut self, now: Now) {
+        let _ = now;
+        for id in 0..self.queue.len() {
+            let id = self.queue[id];
+            if let Some(client) = self.clients.get_mut(id) {
+                // A failure shows again at the visit.
+                let _ = client.flush();
+            }
+        }
+    }
+
+    /// Reads, processes and writes. `false`: the client is gone or done.
+    fn visit(&mut self, id: usize, now: Now) -> bool {
+        let stopping = self.stop_at.is_some();
+        let Some(client) = self.clients.get_mut(id) else { return true };
+        client.queued = false;
+        let me = relay::Client { slot: id as u32, generation: client.generation };
+        let mut read = 0;
+        client.front.process(now, me, &mut self.relay);
+        while client.readable && client.front.wants_input() && !stopping {
+            if read >= READ_PER_TURN {
+                client.queued = true;
+                self.queue.push_back(id);
+                break;
+            }
+            match client.read() {
+                Ok(0) => {}
+                Ok(n) => read += n,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => return false,
+            }
+            client.front.process(now, me, &mut self.relay);
+        }
+        client.flush().is_ok() && !client.front.is_finished()
+    }
+
+    fn drop_client(&mut self, id: usize) {
+        let mut client = self.clients.remove(id);
+        if client.queued {
+            self.queue.retain(|&queued| queued != id);
+        }
+        // A socket that cannot be deregistered is closed all the same.
+        let _ = self.poll.registry().deregister(&mut client.stream);
+        self.common.live.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Takes in what a server sent, and looks at its deadline.
+    fn serve_backend(&mut self, id: usize, now: Now) {
+        if let Err(why) = self.read_backend(id, now) {
+            return self.fail_backend(id, now, &why);
+        }
+        let late = self.relay.connection(id).check(now);
+        if let Some(why) = late {
+            self.fail_backend(id, now, &why);
+        }
+    }
+
+    fn read_backend(&mut self, id: usize, now: Now) -> Result<(), Why> {
+        let Some(link) = &mut self.targets[id].link else { return Ok(()) };
+        if !link.connected {
+            let tried = link.writable || link.readable;
+            match link.stream.take_error() {
+                Ok(Some(error)) | Err(error) => return Err(Why::Refused(plain(&error))),
+                Ok(None) if !tried => return Ok(()),
+                Ok(None) => {}
+            }
+            link.connected = true;
+            self.relay.connection(id).connected();
+        }
+        let mut total = 0;
+        while total < READ_PER_TURN {
+            let Some(link) = &mut self.targets[id].link else { return Ok(()) };
+            if !link.readable {
+                return Ok(());
+            }
+            let mut connection = self.relay.connection(id);
+            let space = connection.space(READ_SIZE);
+            let room = space.len();
+            match link.stream.read(space) {
+                Ok(0) => return Err(Why::Lost("it closed the connection".into())),
+                Ok(n) => {
+                    link.readable = n == room;
+                    total += n;
+                    connection.received(n);
+                    drop(connection);
+                    if !self.relay.received(id, now) {
+                        self.close_link(id);
+                        return Ok(());
+                    }
+                }
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => link.readable = false,
+                    ErrorKind::Interrupted => {}
+                    _ => return Err(Why::Lost(plain(&error))),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Connects where a server is wanted, and sends what it is to get.
+    fn flush_backend(&mut self, id: usize, now: Now) {
+        if self.relay.connection(id).wants_connect(now) {
+            self.relay.connection(id).connecting(now);
+            if let Err(error) = self.connect(id) {
+                return self.fail_backend(id, now, &Why::Refused(plain(&error)));
+            }
+        }
+        if let Err(error) = self.write_backend(id) {
+            self.fail_backend(id, now, &Why::Lost(plain(&error)));
+        }
+    }
+
+    fn connect(&mut self, id: usize) -> io::Result<()> {
+        let target = &mut self.targets[id];
+        let addr = target.addrs.get(target.next % target.addrs.len().max(1));
+        let addr = *addr.ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?;
+        let mut stream = Stream::connect(addr)?;
+        self.poll.registry().register(&mut stream, Token(id), BOTH)?;
+        target.link = Some(Link { stream, connected: false, readable: false, writable: false });
+        Ok(())
+    }
+
+    fn write_backend(&mut self, id: usize) -> io::Result<()> {
+        let Some(link) = &mut self.targets[id].link else { return Ok(()) };
+        let mut connection = self.relay.connection(id);
+        while link.writable && !connection.sendable().is_empty() {
+            match link.stream.write(connection.sendable()) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(n) => connection.sent(n),
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => link.writable = false,
+                    ErrorKind::Interrupted => {}
+                    _ => return Err(error),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn fail_backend(&mut self, id: usize, now: Now, why: &Why) {
+        self.close_link(id);
+        // The next attempt is made at the next address of the name, if it has several.
+        self.targets[id].next = self.targets[id].next.wrapping_add(1);
+        self.relay.failed(id, now, why);
+    }
+
+    fn close_link(&mut self, id: usize) {
+        if let Some(mut link) = self.targets[id].link.take() {
+            // A socket that cannot be deregistered is closed all the same.
+            let _ = self.poll.registry().deregister(&mut link.stream);
+        }
+    }
+}
+
+impl Link {
+    fn wants_read(&self) -> bool {
+        self.connected && self.readable
+    }
+}
+
+impl Client {
+    /// One read. 0: the client sends nothing more.
+    fn read(&mut self) -> io::Result<usize> {
+        let space = self.front.input.space(self.front.input_room());
+        let room = space.len();
+        let result = self.stream.read(space);
+        match &result {
+            Ok(0) => {
+                self.readable = false;
+                self.front.input_ended();
+            }
+            Ok(n) => {
+                // A short read means that the socket is drained.
+                self.readable = *n == room;
+                self.front.input.filled(*n);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(0),
+            Err(_) => self.readable = false,
+        }
+        result
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while self.writable && !self.front.sendable().is_empty() {
+            match self.stream.write(self.front.sendable()) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(n) => self.front.sent(n),
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => self.writable = false,
+                    ErrorKind::Interrupted => {}
+                    _ => return Err(error),
+                },
+            }
+        }
+        Ok(())
+    }
+}
