@@ -7,7 +7,6 @@
 
 use super::wire::native::{ItemHead, WireError};
 use crate::base::clock::Now;
-use crate::base::counters::Counter;
 use crate::store::{Applied, Change, Exptime, Handle, Value, Version, What};
 
 /// How a peer's changes fared.
@@ -52,6 +51,10 @@ impl Incoming {
     /// Applies an item. Returns whether it won, as all three do.
     pub fn item(&mut self, head: &ItemHead<'_>, value: &[u8], to: &mut Handle, now: Now) -> bool {
         self.tally.items += 1;
+        if !to.store_ref().config().fits(head.key.len(), head.flags, value.len()) {
+            self.refuse(head.key, head.version, to, now);
+            return false;
+        }
         let value = Value::from(value);
         let what = What::Item { flags: head.flags, exptime: head.exptime, value };
         self.apply(&Change { key: head.key, version: head.version, what }, to, now)
@@ -135,14 +138,10 @@ impl Incoming {
         match to.apply(change, now) {
             Applied::Won => {
                 self.tally.won += 1;
-                to.counters().add(Counter::ReplApplied, 1);
                 return true;
             }
             Applied::Same => self.tally.same += 1,
-            Applied::Stale => {
-                self.tally.stale += 1;
-                to.counters().add(Counter::ReplStale, 1);
-            }
+            Applied::Stale => self.tally.stale += 1,
             Applied::TooLarge | Applied::OutOfMemory => self.tally.refused += 1,
         }
         false

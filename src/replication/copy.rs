@@ -1,11 +1,11 @@
 //! A copy to a peer: a scan of the store that goes out between the live changes.
 //!
-//! Owns the scan's cursor and how much of it is looked at per step. Never holds a value: a large one
-//! is noted by its hash and read when its turn comes.
+//! Owns the scan's cursor and how much of it is looked at per step. Never holds a value: a large
+//! one is noted by its hash and read when its turn comes.
 //!
 //! ```text
 //!   since = 0          full copy: a peer of whom nothing is known
-//!   since = a mark     what is newer than the peer has: a link that returned, a queue that ran over
+//!   since = a mark     what is newer than the peer has: a link returned, a queue ran over
 //! ```
 
 use super::send::Sender;

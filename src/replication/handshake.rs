@@ -9,8 +9,8 @@ use super::NodeId;
 use crate::base::clock::Now;
 use crate::store::Version;
 
-/// Peers that are remembered; the one not heard of for longest is forgotten first. Each restart of a
-/// peer is a new id, so this is also how many restarts back we remember.
+/// Peers that are remembered; the one not heard of for longest is forgotten first. Each restart of
+/// a peer is a new id, so this is also how many restarts back we remember.
 const RECORDS_MAX: usize = 64;
 
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! Keeps nodes equal: what to tell a peer, when, and what to make of what it tells.
 //!
-//! Owns the link's state machine ([`Session`]), the node's decisions ([`Node`]) and the wires. Never
-//! touches a socket, a thread or a clock: bytes, outcomes of dialling and the time come in as
+//! Owns the link's state machine ([`Session`]), the node's decisions ([`Node`]) and the wires.
+//! Never touches a socket, a thread or a clock: bytes, outcomes of dialling and the time come in as
 //! arguments; bytes, events and actions are polled out. `server::peer` drives it over real sockets,
 //! `tests/sim.rs` over virtual ones.
 //!
@@ -39,8 +39,8 @@ pub use session::{CloseReason, Event, Session, SessionConfig, SessionStats};
 use crate::base::num;
 use std::fmt;
 
-/// Who a node is: drawn at random when its process starts, so that a process that was restarted (and
-/// has forgotten everything) is not mistaken for the one before.
+/// Who a node is: drawn at random when its process starts, so that a process that was restarted
+/// (and has forgotten everything) is not mistaken for the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u128);
 

@@ -1,7 +1,7 @@
 //! What goes out on one link: a copy and live changes, in turns, and marks behind them.
 //!
-//! Owns the order in which `copy`, `stream` and `send` get their say. Never holds more output than it
-//! is asked for, and lets neither a copy starve changes nor changes a copy.
+//! Owns the order in which `copy`, `stream` and `send` get their say. Never holds more output than
+//! it is asked for, and lets neither a copy starve changes nor changes a copy.
 
 use super::copy::Copy;
 use super::send::Sender;

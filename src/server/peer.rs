@@ -154,3 +154,6 @@ impl Replication for Arc<Peer> {
         lock(&self.shared.stats).links.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

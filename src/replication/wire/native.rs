@@ -19,9 +19,8 @@
 //! version is refused.
 
 use crate::base::num;
-use crate::protocol::KEY_MAX;
 use crate::replication::NodeId;
-use crate::store::{Exptime, FlushState, PendingFlush, Version};
+use crate::store::{Exptime, FlushState, PendingFlush, Version, KEY_MAX};
 use std::fmt;
 
 /// Opens every link.

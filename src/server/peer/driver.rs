@@ -1,7 +1,7 @@
 //! The loop of the replication thread.
 //!
-//! Owns the poll, the sockets and the store handle of this thread; carries bytes between sockets and
-//! [`Node`], and does what its actions say. Decides nothing, and does a bounded amount of work per
+//! Owns the poll, the sockets and the store handle of this thread; carries bytes between sockets
+//! and [`Node`], and does what its actions say. Decides nothing, and does a bounded amount of work per
 //! link and turn, so that no link keeps another one (or a heartbeat) waiting.
 
 use super::resolve::{self, Answer, Resolver};
