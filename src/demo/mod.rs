@@ -1,8 +1,9 @@
 //! `twincached demo`: the pair and the proxy before the reader's eyes.
 //!
-//! Owns the story. Everything is real: child processes of this program on free loopback ports, killed
-//! with kill -9, their own log lines, clients that type what an operator would, timings as measured.
-//! Every answer is checked; a wrong one ends the play with status 1. Leaves nothing behind.
+//! Owns the story. Everything is real: child processes of this program on free loopback ports,
+//! killed with kill -9, their own log lines, clients that type what an operator would, timings as
+//! measured. Every answer is checked; a wrong one ends the play with status 1. Leaves nothing
+//! behind.
 
 mod cable;
 mod stage;

@@ -1,11 +1,11 @@
 //! What `stats` answers.
 //!
 //! Owns the names, order and shapes of memcached's statistics, as memcached-tool, phpMemcachedAdmin
-//! and the Prometheus exporter read them. Reads counters that others keep; never changes one, except
-//! that `stats reset` takes the present sums as the new zero.
+//! and the Prometheus exporter read them. Reads counters that others keep; never changes one,
+//! except that `stats reset` takes the present sums as the new zero.
 //!
-//! memcached's slab classes do not exist here: items of all sizes share one arena. `stats items` and
-//! `stats slabs` show it as one class, number 1, whose pages are the arena's segments.
+//! memcached's slab classes do not exist here: items of all sizes share one arena. `stats items`
+//! and `stats slabs` show it as one class, number 1, whose pages are the arena's segments.
 
 use std::fmt::Display;
 use std::io::Write;

@@ -1,9 +1,9 @@
 //! A worker: one thread, one poll, its own connections.
 //!
-//! Owns the sockets of the connections that were handed to it and moves bytes between them and their
-//! [`Conn`]. One turn: wait, read the clock once, serve what is ready, serve again who used up its
-//! budget, then tell the replication and maintenance threads if there is work for them. Never accepts
-//! connections and never parses or executes anything itself.
+//! Owns the sockets of the connections that were handed to it and moves bytes between them and
+//! their [`Conn`]. One turn: wait, read the clock once, serve what is ready, serve again who used
+//! up its budget, then tell the replication and maintenance threads if there is work for them.
+//! Never accepts connections and never parses or executes anything itself.
 //!
 //! ```text
 //!   event -> read (a short read means the socket is drained) -> Conn::process -> one write

@@ -36,7 +36,8 @@ pub(super) fn mono_secs(now: Now) -> u32 {
     (now.mono_us / 1_000_000) as u32
 }
 
-/// Locks a mutex; a panic elsewhere left nothing half done that matters here (release builds abort).
+/// Locks a mutex; a panic elsewhere left nothing half done that matters here (release builds
+/// abort).
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -227,8 +227,8 @@ impl Store {
             .map(|&segment| (segment, self.segments.meta(segment)))
             .filter(|(_, meta)| !meta.is_pinned())
             .map(|(segment, meta)| {
-                // What was flushed is dead, although nobody has counted it yet. Something expired is
-                // worth a walk where nothing may be evicted.
+                // What was flushed is dead, although nobody has counted it yet. Something expired
+                // is worth a walk where nothing may be evicted.
                 let flushed = meta.swept.load(Ordering::Relaxed) < watermark;
                 let expired = !self.config.evict && meta.due() <= now.unix_secs();
                 let live = if flushed || expired { 0 } else { meta.live() as usize };

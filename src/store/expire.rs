@@ -1,8 +1,8 @@
 //! Housekeeping: memory of expired, flushed and forgotten items comes back without being touched.
 //!
-//! Owns the background sweep and [`Handle::maintain`], which also keeps segments free ahead of demand
-//! and the index small. Every step is bounded by a number of records. Never moves an item: it makes
-//! the bytes of dead ones known, and reclaim does the rest.
+//! Owns the background sweep and [`Handle::maintain`], which also keeps segments free ahead of
+//! demand and the index small. Every step is bounded by a number of records. Never moves an item:
+//! it makes the bytes of dead ones known, and reclaim does the rest.
 //!
 //! A sealed segment knows when its next record expires. The sweep goes round, and walks a segment
 //! when that moment has passed, but not the same one twice within [`SWEEP_EVERY_SECS`]: memory is

@@ -1,7 +1,8 @@
 //! One thread's door to the store: reading, touching and deleting.
 //!
-//! Owns [`Handle`]. Storing is in `write`, what peers ask for in `replica`, housekeeping in `expire`.
-//! Small values are read under the lock of their stripe; large ones are pinned and read without it.
+//! Owns [`Handle`]. Storing is in `write`, what peers ask for in `replica`, housekeeping in
+//! `expire`. Small values are read under the lock of their stripe; large ones are pinned and read
+//! without it.
 
 use super::core::{Local, Status, Store, FREQ_MAX};
 use super::index::{Locked, Place};

@@ -1,6 +1,7 @@
 //! The index: from a key's hash to the place of its record.
 //!
-//! Owns striped tables of 8-byte slots. Never looks at a record: the caller compares keys. Safe code.
+//! Owns striped tables of 8-byte slots. Never looks at a record: the caller compares keys. Safe
+//! code.
 //!
 //! ```text
 //! hash   63         46 45            22 21        0

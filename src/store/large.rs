@@ -1,7 +1,7 @@
 //! Large values: chunks in many segments, their places in the item's record.
 //!
-//! Owns building and reading of values that do not fit a fraction of a segment. Never publishes: the
-//! commands do, with the head record that comes out of here.
+//! Owns building and reading of values that do not fit a fraction of a segment. Never publishes:
+//! the commands do, with the head record that comes out of here.
 //!
 //! ```text
 //!  index slot --> head record: key | total length, places of chunks

@@ -1,7 +1,7 @@
 //! What replication asks of the store: taking in changes of peers, and telling them ours.
 //!
-//! Owns `flush_all`, [`Handle::apply`], [`Handle::changes_of`] and [`Handle::scan`]. The store is the
-//! replication log: what is told is always the present state of a key, never a history.
+//! Owns `flush_all`, [`Handle::apply`], [`Handle::changes_of`] and [`Handle::scan`]. The store is
+//! the replication log: what is told is always the present state of a key, never a history.
 //!
 //! ```text
 //!   peer --apply--> highest version wins        feed --changes_of(hash)--> link

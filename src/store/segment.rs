@@ -10,7 +10,8 @@
 //!                                             in a FIFO queue
 //! ```
 //! `-m` is kept here: segments may take what the index does not. Where the index has grown, fewer
-//! segments are [allowed](Segments::allowed); memory of free ones above that goes back to the kernel.
+//! segments are [allowed](Segments::allowed); memory of free ones above that goes back to the
+//! kernel.
 
 use super::arena::Arena;
 use super::item::{ALIGN, HEADER};

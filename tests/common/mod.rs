@@ -1,7 +1,7 @@
 //! What tests with real processes share: nodes that are killed with the test, and a plain client.
 //!
-//! Everything listens on loopback, on ports the system chose. Waiting is always for an event, with a
-//! deadline that only a failure reaches.
+//! Everything listens on loopback, on ports the system chose. Waiting is always for an event,
+//! with a deadline that only a failure reaches.
 
 #![allow(dead_code)] // each test binary uses its part
 
