@@ -146,7 +146,7 @@ impl Store {
             return false;
         }
         if let Some(open) = writer.open.take() {
-            self.segments.seal(open, Class::Small);
+            self.segments.seal(open, Class::Small, true);
         }
         for _ in 0..INLINE_TRIES {
             let bytes = self.index.bytes();
@@ -231,8 +231,9 @@ impl Store {
                 // is worth a walk where nothing may be evicted.
                 let flushed = meta.swept.load(Ordering::Relaxed) < watermark;
                 let expired = !self.config.evict && meta.due() <= now.unix_secs();
-                let live = if flushed || expired { 0 } else { meta.live() as usize };
-                (self.segments.capacity().saturating_sub(live), segment)
+                let capacity = self.segments.capacity();
+                let dead = if flushed || expired { capacity } else { meta.dead(capacity) };
+                (dead, segment)
             })
             .max();
         reclaimer.window = window;
@@ -284,7 +285,7 @@ impl Store {
             return true;
         }
         if let Some(open) = slot.take() {
-            self.segments.seal(open, class);
+            self.segments.seal(open, class, true);
         }
         *slot = self.segments.take(self.index.bytes(), 0, self.watermark(), mono_secs(now));
         slot.is_some()

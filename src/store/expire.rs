@@ -175,12 +175,12 @@ impl Store {
         for writer in &self.writers {
             let Ok(mut writer) = writer.try_lock() else { continue };
             if let Some(open) = writer.open.take_if(|open| idle(open.segment)) {
-                self.segments.seal(open, Class::Small);
+                self.segments.seal(open, Class::Small, false);
             }
         }
         for (class, slot) in lock(&self.reclaimer).survivors() {
             if let Some(open) = slot.take_if(|open| idle(open.segment)) {
-                self.segments.seal(open, class);
+                self.segments.seal(open, class, false);
             }
         }
     }
