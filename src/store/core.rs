@@ -19,7 +19,7 @@ use super::{Config, FlushState, Handle, StoreStats, Version};
 use crate::base::clock::Now;
 use crate::base::counters::{Counter, Counters, Sums};
 use crate::base::hash::hash_key;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Most open segments that writers have between them; more threads share.
@@ -85,6 +85,8 @@ pub struct Store {
     /// How many seconds deletes are remembered at present: fewer than configured while they are
     /// more than their share of the arena.
     pub(super) tombstone_life: AtomicU32,
+    /// The last step of maintenance found nothing to reclaim.
+    pub(super) exhausted: AtomicBool,
     members: Mutex<Vec<Member>>,
     base: Mutex<Sums>,
 }
@@ -118,6 +120,7 @@ impl Store {
             tombstones: AtomicU64::new(0),
             tombstone_bytes: AtomicU64::new(0),
             tombstone_life: AtomicU32::new(config.tombstone_secs),
+            exhausted: AtomicBool::new(false),
             members: Mutex::default(),
             base: Mutex::default(),
             config,
