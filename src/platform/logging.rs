@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Owns that choice. What is wrong at the start is always told on the user's terminal. A daemon
-//! with `-v` keeps its standard error, as memcached's does: an init script may have pointed it to
-//! a file.
+//! with `-v` keeps its standard error, as memcached's does: an init script may have pointed it to a
+//! file.
 
 use std::ffi::CStr;
 use std::io;

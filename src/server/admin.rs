@@ -164,6 +164,9 @@ fn threads(shared: &Shared, store: &StoreStats, out: &mut Vec<u8>) {
     let disabled_us = shared.listen_disabled_us.load(Ordering::Relaxed);
     stat(out, "time_in_listen_disabled_us", disabled_us);
     stat(out, "threads", shared.config.threads);
+    if shared.config.idle_timeout_secs > 0 {
+        stat(out, "idle_kicks", store.sums.get(Counter::IdleKicks));
+    }
     stat(out, "conn_yields", store.sums.get(Counter::ConnYields));
     stat(out, "hash_power_level", store.index_slots.max(1).ilog2());
     stat(out, "hash_bytes", store.index_bytes);

@@ -166,6 +166,13 @@ impl Client {
         String::from_utf8_lossy(&line).trim_end().to_owned()
     }
 
+    /// Everything until the server closes.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).expect("closed by the server");
+        rest
+    }
+
     /// Sends a line and reads one.
     pub fn ask(&mut self, line: &str) -> String {
         self.send(format!("{line}\r\n"));
