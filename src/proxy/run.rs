@@ -19,9 +19,9 @@ use super::guard::Guard;
 use super::relay::{Relay, OUT_OF_CONNECTION};
 use super::route;
 use super::worker::{Common, Message, Worker};
+use crate::base::address::Address;
 use crate::base::clock::RealClock;
 use crate::base::log::{self as sink, Sinks};
-use crate::base::address::Address;
 use crate::net::listen::{self, Bound, Listener};
 use crate::net::mailbox::{SendError, Sender};
 use crate::net::stream::Stream;
@@ -103,8 +103,8 @@ fn resolve(config: &Config) -> Result<Vec<Vec<SocketAddr>>, Failure> {
     let resolve = |addr: &ServerAddr| {
         let address = Address { host: addr.host.clone(), port: Some(addr.port) };
         let fail = |why: String| Failure::os(format!("cannot resolve {addr}: {why}"));
-        let addrs = listen::resolve(&address, addr.port)
-            .map_err(|error| fail(listen::plain(&error)))?;
+        let addrs =
+            listen::resolve(&address, addr.port).map_err(|error| fail(listen::plain(&error)))?;
         if addrs.is_empty() {
             return Err(fail("it has no address".into()));
         }
