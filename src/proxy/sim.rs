@@ -265,6 +265,7 @@ impl World {
         for (front, output) in self.fronts.iter_mut().zip(&mut self.outputs) {
             output.extend(front.sendable());
             front.sent(front.sendable().len());
+            front.settle(&mut self.relay);
         }
     }
 
@@ -347,6 +348,7 @@ impl World {
                 || self.relay.in_flight() > 0
                 || self.is_moving();
             if !waiting {
+                assert_eq!(self.relay.held(), 0, "{what}: nothing is held when all is quiet");
                 return;
             }
             self.pass_us(997);

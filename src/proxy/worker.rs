@@ -238,10 +238,11 @@ impl Worker {
     fn deliver(&mut self) {
         for completion in self.relay.take_completions() {
             let relay::Client { slot, generation } = completion.client;
-            let Some(client) = self.clients.get_mut(slot as usize) else { continue };
-            if client.generation != generation {
+            let client = self.clients.get_mut(slot as usize);
+            let Some(client) = client.filter(|client| client.generation == generation) else {
+                self.relay.release(completion.held);
                 continue;
-            }
+            };
             client.front.complete(completion);
             if !client.queued {
                 client.queued = true;
@@ -294,11 +295,14 @@ impl Worker {
             }
             client.front.process(now, me, &mut self.relay);
         }
-        client.flush().is_ok() && !client.front.is_finished()
+        let sent = client.flush();
+        client.front.settle(&mut self.relay);
+        sent.is_ok() && !client.front.is_finished()
     }
 
     fn drop_client(&mut self, id: usize) {
         let mut client = self.clients.remove(id);
+        client.front.abandon(&mut self.relay);
         if client.queued {
             self.queue.retain(|&queued| queued != id);
         }
