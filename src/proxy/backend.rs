@@ -214,6 +214,8 @@ pub struct Backend<C> {
     queue: VecDeque<Waiting<C>>,
     /// Bytes moved in both directions.
     moved: u64,
+    /// When the last of them did.
+    moved_at: u64,
     /// Bytes of a too large value that are still to be dropped.
     swallow: u64,
     missed: Missed,
@@ -236,6 +238,7 @@ impl<C: Copy> Backend<C> {
             sent: 0,
             queue: VecDeque::new(),
             moved: 0,
+            moved_at: 0,
             swallow: 0,
             missed: Missed::default(),
             meta: false,
@@ -376,9 +379,10 @@ impl<C: Copy> Backend<C> {
     }
 
     /// The first `n` sendable bytes have been sent.
-    pub fn sent(&mut self, n: usize) {
+    pub fn sent(&mut self, now: Now, n: usize) {
         self.sent += n;
         self.moved += n as u64;
+        self.moved_at = now.mono_us;
         if self.sent >= self.out.len() {
             self.sent = 0;
             self.out.clear();
@@ -392,9 +396,10 @@ impl<C: Copy> Backend<C> {
     }
 
     /// `n` bytes were received into [`Backend::input`].
-    pub fn received(&mut self, n: usize) {
+    pub fn received(&mut self, now: Now, n: usize) {
         self.input.filled(n);
         self.moved += n as u64;
+        self.moved_at = now.mono_us;
     }
 
     /// When [`Backend::check`] is due, on the monotonic clock in microseconds.
@@ -407,7 +412,10 @@ impl<C: Copy> Backend<C> {
             State::Down { until } => Some(until),
             State::Up | State::Probing { .. } => self.queue.front().map(|head| {
                 let moved = (self.moved - head.moved).saturating_mul(1_000_000);
-                head.since + self.limits.request_us + moved / SLOWEST_BYTES_PER_SEC
+                let slow = head.since + moved / SLOWEST_BYTES_PER_SEC;
+                // However much has moved: nothing at all for so long is the end.
+                let stuck = head.since.max(self.moved_at);
+                self.limits.request_us + slow.min(stuck)
             }),
         }
     }

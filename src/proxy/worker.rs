@@ -348,7 +348,7 @@ impl Worker {
                 Ok(n) => {
                     link.readable = n == room;
                     total += n;
-                    connection.received(n);
+                    connection.received(now, n);
                     drop(connection);
                     if !self.relay.received(id, now) {
                         self.close_link(id);
@@ -373,7 +373,7 @@ impl Worker {
                 return self.fail_backend(id, now, &Why::Refused(plain(&error)));
             }
         }
-        if let Err(error) = self.write_backend(id) {
+        if let Err(error) = self.write_backend(id, now) {
             self.fail_backend(id, now, &Why::Lost(plain(&error)));
         }
     }
@@ -388,13 +388,13 @@ impl Worker {
         Ok(())
     }
 
-    fn write_backend(&mut self, id: usize) -> io::Result<()> {
+    fn write_backend(&mut self, id: usize, now: Now) -> io::Result<()> {
         let Some(link) = &mut self.targets[id].link else { return Ok(()) };
         let mut connection = self.relay.connection(id);
         while link.writable && !connection.sendable().is_empty() {
             match link.stream.write(connection.sendable()) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(n) => connection.sent(n),
+                Ok(n) => connection.sent(now, n),
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => link.writable = false,
                     ErrorKind::Interrupted => {}

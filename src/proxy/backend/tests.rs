@@ -17,7 +17,7 @@ fn up() -> Backend<u32> {
     assert!(!backend.wants_connect(at(0)));
     backend.connected();
     assert_eq!(backend.sendable(), b"version\r\none");
-    backend.sent(12);
+    backend.sent(at(500), 12);
     backend
 }
 
@@ -148,4 +148,16 @@ fn meta_is_for_16_and_later() {
     ] {
         assert_eq!(speaks_meta(version.as_bytes()), meta, "{version}");
     }
+}
+
+#[test]
+fn large_values_may_take_longer_but_silence_is_the_end() {
+    let mut backend = up();
+    backend.input.space(4 << 20);
+    backend.received(at(900), 4 << 20);
+    assert_eq!(backend.deadline(), Some(1900), "four seconds more, had it gone on");
+    backend.input.space(1);
+    backend.received(at(1_000_000), 1);
+    assert_eq!(backend.check(at(1_000_900)), None);
+    assert_eq!(backend.check(at(1_001_000)), Some(Why::RequestTimeout));
 }

@@ -334,11 +334,11 @@ pub trait Connection {
     /// See [`Backend::sendable`].
     fn sendable(&self) -> &[u8];
     /// See [`Backend::sent`].
-    fn sent(&mut self, n: usize);
+    fn sent(&mut self, now: Now, n: usize);
     /// Room for at least `n` received bytes; then [`Connection::received`].
     fn space(&mut self, n: usize) -> &mut [u8];
     /// See [`Backend::received`].
-    fn received(&mut self, n: usize);
+    fn received(&mut self, now: Now, n: usize);
     /// See [`Backend::check`].
     fn check(&self, now: Now) -> Option<Why>;
 }
@@ -360,16 +360,16 @@ impl<C: Copy> Connection for &mut Backend<C> {
         Backend::sendable(self)
     }
 
-    fn sent(&mut self, n: usize) {
-        Backend::sent(self, n);
+    fn sent(&mut self, now: Now, n: usize) {
+        Backend::sent(self, now, n);
     }
 
     fn space(&mut self, n: usize) -> &mut [u8] {
         self.input.space(n)
     }
 
-    fn received(&mut self, n: usize) {
-        Backend::received(self, n);
+    fn received(&mut self, now: Now, n: usize) {
+        Backend::received(self, now, n);
     }
 
     fn check(&self, now: Now) -> Option<Why> {
