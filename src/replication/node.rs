@@ -33,6 +33,9 @@ const PENDING_MAX: usize = 8;
 const SUSPECT_US: u64 = 2_500_000;
 /// Two links between the same nodes that came up within this time were dialled at once, by both.
 const CROSSED_US: u64 = 1_000_000;
+/// A link that lived this long was a good one: after it, waits start short again. Links that keep
+/// breaking sooner are made again no more than about once a second.
+const LIVED_US: u64 = 1_000_000;
 /// Wait before the replication port is tried again.
 const LISTEN_RETRY_US: u64 = 500_000;
 /// Times that a starting node dials again because somebody else holds the replication port.
@@ -506,8 +509,11 @@ impl Node {
                     self.listen(true);
                 }
             }
+            let lived = link.live_us.is_some_and(|at| now.mono_us - at >= LIVED_US);
             let random = self.random();
-            self.targets.iter_mut().for_each(|target| target.soon(now.mono_us, random));
+            for target in &mut self.targets {
+                target.broke(lived, now.mono_us, random);
+            }
         }
         if link.role == Role::Connector {
             let outcome = match &reason {
@@ -533,10 +539,6 @@ impl Node {
         let target = &mut self.targets[at];
         target.ended(outcome, now.mono_us, random);
         target.last_error = why.to_owned();
-        if outcome == Outcome::Broken && link.is_live() {
-            // It was there a moment ago.
-            target.soon(now.mono_us, random);
-        }
         if outcome == Outcome::Itself && !was_itself {
             // Not for the usual log: on a shared host the node that holds the port meets itself.
             let line = format!("replication: {} is this node itself", target.name);
