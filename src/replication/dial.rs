@@ -103,9 +103,18 @@ impl Target {
     pub fn linked(&mut self, id: NodeId) {
         self.dialing = None;
         self.known = Some(id);
-        self.tries = 0;
         self.itself = false;
         self.refused_us = None;
+    }
+
+    /// A link of this node has ended, after a life or at once.
+    pub fn broke(&mut self, lived: bool, now_us: u64, random: u64) {
+        if lived {
+            self.tries = 0;
+            self.soon(now_us, random);
+        } else {
+            self.next_us = self.next_us.max(now_us + random % BACKOFF_MAX_US);
+        }
     }
 
     /// Try soon: the peer is likely there.
@@ -132,7 +141,10 @@ mod tests {
         assert!(waits.iter().all(|&wait| wait <= BACKOFF_MAX_US));
         assert!(waits[10..].iter().all(|&wait| wait >= BACKOFF_MAX_US / 2));
         target.linked(NodeId(1));
-        target.ended(Outcome::Nobody, now, 0);
+        target.ended(Outcome::Broken, now, 0);
+        assert!(target.next_us - now >= BACKOFF_MAX_US / 2, "a link that breaks at once");
+        target.broke(true, now, 0);
+        target.ended(Outcome::Broken, now, 0);
         assert!(target.next_us - now < BACKOFF_MIN_US);
     }
 

@@ -38,6 +38,9 @@ const CROSSED_US: u64 = 1_000_000;
 const LISTEN_RETRY_FIRST_US: u64 = 5_000;
 /// Longest wait before the replication port is tried again.
 const LISTEN_RETRY_MAX_US: u64 = 500_000;
+/// A link that lived this long was a good one: after it, waits start short again. Links that keep
+/// breaking sooner are made again no more than about once a second.
+const LIVED_US: u64 = 1_000_000;
 /// Times that a starting node dials again because somebody else holds the replication port.
 const IN_USE_MAX: u32 = 10;
 /// How long the first try of a peer may take: the node serves nobody meanwhile.
@@ -514,8 +517,11 @@ impl Node {
                     self.listen(true);
                 }
             }
+            let lived = link.live_us.is_some_and(|at| now.mono_us - at >= LIVED_US);
             let random = self.random();
-            self.targets.iter_mut().for_each(|target| target.soon(now.mono_us, random));
+            for target in &mut self.targets {
+                target.broke(lived, now.mono_us, random);
+            }
         }
         if link.role == Role::Connector {
             let outcome = match &reason {
@@ -541,10 +547,6 @@ impl Node {
         let target = &mut self.targets[at];
         target.ended(outcome, now.mono_us, random);
         target.last_error = why.to_owned();
-        if outcome == Outcome::Broken && link.is_live() {
-            // It was there a moment ago.
-            target.soon(now.mono_us, random);
-        }
         if outcome == Outcome::Itself && !was_itself {
             // Not for the usual log: on a shared host the node that holds the port meets itself.
             let line = format!("replication: {} is this node itself", target.name);

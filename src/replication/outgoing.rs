@@ -60,6 +60,11 @@ impl Outgoing {
         self.copy.as_ref().map_or(1_000_000, Copy::progress)
     }
 
+    /// When a mark is due that waits for nothing but time.
+    pub fn mark_due(&self) -> Option<u64> {
+        self.stream.mark_due().filter(|_| self.wanted)
+    }
+
     /// Whether there is more to send now.
     pub fn has_more(&self) -> bool {
         let waiting = !self.stream.is_empty() || self.stream.has_lost();
@@ -73,6 +78,9 @@ impl Outgoing {
 
     /// Sends until `out` holds `limit` bytes or this turn is over.
     pub fn transmit(&mut self, out: &mut Vec<u8>, limit: usize, handle: &mut Handle, now: Now) {
+        if self.wanted {
+            self.stream.place_mark(now);
+        }
         let mut worked = self.wanted;
         while out.len() < limit && worked {
             worked = false;

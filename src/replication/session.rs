@@ -456,7 +456,9 @@ impl Session {
         }
         let silent = self.heard_us + self.config.silence_us;
         let speak = self.said_us + self.config.heartbeat_us;
-        Some(if self.is_live() && !self.ping_due { silent.min(speak) } else { silent })
+        let speak = (self.is_live() && !self.ping_due).then_some(speak);
+        let mark = self.outgoing.mark_due().filter(|_| self.is_live());
+        speak.into_iter().chain(mark).chain([silent]).min()
     }
 
     /// Looks at the time: drops a silent peer, owes a heartbeat.
@@ -465,8 +467,12 @@ impl Session {
         if silent >= self.config.silence_us {
             self.close(CloseReason::Silent(silent), None);
         }
-        if self.is_live() && now.mono_us.saturating_sub(self.said_us) >= self.config.heartbeat_us {
-            self.ping_due = true;
+        if !self.is_live() {
+            return;
+        }
+        self.ping_due |= now.mono_us.saturating_sub(self.said_us) >= self.config.heartbeat_us;
+        if self.outgoing.mark_due().is_some() {
+            self.outgoing.stream.place_mark(now);
         }
     }
 

@@ -20,6 +20,12 @@ use crate::store::{Drained, Version};
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 
+/// Shortest time between two marks while changes are made: a mark costs both sides a turn.
+const MARK_US: u64 = 20_000;
+/// The same while only changes of peers come in: these marks merely spare a later resume the work of
+/// telling the peer what it has told us.
+const IDLE_MARK_US: u64 = 200_000;
+
 /// The lowest version among changes of other peers that a peer may lack although it is below what
 /// it acknowledged: these do not come in version order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,6 +103,7 @@ pub struct Stream {
     covered: Version,
     lost: Option<Version>,
     mark: Option<Mark>,
+    marked_us: Option<u64>,
     acked: Version,
     /// Relayed changes: not in a mark yet, and in the one that is waiting.
     debt_new: Debt,
@@ -121,6 +128,7 @@ impl Stream {
             covered,
             lost: None,
             mark: None,
+            marked_us: None,
             acked: Version(0),
             debt_new: Debt::default(),
             debt_marked: Debt::default(),
@@ -216,24 +224,38 @@ impl Stream {
         self.covered
     }
 
-    /// The mark to send now, if there is one. One mark is under way at a time: the acks set the
-    /// pace. Not to be called while a scan or a large value is under way.
-    pub fn take_mark(&mut self) -> Option<Version> {
-        let due = match self.mark {
-            Some(mark) => mark,
-            None => {
-                let news = self.covered > self.acked || self.made_new.is_some();
-                if self.lost.is_some() || !news {
-                    return None;
-                }
-                self.debt_marked = std::mem::take(&mut self.debt_new);
-                self.made_marked = self.made_new.take();
-                Mark { upto: self.covered, position: self.pushed, on_wire: false }
-            }
+    /// When [`Stream::place_mark`] will place the next mark, monotonic microseconds. One mark is
+    /// under way at a time, so that acks set the pace as well.
+    pub fn mark_due(&self) -> Option<u64> {
+        if self.mark.is_some() || self.lost.is_some() {
+            return None;
+        }
+        let pause = match (self.made_new.is_some(), self.covered > self.acked) {
+            (true, _) => MARK_US,
+            (false, true) => IDLE_MARK_US,
+            (false, false) => return None,
         };
-        let ready = !due.on_wire && self.popped >= due.position;
-        self.mark = Some(Mark { on_wire: due.on_wire || ready, ..due });
-        ready.then_some(due.upto)
+        Some(self.marked_us.map_or(0, |marked| marked + pause))
+    }
+
+    /// Places a mark behind what waits, if one is due.
+    pub fn place_mark(&mut self, now: Now) {
+        if self.mark_due().is_some_and(|due| now.mono_us >= due) {
+            self.marked_us = Some(now.mono_us);
+            self.debt_marked = std::mem::take(&mut self.debt_new);
+            self.made_marked = self.made_new.take();
+            let (upto, position) = (self.covered, self.pushed);
+            self.mark = Some(Mark { upto, position, on_wire: false });
+        }
+    }
+
+    /// The mark to send now, if all before it was sent. Not to be called while a scan or a large
+    /// value is under way.
+    pub fn take_mark(&mut self) -> Option<Version> {
+        let popped = self.popped;
+        let mark = self.mark.as_mut().filter(|mark| !mark.on_wire && popped >= mark.position)?;
+        mark.on_wire = true;
+        Some(mark.upto)
     }
 
     /// The peer has applied everything up to a mark. False when no such mark was sent.
@@ -304,6 +326,7 @@ mod tests {
     fn a_mark_leaves_behind_what_it_covers_and_is_acked_once() {
         let mut stream = Stream::new(10, Version(0));
         stream.push(&[1, 2], upto(9), NOW);
+        stream.place_mark(NOW);
         stream.pop();
         assert_eq!(stream.take_mark(), None);
         stream.push(&[3], upto(12), NOW);
@@ -316,12 +339,20 @@ mod tests {
         assert!(stream.ack(Version(9)));
         assert!(!stream.ack(Version(9)));
         stream.pop();
+        let due = stream.mark_due().unwrap();
+        assert_eq!(due, NOW.mono_us + MARK_US);
+        stream.place_mark(NOW);
+        assert_eq!(stream.take_mark(), None, "too soon after the last one");
+        stream.place_mark(NOW.plus_us(MARK_US));
         assert_eq!(stream.take_mark(), Some(Version(12)));
         assert!(!stream.is_settled());
         assert!(stream.ack(Version(12)));
         assert!(stream.is_settled());
-        assert_eq!(stream.take_mark(), None);
+        assert_eq!(stream.mark_due(), None);
         assert_eq!(stream.lag_us(NOW), 0);
+        // Versions seen from elsewhere are no hurry.
+        stream.push(&[], upto(20), NOW);
+        assert_eq!(stream.mark_due(), Some(NOW.mono_us + MARK_US + IDLE_MARK_US));
     }
 
     #[test]
@@ -333,9 +364,10 @@ mod tests {
         assert_eq!((stream.len(), stream.free()), (2, 0));
         stream.pop();
         stream.pop();
-        assert_eq!(stream.take_mark(), None, "something is missing");
+        assert_eq!(stream.mark_due(), None, "something is missing");
         assert_eq!(stream.take_lost(), Some(Version(5)));
         assert_eq!(stream.covered(), Version(11));
+        stream.place_mark(NOW);
         assert_eq!(stream.take_mark(), Some(Version(11)));
         assert_eq!(stream.overflows, 1);
         let overflowed = Drained { upto: Version(20), overflowed: true };
@@ -351,6 +383,7 @@ mod tests {
         stream.relay(2, Version(30), NOW);
         assert_eq!(stream.take_lost(), Some(Version(29)));
         stream.pop();
+        stream.place_mark(NOW);
         assert_eq!(stream.take_mark(), Some(Version(100)));
         assert_eq!(stream.debt().lower(Version(100)), Version(29));
         stream.relay(3, Version(20), NOW);

@@ -146,6 +146,7 @@ fn a_peer_that_leaves_in_order_sends_everything_first() {
     let now = world.now(a);
     let running = world.up(a);
     running.node.finish(&mut running.repl, now);
+    world.work(a, |_, _| ());
     world.run_secs(0.1);
     assert_eq!(world.log(a), ["close", "cleanup complete"]);
     world.kill(a);

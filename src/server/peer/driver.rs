@@ -36,7 +36,7 @@ const WRITE_TURN: usize = 1024 * 1024;
 const ACCEPT_MAX: usize = 16;
 /// While changes keep coming they are collected for this long: a turn and its system calls then
 /// serve many. The first change after a pause is sent at once.
-const BATCH_US: u64 = 1000;
+const BATCH_US: u64 = 2000;
 /// What `stats` shows is at most this old.
 const STATS_US: u64 = 50_000;
 /// Longest time that an ending process gives its peers to take what is queued.
