@@ -141,8 +141,8 @@ fn the_transcript_with_our_own_program() {
         assert_eq!(client.line(), "END");
         for (key, homes) in [("key1", [1, 2]), ("key2", [0, 2])] {
             assert_eq!(client.set(key, key), "STORED");
-            for n in 0..3 {
-                let there = nodes[n].client().get(key).is_some();
+            for (n, node) in nodes.iter().enumerate() {
+                let there = node.client().get(key).is_some();
                 assert_eq!(there, homes.contains(&n), "{key} on node {n}");
             }
         }

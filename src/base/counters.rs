@@ -19,7 +19,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Keys asked for by get, gets, gat, gats and mg.
+    /// Keys asked for by get, gets and mg (memcached counts gat and gats as touches only).
     CmdGet,
     /// Storage commands that reached the store.
     CmdSet,

@@ -61,7 +61,7 @@ impl Executor {
     /// item with it: better a miss than a value that the client believes it has replaced.
     pub fn drop_refused(&mut self, head: &StoreHead<'_>, now: Now) {
         if head.verb == StoreVerb::Set {
-            self.store.delete(head.key, now);
+            self.store.refuse(head.key, now);
         }
     }
 

@@ -13,8 +13,8 @@ use crate::base::clock::{Clock, RealClock};
 use crate::store::{Handle, Maintained};
 
 /// How often the store is looked over when nobody rings: expired memory comes back well within ten
-/// seconds, and an idle server wakes only four times a second.
-const IDLE_PERIOD: Duration = Duration::from_millis(250);
+/// seconds, and an idle server wakes only ten times a second.
+const IDLE_PERIOD: Duration = Duration::from_millis(100);
 
 /// Items looked at per step, a few hundred microseconds of work.
 const STEP_BUDGET: usize = 2048;

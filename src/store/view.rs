@@ -104,7 +104,7 @@ pub struct Item<'a> {
     pub version: Version,
     /// Whether a get had found it before this one.
     pub fetched: bool,
-    /// Seconds since it was last found or stored, coarse: counted up to about 18 hours.
+    /// Seconds since it was last found or stored, coarse: counted up to about 9 hours.
     pub last_access_secs: u32,
     /// The value.
     pub value: Value<'a>,
