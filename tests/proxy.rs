@@ -150,8 +150,8 @@ fn the_transcript_with_our_own_program() {
         for key in ["key1", "key2"] {
             assert_eq!(client.get(key).as_deref(), Some(key), "both servers are dead");
         }
-        for n in 0..2 {
-            nodes[n] = Node::plain(ports[n], &[]);
+        for (node, port) in nodes.iter_mut().zip(&ports[..2]) {
+            *node = Node::plain(*port, &[]);
         }
         for (key, home) in [("key1", 1), ("key2", 0)] {
             let mut direct = nodes[home].client();

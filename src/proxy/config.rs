@@ -27,8 +27,7 @@ pub const DEFAULT_VALUE_MAX: usize = 16 << 20;
 /// One `-s` or `-b`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServerAddr {
-    /// As it was written: an address or a name. It is part of the `-k` labels, so it stays as it
-    /// is.
+    /// As it was written, an address or a name: it is part of the `-k` labels.
     pub host: String,
     /// [`DEFAULT_PORT`] when it was not written.
     pub port: u16,

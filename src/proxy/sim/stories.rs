@@ -310,3 +310,47 @@ fn noreply_and_quiet_keep_the_order() {
         "END\r\n"
     );
 }
+
+#[test]
+fn one_worker_keeps_the_order_of_a_pipeline_over_a_failover() {
+    let mut world = pair(true);
+    world.ask(0, "set k 0 0 1\r\na\r\n");
+    // All of it is on its way when the server goes, none of it answered.
+    world.servers[0].frozen = true;
+    world.send(
+        0,
+        "append k 0 0 1\r\nb\r\nget k\r\ndelete k\r\nget k\r\nset k 0 0 1\r\nz\r\nget k\r\n",
+    );
+    for _ in 0..5 {
+        world.step();
+    }
+    kill(&mut world, 0);
+    world.settle("failover");
+    let answer = String::from_utf8(std::mem::take(&mut world.outputs[0])).expect("text");
+    assert_eq!(
+        answer,
+        "STORED\r\nVALUE k 0 2\r\nab\r\nEND\r\nDELETED\r\nEND\r\nSTORED\r\n\
+         VALUE k 0 1\r\nz\r\nEND\r\n"
+    );
+}
+
+#[test]
+fn a_client_that_goes_leaves_nothing_behind() {
+    let mut world = pair(true);
+    let big = "x".repeat(400_000);
+    world.ask(0, &format!("set k 0 0 400000\r\n{big}\r\n"));
+    // A block that never ends, and a reply that nobody reads.
+    world.send(0, "set open 0 0 500000\r\nabc");
+    world.send(1, "get k\r\n");
+    world.step();
+    assert!(world.relay.held() >= 500_000, "the block is reserved");
+    for front in &mut world.fronts {
+        front.abandon(&mut world.relay);
+    }
+    let shared = Shared::new(&config(1, 1));
+    world.fronts = vec![Front::new(shared.clone()), Front::new(shared)];
+    for _ in 0..10_000 {
+        world.step_without_clients();
+    }
+    assert_eq!((world.relay.held(), world.relay.in_flight()), (0, 0));
+}
