@@ -557,6 +557,9 @@ fn the_binary_says_one_line_and_exits_as_memcached_does() {
         ("twincached", &["-u", "root", "-l", "192.0.2.1", "-p", "1"], 71),
         ("twincached", &["-u", "root", "-s", "/nonexistent/dir/socket"], 71),
         ("twincached", &["-u", "root", "-d", "-s", "/nonexistent/dir/socket"], 71),
+        ("twincached", &["-u", "root", "-p", "0", "-o", "log_file=/nonexistent/log"], 71),
+        ("magent", &["-s", "127.0.0.1", "-p", "0", "-f", "/nonexistent/dir/socket"], 71),
+        ("magent", &["-s", "127.0.0.1", "-p", "1", "-l", "192.0.2.1"], 71),
     ] {
         let out = run(name, args);
         let text = String::from_utf8_lossy(&out.stderr);

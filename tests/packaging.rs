@@ -1,4 +1,5 @@
-//! What is packaged, run as it will be: the configuration files, the start script, the init scripts.
+//! What is packaged, run as it will be: the configuration files, the start script, the init
+//! scripts.
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! Real processes: pairs that are killed, cut and healed.
 //!
-//! The program is started as an operator starts it; what is asserted is what its clients and its log
-//! see.
+//! The program is started as an operator starts it; what is asserted is what its clients and its
+//! log see.
 
 mod common;
 
@@ -194,14 +194,13 @@ fn a_cut_link_heals_and_both_sides_agree() {
 #[test]
 fn a_silent_link_is_noticed() {
     let (a, b, to_a, to_b) = cabled();
+    let closed = |node: &Node| node.log_lines("replication: close").len();
+    let before = [&a, &b].map(closed);
     for cable in [&to_a, &to_b] {
         cable.hush();
     }
-    for node in [&a, &b] {
-        let before = node.log_lines("replication: close").len();
-        eventually("a silent peer is dropped", || {
-            (node.log_lines("replication: close").len() > before).then_some(())
-        });
+    for (node, before) in [&a, &b].into_iter().zip(before) {
+        eventually("a silent peer is dropped", || (closed(node) > before).then_some(()));
     }
     assert_eq!(a.client().set("k", "v"), "STORED");
     // The silent connections are gone for good: cut them, as a rebooted switch would.

@@ -8,7 +8,8 @@ mod common;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{eventually, free_port, peer_program, Cable, Client, Node};
+use common::{eventually, free_port, peer_program, Client, Node};
+use twincached::demo::Cable;
 use twincached::proxy::{self, Config, ServerAddr};
 
 /// A proxy in this process, for as long as the process lives. Returns its port.
@@ -108,6 +109,61 @@ fn the_transcript_of_the_seed() {
             (direct.get(key).as_deref() == Some(value)).then_some(())
         });
     }
+}
+
+/// The program's own commands, unchanged from the seed: nodes with one megabyte, the proxy as
+/// `twincached proxy` and under the name `magent`.
+#[test]
+fn the_transcript_with_our_own_program() {
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_twincached"));
+    let folder = std::env::temp_dir().join(format!("twincached-proxy-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let magent = folder.join("magent");
+    std::os::unix::fs::symlink(program, &magent).expect("a link");
+    let magent_text = magent.to_string_lossy().into_owned();
+    let starts: [&[&str]; 2] = [&[&program.to_string_lossy(), "proxy"], &[&magent_text]];
+    for start in starts {
+        let ports = [free_port(), free_port(), free_port()];
+        let mut nodes = ports.map(|port| Node::plain(port, &[]));
+        let front = free_port();
+        let addr = |n: usize| format!("127.0.0.1:{}", ports[n]);
+        let mut command = Command::new(start[0]);
+        command.args(&start[1..]).args(["-D", "-u", "root", "-n", "51200", "-l", "127.0.0.1"]);
+        command.args(["-p", &front.to_string()]);
+        command.args(["-s", &addr(0), "-s", &addr(1), "-b", &addr(2)]);
+        let mut proxy = Node::spawn(&mut command, front);
+        proxy.await_port();
+        let mut client = proxy.client();
+        client.send("stats\r\n");
+        assert_eq!(client.line(), "memcached agent v0.6");
+        assert_eq!(client.line(), format!("matrix 1 -> {}, pool size 0", addr(0)));
+        assert_eq!(client.line(), format!("matrix 2 -> {}, pool size 0", addr(1)));
+        assert_eq!(client.line(), "END");
+        for (key, homes) in [("key1", [1, 2]), ("key2", [0, 2])] {
+            assert_eq!(client.set(key, key), "STORED");
+            for n in 0..3 {
+                let there = nodes[n].client().get(key).is_some();
+                assert_eq!(there, homes.contains(&n), "{key} on node {n}");
+            }
+        }
+        nodes[..2].iter_mut().for_each(Node::kill);
+        for key in ["key1", "key2"] {
+            assert_eq!(client.get(key).as_deref(), Some(key), "both servers are dead");
+        }
+        for n in 0..2 {
+            nodes[n] = Node::plain(ports[n], &[]);
+        }
+        for (key, home) in [("key1", 1), ("key2", 0)] {
+            let mut direct = nodes[home].client();
+            eventually("it is put back", || {
+                assert_eq!(client.get(key).as_deref(), Some(key), "the servers are back, empty");
+                (direct.get(key).as_deref() == Some(key)).then_some(())
+            });
+        }
+        proxy.signal("TERM");
+        assert_eq!(proxy.exit_code(), Some(0));
+    }
+    std::fs::remove_dir_all(&folder).expect("removed");
 }
 
 /// A server that misbehaves in a way of its own on every connection, and otherwise answers every
@@ -297,8 +353,8 @@ fn one_client(proxy: u16, n: u64, seed: u64) -> usize {
 fn a_black_hole_costs_one_timeout_and_then_nothing() {
     let Some(program) = peer_program("memcached") else { return };
     let (mut server, backup) = (memcached(program, free_port()), memcached(program, free_port()));
-    let cable = Cable::to(server.port);
-    let proxy = proxy_with(&[cable.port], &[backup.port], |config| {
+    let cable = Cable::to(server.port).expect("a cable");
+    let proxy = proxy_with(&[cable.port()], &[backup.port], |config| {
         config.request_timeout_ms = 200;
     });
     let mut client = Client::connect(proxy);

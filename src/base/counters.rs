@@ -71,6 +71,8 @@ counters! {
     RejectedConnections,
     /// Times a connection used up its `-R` budget and had to let others go first.
     ConnYields,
+    /// Connections closed because of `-o idle_timeout`.
+    IdleKicks,
     /// Live items that were dropped for room.
     Evictions,
     /// Of these, items that no get had ever found.

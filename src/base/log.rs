@@ -71,7 +71,8 @@ impl Log for Logger {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    let opened = OpenOptions::new().create(true).append(true).open(path);
+    opened.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
 /// Sends lines to `sinks` from now on, and what is at most `verbose` loud (see [`set_verbose`]).
@@ -79,13 +80,13 @@ fn open(path: &Path) -> io::Result<File> {
 /// directory will change.
 ///
 /// # Errors
-/// The file cannot be opened; nothing has changed then.
+/// The file cannot be opened; lines go on to where they went, at first to standard error.
 pub fn init(sinks: Sinks, verbose: u8) -> io::Result<()> {
-    let file = sinks.file.as_deref().map(open).transpose()?;
-    *LOGGER.lock() = State { sinks, file };
-    // Fails only when the process has a logger already: this one.
+    // First, so that the caller can log the error. Fails only when this logger is in place already.
     let _ = log::set_logger(&LOGGER);
     set_verbose(verbose);
+    let file = sinks.file.as_deref().map(open).transpose()?;
+    *LOGGER.lock() = State { sinks, file };
     Ok(())
 }
 

@@ -54,8 +54,8 @@ impl Replies {
         Ticket(self.first + self.slots.len() as u64 - 1)
     }
 
-    /// Gives a deferred reply its bytes (none at all for a quiet request). Returns whether something
-    /// became sendable. A ticket that was resolved before is ignored.
+    /// Gives a deferred reply its bytes (none at all for a quiet request). Returns whether
+    /// something became sendable. A ticket that was resolved before is ignored.
     pub fn resolve(&mut self, ticket: Ticket, reply: Vec<u8>) -> bool {
         let Some(index) = ticket.0.checked_sub(self.first) else { return false };
         let Some(slot) = usize::try_from(index).ok().and_then(|i| self.slots.get_mut(i)) else {

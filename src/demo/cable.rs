@@ -89,6 +89,7 @@ impl Cable {
 /// Carries both directions of one connection, a thread each.
 fn plug(client: TcpStream, server: TcpStream, state: &Arc<State>) -> io::Result<()> {
     for (from, to) in [(&client, &server), (&server, &client)] {
+        from.set_nodelay(true)?;
         let (from, to) = (from.try_clone()?, to.try_clone()?);
         let state = Arc::clone(state);
         thread::Builder::new().name("cable".into()).spawn(move || carry(from, to, &state))?;

@@ -1,8 +1,9 @@
 //! `twincached demo`: the pair and the proxy before the reader's eyes.
 //!
-//! Owns the story. Everything is real: child processes of this program on free loopback ports, killed
-//! with kill -9, their own log lines, clients that type what an operator would, timings as measured.
-//! Every answer is checked; a wrong one ends the play with status 1. Leaves nothing behind.
+//! Owns the story. Everything is real: child processes of this program on free loopback ports,
+//! killed with kill -9, their own log lines, clients that type what an operator would, timings as
+//! measured. Every answer is checked; a wrong one ends the play with status 1. Leaves nothing
+//! behind.
 
 mod cable;
 mod stage;
@@ -92,11 +93,11 @@ fn pair() -> Outcome<()> {
     let mut on_a = a.client()?;
     on_a.ask("get key3", "VALUE key3 0 5 / alone / END")?;
     on_a.ask("get key1", "VALUE key1 5 2 / 42 / END")?;
-    let (role_a, role_b) = (on_a.stat("replication")?, on_b.stat("replication")?);
-    tell(format!("Roles have changed: A is {role_a}, B is {role_b}."));
-    if (role_a.as_str(), role_b.as_str()) != ("SLAVE", "MASTER") {
-        return Err("the roles must have changed".into());
-    }
+    await_event("the roles have changed", || {
+        let role = |client: &mut Client| client.stat("replication").unwrap_or_default();
+        role(&mut on_a) == "SLAVE" && role(&mut on_b) == "MASTER"
+    })?;
+    tell("Roles have changed: A is SLAVE (it connected), B is MASTER (it listens).");
     Ok(())
 }
 
@@ -153,7 +154,7 @@ fn cable_story() -> Outcome<()> {
     on_d.ask("set d 0 0 6\nfrom d", "STORED")?;
     on_c.ask("delete old", "DELETED")?;
     on_c.ask("set both 0 0 5\nfirst", "STORED")?;
-    on_d.ask("set both 0 0 6\nsecond", "STORED")?;
+    on_d.ask("set both 0 0 6\nsecond", "STORED")?; // the newest write wins
 
     tell("The cable is mended:");
     let mended = Instant::now();

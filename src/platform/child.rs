@@ -9,7 +9,8 @@ use std::process::Command;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
-/// Makes the kernel kill the child of `command` when the thread that starts it ends, however it ends.
+/// Makes the kernel kill the child of `command` when the thread that starts it ends, however it
+/// ends.
 pub fn tie_to_parent(command: &mut Command) {
     let tie = || set_pdeathsig(Signal::SIGKILL).map_err(std::io::Error::from);
     // SAFETY: between fork and exec only async-signal-safe calls are allowed; `tie` makes the one

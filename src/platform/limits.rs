@@ -50,9 +50,9 @@ pub fn raise_core() -> io::Result<()> {
     Ok(())
 }
 
-/// Lets a process that has given up root leave a core file all the same (`-r` with `-u`): the kernel
-/// forbids it to any that has changed its user, whose memory may hold what only root may read. Ours
-/// holds what its clients put there.
+/// Lets a process that has given up root leave a core file all the same (`-r` with `-u`): the
+/// kernel forbids it to any that has changed its user, whose memory may hold what only root may
+/// read. Ours holds what its clients put there.
 pub fn allow_core_of_other_user() {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let _ = nix::sys::prctl::set_dumpable(true);

@@ -7,8 +7,9 @@
 //!  -o log_file        stderr and the file       the file
 //! ```
 //!
-//! Owns that choice. What is wrong at the start is always told on the user's terminal. A daemon with
-//! `-v` keeps its standard error, as memcached's does: an init script may have pointed it to a file.
+//! Owns that choice. What is wrong at the start is always told on the user's terminal. A daemon
+//! with `-v` keeps its standard error, as memcached's does: an init script may have pointed it to a
+//! file.
 
 use std::ffi::CStr;
 use std::io;

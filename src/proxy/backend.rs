@@ -6,7 +6,7 @@
 //! gets exactly one end: his answer, or his place in what [`Backend::failed`] returns.
 //!
 //! ```text
-//!          ask                    connected            lost, nobody waiting
+//!          ask                    connected            lost, idle or after answers
 //!   Idle ------> Connecting ------------------> Up ----------------------> Idle
 //!                    |                          |
 //!                    | refused, too slow        | lost, too slow, no sense
@@ -135,7 +135,6 @@ enum State {
 #[derive(Debug)]
 enum Asked<C> {
     Version,
-    Noop,
     Amends(Amends),
     Caller(C, Expect),
 }
@@ -215,11 +214,14 @@ pub struct Backend<C> {
     queue: VecDeque<Waiting<C>>,
     /// Bytes moved in both directions.
     moved: u64,
+    /// When the last of them did.
+    moved_at: u64,
     /// Bytes of a too large value that are still to be dropped.
     swallow: u64,
     missed: Missed,
-    version_16: bool,
     meta: bool,
+    /// Somebody had an answer on this connection.
+    answered: bool,
     tally: Tally,
 }
 
@@ -236,10 +238,11 @@ impl<C: Copy> Backend<C> {
             sent: 0,
             queue: VecDeque::new(),
             moved: 0,
+            moved_at: 0,
             swallow: 0,
             missed: Missed::default(),
-            version_16: false,
             meta: false,
+            answered: false,
             tally: Tally::default(),
         }
     }
@@ -302,11 +305,9 @@ impl<C: Copy> Backend<C> {
     /// What goes first on every new connection: who are you, and what you have missed.
     fn greet(&mut self, now: Now) {
         self.meta = false;
-        self.version_16 = false;
+        self.answered = false;
         self.push(now, Asked::Version);
         encode::request(&mut self.out, &Request::Version);
-        self.push(now, Asked::Noop);
-        encode::request(&mut self.out, &Request::MetaNoop);
         let lost = self.missed.take_lost();
         if lost > 0 {
             log::warn!("proxy: {}: {lost} missed writes were too many to remember", self.name);
@@ -378,9 +379,10 @@ impl<C: Copy> Backend<C> {
     }
 
     /// The first `n` sendable bytes have been sent.
-    pub fn sent(&mut self, n: usize) {
+    pub fn sent(&mut self, now: Now, n: usize) {
         self.sent += n;
         self.moved += n as u64;
+        self.moved_at = now.mono_us;
         if self.sent >= self.out.len() {
             self.sent = 0;
             self.out.clear();
@@ -394,9 +396,10 @@ impl<C: Copy> Backend<C> {
     }
 
     /// `n` bytes were received into [`Backend::input`].
-    pub fn received(&mut self, n: usize) {
+    pub fn received(&mut self, now: Now, n: usize) {
         self.input.filled(n);
         self.moved += n as u64;
+        self.moved_at = now.mono_us;
     }
 
     /// When [`Backend::check`] is due, on the monotonic clock in microseconds.
@@ -409,7 +412,10 @@ impl<C: Copy> Backend<C> {
             State::Down { until } => Some(until),
             State::Up | State::Probing { .. } => self.queue.front().map(|head| {
                 let moved = (self.moved - head.moved).saturating_mul(1_000_000);
-                head.since + self.limits.request_us + moved / SLOWEST_BYTES_PER_SEC
+                let slow = head.since + moved / SLOWEST_BYTES_PER_SEC;
+                // However much has moved: nothing at all for so long is the end.
+                let stuck = head.since.max(self.moved_at);
+                self.limits.request_us + slow.min(stuck)
             }),
         }
     }
@@ -436,15 +442,19 @@ impl<C: Copy> Backend<C> {
             match waiting.asked {
                 Asked::Caller(call, _) => orphans.push(call),
                 Asked::Amends(amends) => self.missed.again(amends),
-                Asked::Version | Asked::Noop => {}
+                Asked::Version => {}
             }
         }
         self.input = Buf::new();
         self.out = Vec::new();
         self.sent = 0;
         self.swallow = 0;
-        if was == State::Up && orphans.is_empty() && matches!(why, Why::Lost(_)) {
-            // An idle connection was closed, as servers do: no failure. The next request connects.
+        let idle = orphans.is_empty() || self.answered;
+        if was == State::Up && idle && matches!(why, Why::Lost(_)) {
+            // Servers close connections, and restart: the next request connects at once. If that
+            // fails, or the new connection gives no answer, the server counts as down.
+            log::debug!("proxy: {}: {why}", self.name);
+            self.tally.failures += u64::from(!orphans.is_empty());
             self.state = State::Idle;
             return orphans;
         }
@@ -485,16 +495,16 @@ impl<C: Copy> Backend<C> {
     fn own_answer<'a>(&mut self, now: Now, reply: Reply<'_>, used: usize) -> Step<'a, C> {
         let Some(head) = self.queue.pop_front() else { return Step::Garbage };
         match (head.asked, reply) {
-            (Asked::Version, Reply::Version(text)) => {
-                self.version_16 = speaks_meta(text);
+            (Asked::Version, Reply::Version(_) | Reply::Error(_)) => {
+                if let Reply::Version(text) = reply {
+                    self.meta = speaks_meta(text);
+                }
                 if let State::Probing { .. } = self.state {
                     log::info!("proxy: {} is up", self.name);
                     self.state = State::Up;
                 }
                 self.backoff_us = BACKOFF_MIN_US;
             }
-            (Asked::Noop, Reply::MetaNoop) => self.meta = self.version_16,
-            (Asked::Noop, Reply::Error(_)) => {}
             (Asked::Amends(_), Reply::Deleted | Reply::NotFound | Reply::Ok | Reply::Error(_)) => {}
             _ => return Step::Garbage,
         }
@@ -511,6 +521,7 @@ impl<C: Copy> Backend<C> {
 
     fn finish(&mut self, now: Now) {
         self.queue.pop_front();
+        self.answered = true;
         self.go_on(now);
     }
 
@@ -581,15 +592,11 @@ fn fits(expect: Expect, reply: &Reply<'_>) -> bool {
     }
 }
 
-/// memcached 1.5.19 and later 1.5 have a draft of the meta commands with another grammar; a server
-/// that is not memcached and knows `mn` has the final one.
+/// The meta commands have their final grammar since memcached 1.6; late 1.5 has a draft of them.
 fn speaks_meta(version: &[u8]) -> bool {
     let mut parts = version.split(|byte| !byte.is_ascii_digit());
     let mut number = || parts.next().and_then(crate::base::num::parse_u32);
-    match (number(), number()) {
-        (Some(1), Some(minor)) => minor >= 6,
-        _ => true,
-    }
+    matches!((number(), number()), (Some(major), Some(minor)) if (major, minor) >= (1, 6))
 }
 
 #[cfg(test)]

@@ -27,7 +27,8 @@ pub const DEFAULT_VALUE_MAX: usize = 16 << 20;
 /// One `-s` or `-b`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServerAddr {
-    /// As it was written: an address or a name. It is part of the `-k` labels, so it stays as it is.
+    /// As it was written: an address or a name. It is part of the `-k` labels, so it stays as it
+    /// is.
     pub host: String,
     /// [`DEFAULT_PORT`] when it was not written.
     pub port: u16,

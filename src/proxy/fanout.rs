@@ -99,6 +99,11 @@ impl Fanout {
         self.largest
     }
 
+    /// Bytes of all values so far, as they will be sent.
+    pub fn bytes(&self) -> usize {
+        self.values.len()
+    }
+
     /// Whether the slot still has no result.
     pub fn is_waiting(&self, slot: usize) -> bool {
         self.slots[slot].state == State::Waiting

@@ -111,6 +111,10 @@ pub struct Front {
     swallow: u64,
     /// Input that is needed before parsing goes on.
     want: usize,
+    /// Bytes of replies that the relay counts as held for this client.
+    reply_held: usize,
+    /// Bytes of input that the relay counts as held for this client.
+    input_held: usize,
     /// Enough output waits.
     full: bool,
     /// [`Front::process`] stopped for lack of input, not because it was blocked.
@@ -135,6 +139,8 @@ impl Front {
             reached: false,
             swallow: 0,
             want: 0,
+            reply_held: 0,
+            input_held: 0,
             full: false,
             starved: true,
             ended: false,
@@ -184,6 +190,7 @@ impl Front {
     pub fn complete(&mut self, completion: Completion) {
         self.in_flight -= 1;
         self.cost -= completion.cost;
+        self.reply_held += completion.held;
         self.reached |= completion.verdict == Verdict::Reached;
         if completion.largest > 0 {
             self.hint = completion.largest.max(self.hint - self.hint / 4);
@@ -191,6 +198,21 @@ impl Front {
         if let Some(ticket) = completion.ticket {
             self.replies.resolve(ticket, completion.reply);
         }
+    }
+
+    /// Tells the relay what of the replies has left. To be called after sending.
+    pub fn settle(&mut self, relay: &mut Relay) {
+        let queued = self.replies.queued_bytes();
+        if self.reply_held > queued {
+            relay.release(self.reply_held - queued);
+            self.reply_held = queued;
+        }
+    }
+
+    /// The client is gone: nothing is held for it any more.
+    pub fn abandon(&mut self, relay: &mut Relay) {
+        relay.release(std::mem::take(&mut self.reply_held));
+        relay.release(std::mem::take(&mut self.input_held));
     }
 
     /// Takes as many requests from the input as may be in flight.
@@ -358,7 +380,19 @@ impl Front {
             self.refuse(classic::too_large(head));
             return Some(0);
         }
-        match classic::parse_data(rest, head.len) {
+        let parsed = classic::parse_data(rest, head.len);
+        if parsed != Parsed::Incomplete {
+            relay.release(std::mem::take(&mut self.input_held));
+        }
+        match parsed {
+            Parsed::Incomplete if !self.reserve(relay, head.len as usize) => {
+                if head.verb == StoreVerb::Set {
+                    let delete = Request::Delete { key: head.key, noreply: true };
+                    self.submit(now, me, relay, &delete, &[], true);
+                }
+                self.refuse(classic::no_memory(head));
+                Some(0)
+            }
             Parsed::Incomplete => {
                 self.want = head.len as usize + 2;
                 None
@@ -372,6 +406,19 @@ impl Front {
                 Some(used)
             }
         }
+    }
+
+    /// Whether there is room to wait for a block of `len` bytes. Small ones fit into what every
+    /// client may have unparsed.
+    fn reserve(&mut self, relay: &mut Relay, len: usize) -> bool {
+        if len <= INPUT_MAX || self.input_held > 0 {
+            return true;
+        }
+        let fits = relay.hold(len);
+        if fits {
+            self.input_held = len;
+        }
+        fits
     }
 
     /// How many more keys may be asked for now.

@@ -1,11 +1,12 @@
 //! From a validated command line to a running proxy, and back to an exit status.
 //!
-//! Owns the order of things: resolve, bind, drop privileges, become a daemon, start workers,
+//! Owns the order of things: resolve, bind, become a daemon, drop privileges, start workers,
 //! accept, stop. Accepts on the main thread and hands clients to the workers in turns. Never serves
 //! one.
 
 use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -19,15 +20,17 @@ use super::guard::Guard;
 use super::relay::{Relay, OUT_OF_CONNECTION};
 use super::route;
 use super::worker::{Common, Message, Worker};
-use crate::base::clock::RealClock;
-use crate::base::log::{self as sink, Sinks};
 use crate::base::address::Address;
+use crate::base::clock::RealClock;
+use crate::base::log as sink;
 use crate::net::listen::{self, Bound, Listener};
 use crate::net::mailbox::{SendError, Sender};
 use crate::net::stream::Stream;
 use crate::platform::daemon::{self, Keep};
+use crate::platform::logging::Logging;
+use crate::platform::pidfile::PidFile;
 use crate::platform::signals::{Signal, Signals};
-use crate::platform::{limits, syslog, user, EX_OSERR};
+use crate::platform::{limits, user, EX_OSERR};
 
 const SIGNALS: Token = Token(0);
 /// Listeners have the tokens from here on.
@@ -61,17 +64,18 @@ pub fn run(config: Config) -> i32 {
     }
 }
 
-fn open_log(config: &Config, daemon: bool) -> Result<(), Failure> {
-    let function = daemon.then_some(syslog::write as sink::LineFn);
-    if daemon {
-        syslog::open(c"magent");
-    }
-    sink::init(Sinks { stderr: !daemon, file: None, function }, config.verbose)
-        .map_err(|error| Failure::os(format!("cannot open the log: {error}")))
-}
-
 fn start(config: &Config) -> Result<(), Failure> {
-    open_log(config, false)?;
+    // A daemon changes its directory: the names must go on meaning the same files.
+    let absolute = |path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose();
+    let pid_path = absolute(&config.pid_file).map_err(Failure::os)?;
+    let logging = Logging {
+        ident: c"magent",
+        file: absolute(&config.log_file).map_err(Failure::os)?,
+        daemon: !(config.foreground || config.verbose > 0),
+        verbose: config.verbose,
+    };
+    let no_log = |error| Failure::os(format!("cannot open the log file: {error}"));
+    logging.open(false).map_err(no_log)?;
     // magent runs as root when it is started as root; only a user that was named is assumed.
     let user = match (&config.user, &config.group) {
         (None, None) => None,
@@ -84,18 +88,32 @@ fn start(config: &Config) -> Result<(), Failure> {
     }
     let addrs = resolve(config)?;
     let mut bound = bind_tcp(config).map_err(Failure::os)?;
+    if let Some(path) = &config.unix {
+        bound.push(listen::bind_unix(path, UNIX_MODE).map_err(Failure::os)?);
+        if let Some(user) = &user {
+            // The permission bits are about the user that the proxy runs as.
+            user.give(path).map_err(|error| {
+                Failure::os(format!("cannot give {} to the user of -u: {error}", path.display()))
+            })?;
+        }
+    }
+    if logging.daemon {
+        let keep = Keep { directory: false, stderr: logging.keeps_stderr() };
+        daemon::daemonize(keep)
+            .map_err(|error| Failure::os(format!("failed to daemonize: {error}")))?;
+    }
+    logging.open(true).map_err(no_log)?;
+    // As root: a file of a stopped predecessor may belong to it, and /run is root's.
+    let pid_file =
+        pid_path.and_then(|path| PidFile::create(&path).map_err(|why| log::error!("{why}")).ok());
     if let Some(user) = user {
         user.assume().map_err(Failure::os)?;
     }
-    if let Some(path) = &config.unix {
-        bound.push(listen::bind_unix(path, UNIX_MODE).map_err(Failure::os)?);
+    let outcome = serve(config, addrs, bound).map_err(Failure::os);
+    if let Some(Err(error)) = pid_file.map(PidFile::remove) {
+        log::warn!("Could not remove the pid file: {error}");
     }
-    if !(config.foreground || config.verbose > 0) {
-        daemon::daemonize(Keep { directory: false, stderr: false })
-            .map_err(|error| Failure::os(format!("failed to daemonize: {error}")))?;
-        open_log(config, true)?;
-    }
-    serve(config, addrs, bound).map_err(Failure::os)
+    outcome
 }
 
 /// The addresses of every backend.
@@ -103,8 +121,8 @@ fn resolve(config: &Config) -> Result<Vec<Vec<SocketAddr>>, Failure> {
     let resolve = |addr: &ServerAddr| {
         let address = Address { host: addr.host.clone(), port: Some(addr.port) };
         let fail = |why: String| Failure::os(format!("cannot resolve {addr}: {why}"));
-        let addrs = listen::resolve(&address, addr.port)
-            .map_err(|error| fail(listen::plain(&error)))?;
+        let addrs =
+            listen::resolve(&address, addr.port).map_err(|error| fail(listen::plain(&error)))?;
         if addrs.is_empty() {
             return Err(fail("it has no address".into()));
         }

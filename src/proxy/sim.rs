@@ -265,6 +265,7 @@ impl World {
         for (front, output) in self.fronts.iter_mut().zip(&mut self.outputs) {
             output.extend(front.sendable());
             front.sent(front.sendable().len());
+            front.settle(&mut self.relay);
         }
     }
 
@@ -292,7 +293,7 @@ impl World {
         if n > 0 {
             let n = self.random.below(n) + 1;
             server.input.extend(&connection.sendable()[..n]);
-            connection.sent(n);
+            connection.sent(self.now, n);
         }
         server.work();
         let n = server.output.len();
@@ -308,7 +309,7 @@ impl World {
     fn tell(&mut self, id: usize, bytes: &[u8]) {
         let mut connection = self.relay.connection(id);
         connection.space(bytes.len())[..bytes.len()].copy_from_slice(bytes);
-        connection.received(bytes.len());
+        connection.received(self.now, bytes.len());
         drop(connection);
         if !self.relay.received(id, self.now) {
             self.servers[id].hang_up();
@@ -347,6 +348,7 @@ impl World {
                 || self.relay.in_flight() > 0
                 || self.is_moving();
             if !waiting {
+                assert_eq!(self.relay.held(), 0, "{what}: nothing is held when all is quiet");
                 return;
             }
             self.pass_us(997);

@@ -238,10 +238,11 @@ impl Worker {
     fn deliver(&mut self) {
         for completion in self.relay.take_completions() {
             let relay::Client { slot, generation } = completion.client;
-            let Some(client) = self.clients.get_mut(slot as usize) else { continue };
-            if client.generation != generation {
+            let client = self.clients.get_mut(slot as usize);
+            let Some(client) = client.filter(|client| client.generation == generation) else {
+                self.relay.release(completion.held);
                 continue;
-            }
+            };
             client.front.complete(completion);
             if !client.queued {
                 client.queued = true;
@@ -294,11 +295,14 @@ impl Worker {
             }
             client.front.process(now, me, &mut self.relay);
         }
-        client.flush().is_ok() && !client.front.is_finished()
+        let sent = client.flush();
+        client.front.settle(&mut self.relay);
+        sent.is_ok() && !client.front.is_finished()
     }
 
     fn drop_client(&mut self, id: usize) {
         let mut client = self.clients.remove(id);
+        client.front.abandon(&mut self.relay);
         if client.queued {
             self.queue.retain(|&queued| queued != id);
         }
@@ -344,7 +348,7 @@ impl Worker {
                 Ok(n) => {
                     link.readable = n == room;
                     total += n;
-                    connection.received(n);
+                    connection.received(now, n);
                     drop(connection);
                     if !self.relay.received(id, now) {
                         self.close_link(id);
@@ -369,7 +373,7 @@ impl Worker {
                 return self.fail_backend(id, now, &Why::Refused(plain(&error)));
             }
         }
-        if let Err(error) = self.write_backend(id) {
+        if let Err(error) = self.write_backend(id, now) {
             self.fail_backend(id, now, &Why::Lost(plain(&error)));
         }
     }
@@ -384,13 +388,13 @@ impl Worker {
         Ok(())
     }
 
-    fn write_backend(&mut self, id: usize) -> io::Result<()> {
+    fn write_backend(&mut self, id: usize, now: Now) -> io::Result<()> {
         let Some(link) = &mut self.targets[id].link else { return Ok(()) };
         let mut connection = self.relay.connection(id);
         while link.writable && !connection.sendable().is_empty() {
             match link.stream.write(connection.sendable()) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(n) => connection.sent(n),
+                Ok(n) => connection.sent(now, n),
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => link.writable = false,
                     ErrorKind::Interrupted => {}

@@ -33,11 +33,14 @@ const PENDING_MAX: usize = 8;
 const SUSPECT_US: u64 = 2_500_000;
 /// Two links between the same nodes that came up within this time were dialled at once, by both.
 const CROSSED_US: u64 = 1_000_000;
+/// First wait before the replication port is tried again. On one host the peer that died holds it
+/// until its last descriptor is closed; each further try waits twice as long.
+const LISTEN_RETRY_FIRST_US: u64 = 5_000;
+/// Longest wait before the replication port is tried again.
+const LISTEN_RETRY_MAX_US: u64 = 500_000;
 /// A link that lived this long was a good one: after it, waits start short again. Links that keep
 /// breaking sooner are made again no more than about once a second.
 const LIVED_US: u64 = 1_000_000;
-/// Wait before the replication port is tried again.
-const LISTEN_RETRY_US: u64 = 500_000;
 /// Times that a starting node dials again because somebody else holds the replication port.
 const IN_USE_MAX: u32 = 10;
 /// How long the first try of a peer may take: the node serves nobody meanwhile.
@@ -89,6 +92,8 @@ pub struct Node {
     actions: VecDeque<Action>,
     listening: Listening,
     listen_retry_us: Option<u64>,
+    /// How long the next wait will be.
+    listen_wait_us: u64,
     /// Say `listen` when the port is open.
     listen_log: bool,
     in_use: u32,
@@ -118,6 +123,7 @@ impl Node {
             actions: VecDeque::new(),
             listening: Listening::Off,
             listen_retry_us: None,
+            listen_wait_us: LISTEN_RETRY_FIRST_US,
             listen_log: false,
             in_use: 0,
             listen_error: String::new(),
@@ -213,7 +219,8 @@ impl Node {
     /// The port could not be opened.
     pub fn on_listen_failed(&mut self, error: ListenError, now: Now) {
         self.listening = Listening::Off;
-        self.listen_retry_us = Some(now.mono_us + LISTEN_RETRY_US);
+        self.listen_retry_us = Some(now.mono_us + self.listen_wait_us);
+        self.listen_wait_us = (2 * self.listen_wait_us).min(LISTEN_RETRY_MAX_US);
         match error {
             ListenError::InUse => {
                 // On one host the holder is the peer, which came up in the same moment.
@@ -505,6 +512,7 @@ impl Node {
             }
             if !swapped {
                 self.log("replication: close");
+                self.listen_wait_us = LISTEN_RETRY_FIRST_US;
                 if !self.stopping {
                     self.listen(true);
                 }

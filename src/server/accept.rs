@@ -19,7 +19,8 @@ use crate::net::stream::{PeerName, Stream};
 use crate::server::shared::{ConnInfo, ConnState, Shared};
 use crate::server::worker::Message;
 
-/// Connections taken per visit to a listener: signals and other listeners get their turn in a flood.
+/// Connections taken per visit to a listener: signals and other listeners get their turn in a
+/// flood.
 const ACCEPTS_PER_TURN: usize = 256;
 
 /// What memcached says to a client over `-c`.

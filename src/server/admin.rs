@@ -1,11 +1,11 @@
 //! What `stats` answers.
 //!
 //! Owns the names, order and shapes of memcached's statistics, as memcached-tool, phpMemcachedAdmin
-//! and the Prometheus exporter read them. Reads counters that others keep; never changes one, except
-//! that `stats reset` takes the present sums as the new zero.
+//! and the Prometheus exporter read them. Reads counters that others keep; never changes one,
+//! except that `stats reset` takes the present sums as the new zero.
 //!
-//! memcached's slab classes do not exist here: items of all sizes share one arena. `stats items` and
-//! `stats slabs` show it as one class, number 1, whose pages are the arena's segments.
+//! memcached's slab classes do not exist here: items of all sizes share one arena. `stats items`
+//! and `stats slabs` show it as one class, number 1, whose pages are the arena's segments.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -164,6 +164,9 @@ fn threads(shared: &Shared, store: &StoreStats, out: &mut Vec<u8>) {
     let disabled_us = shared.listen_disabled_us.load(Ordering::Relaxed);
     stat(out, "time_in_listen_disabled_us", disabled_us);
     stat(out, "threads", shared.config.threads);
+    if shared.config.idle_timeout_secs > 0 {
+        stat(out, "idle_kicks", store.sums.get(Counter::IdleKicks));
+    }
     stat(out, "conn_yields", store.sums.get(Counter::ConnYields));
     stat(out, "hash_power_level", store.index_slots.max(1).ilog2());
     stat(out, "hash_bytes", store.index_bytes);

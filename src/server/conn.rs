@@ -1,9 +1,9 @@
 //! One client connection, without its socket.
 //!
-//! Owns the bytes received and not yet executed, the replies not yet sent, and where in a command the
-//! client is. Bytes come in through [`Conn::input`], replies go out through [`Conn::replies`]; the
-//! worker does the I/O, [`Executor`] the commands. Never touches a socket, a thread or a clock, so
-//! that a test is a client with two byte strings.
+//! Owns the bytes received and not yet executed, the replies not yet sent, and where in a command
+//! the client is. Bytes come in through [`Conn::input`], replies go out through
+//! [`Conn::replies`]; the worker does the I/O, [`Executor`] the commands. Never touches a socket,
+//! a thread or a clock, so that a test is a client with two byte strings.
 //!
 //! ```text
 //!              +----------- end of data / of keys -----------+
@@ -136,8 +136,8 @@ impl Conn {
         matches!(self.state, State::Command) && self.input.is_empty() && self.replies.is_empty()
     }
 
-    /// Ends the connection as far as commands go: gives back what it reserved, keeps the replies that
-    /// wait to be sent.
+    /// Ends the connection as far as commands go: gives back what it reserved, keeps the replies
+    /// that wait to be sent.
     pub fn release(&mut self, exec: &mut Executor) {
         if let State::Data { reserved, .. } = self.state {
             exec.shared.release_data(reserved);

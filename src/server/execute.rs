@@ -1,8 +1,8 @@
 //! Where a request meets the store.
 //!
 //! Owns the meaning of every command: what it does to the store, what it counts, what it answers.
-//! One [`Executor`] per worker. Never reads or writes a socket; replies are appended to the bytes it
-//! is given.
+//! One [`Executor`] per worker. Never reads or writes a socket; replies are appended to the bytes
+//! it is given.
 
 use std::sync::Arc;
 
@@ -57,8 +57,8 @@ impl Executor {
         self.shared.store.config().fits(head.key.len(), head.flags, head.len as usize)
     }
 
-    /// A storage command failed for its data. As in memcached, a `set` that fails takes the old item
-    /// with it: better a miss than a value that the client believes it has replaced.
+    /// A storage command failed for its data. As in memcached, a `set` that fails takes the old
+    /// item with it: better a miss than a value that the client believes it has replaced.
     pub fn drop_refused(&mut self, head: &StoreHead<'_>, now: Now) {
         if head.verb == StoreVerb::Set {
             self.store.delete(head.key, now);

@@ -1,7 +1,8 @@
 //! The maintenance thread: memory is made free ahead of demand, off the request path.
 //!
-//! Owns the thread that calls [`Handle::maintain`] in bounded steps, when a worker rings or a quarter
-//! of a second has passed. Never holds a lock for longer than one step and never talks to a socket.
+//! Owns the thread that calls [`Handle::maintain`] in bounded steps, when a worker rings or a
+//! quarter of a second has passed. Never holds a lock for longer than one step and never talks to
+//! a socket.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

@@ -12,13 +12,13 @@ use crate::base::log;
 use crate::server::config::{Config, Personality, MEMCACHED_VERSION};
 use crate::store::Store;
 
-/// Descriptors that the process needs for itself (listeners, polls, wakers, log, replication), taken
-/// off `-c` the way memcached does; reported as `reserved_fds`.
+/// Descriptors that the process needs for itself (listeners, polls, wakers, log, replication),
+/// taken off `-c` the way memcached does; reported as `reserved_fds`.
 pub const RESERVED_FDS: usize = 20;
 
 /// Long data blocks that may be under way at once, in bytes, however small `-m` is: sixteen clients
-/// that send the default largest value. With a larger `-m` it is a quarter of it, and always room for
-/// two values of `-I`.
+/// that send the default largest value. With a larger `-m` it is a quarter of it, and always room
+/// for two values of `-I`.
 const DATA_MIN: u64 = 16 << 20;
 
 /// What the replication thread offers to the rest of the server.

@@ -1,9 +1,9 @@
 //! A worker: one thread, one poll, its own connections.
 //!
-//! Owns the sockets of the connections that were handed to it and moves bytes between them and their
-//! [`Conn`]. One turn: wait, read the clock once, serve what is ready, serve again who used up its
-//! budget, then tell the replication and maintenance threads if there is work for them. Never accepts
-//! connections and never parses or executes anything itself.
+//! Owns the sockets of the connections that were handed to it and moves bytes between them and
+//! their [`Conn`]. One turn: wait, read the clock once, serve what is ready, serve again who used
+//! up its budget, then tell the replication and maintenance threads if there is work for them.
+//! Never accepts connections and never parses or executes anything itself.
 //!
 //! ```text
 //!   event -> read (a short read means the socket is drained) -> Conn::process -> one write
@@ -27,7 +27,7 @@ use crate::net::stream::Stream;
 use crate::server::conn::{Conn, Step};
 use crate::server::execute::Executor;
 use crate::server::maintenance::Bell;
-use crate::server::shared::{ConnInfo, Shared};
+use crate::server::shared::{ConnInfo, ConnState, Shared};
 
 /// What the main thread tells a worker.
 pub enum Message {
@@ -68,9 +68,13 @@ const SCRATCH_KEEP: usize = 256 * 1024;
 /// serves the others' `-c` places first.
 const HANDOVER_MAX: usize = 4096;
 
+/// How often a worker looks for connections that `-o idle_timeout` closes: its unit is a second.
+const IDLE_SWEEP: Duration = Duration::from_secs(1);
+
 struct Client {
     stream: Stream,
     conn: Conn,
+    info: Arc<ConnInfo>,
     /// The socket would not take more; a writable event comes when it does.
     blocked: bool,
     /// Stands in the ready list already.
@@ -101,6 +105,8 @@ pub struct Worker {
     scratch_out: Vec<u8>,
     draining: bool,
     stopping: bool,
+    /// Monotonic microsecond of the next look for idle connections.
+    next_sweep_us: u64,
 }
 
 impl Worker {
@@ -128,6 +134,7 @@ impl Worker {
             scratch_out: Vec::new(),
             draining: false,
             stopping: false,
+            next_sweep_us: 0,
         };
         Ok((worker, sender))
     }
@@ -136,7 +143,10 @@ impl Worker {
     pub fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         while !(self.stopping || self.draining && self.clients.is_empty()) {
-            let timeout = (!self.ready.is_empty()).then_some(Duration::ZERO);
+            let timeout = match self.ready.is_empty() {
+                false => Some(Duration::ZERO),
+                true => self.may_idle_out().then_some(IDLE_SWEEP),
+            };
             if let Err(error) = self.poll.poll(&mut events, timeout) {
                 if error.kind() != ErrorKind::Interrupted {
                     log::error!("poll: {error}");
@@ -167,15 +177,41 @@ impl Worker {
                     }
                 }
             }
+            self.close_idle(now);
             self.tell_others();
         }
         self.close_all();
     }
 
+    fn may_idle_out(&self) -> bool {
+        self.shared.config.idle_timeout_secs > 0 && !self.clients.is_empty()
+    }
+
+    /// Closes who has said nothing for longer than `-o idle_timeout`, once a second.
+    fn close_idle(&mut self, now: Now) {
+        if !self.may_idle_out() || now.mono_us < self.next_sweep_us {
+            return;
+        }
+        self.next_sweep_us = now.mono_us + IDLE_SWEEP.as_micros() as u64;
+        let limit = self.shared.config.idle_timeout_secs;
+        // As memcached: only between commands, or in the middle of a command line.
+        let waits = |info: &ConnInfo| matches!(info.state(), ConnState::NewCmd | ConnState::Read);
+        let idle: Vec<usize> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| waits(&client.info) && client.info.idle_secs(now) > limit)
+            .map(|(key, _)| key)
+            .collect();
+        self.exec.store.counters().add(Counter::IdleKicks, idle.len() as u64);
+        for key in idle {
+            self.close(key);
+        }
+    }
+
     /// Wakes the threads that have work because of this turn; nobody is woken for nothing.
     fn tell_others(&mut self) {
         if let Some(replication) = self.shared.replication.get() {
-            if self.shared.store.changed().take() {
+            if self.exec.store.take_fed() && self.shared.store.changed().raise() {
                 replication.wake();
             }
         }
@@ -217,8 +253,8 @@ impl Worker {
         }
         log::debug!("<{id} new auto-negotiating client connection");
         self.shared.conns().insert(id, Arc::clone(&info));
-        let conn = Conn::new(id, info);
-        entry.insert(Client { stream, conn, blocked: false, queued: false });
+        let conn = Conn::new(id, Arc::clone(&info));
+        entry.insert(Client { stream, conn, info, blocked: false, queued: false });
         self.visit(key, now);
     }
 

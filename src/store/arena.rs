@@ -1,9 +1,9 @@
 //! The memory of all items: one zeroed allocation, read and written at byte offsets.
 //!
 //! Owns the allocation, and is the only file of the store with `unsafe` in it. Every access is
-//! checked against the arena's bounds. What cannot be checked here is who accesses which bytes when;
-//! that is the protocol below, which `segment`, `item`, `evict` and `large` keep. Never interprets a
-//! byte.
+//! checked against the arena's bounds. What cannot be checked here is who accesses which bytes
+//! when; that is the protocol below, which `segment`, `item`, `evict` and `large` keep. Never
+//! interprets a byte.
 //!
 //! ```text
 //!  base                                                                  base + size

@@ -19,7 +19,7 @@ use super::{Config, FlushState, Handle, StoreStats, Version};
 use crate::base::clock::Now;
 use crate::base::counters::{Counter, Counters, Sums};
 use crate::base::hash::hash_key;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Most open segments that writers have between them; more threads share.
@@ -36,7 +36,8 @@ pub(super) fn mono_secs(now: Now) -> u32 {
     (now.mono_us / 1_000_000) as u32
 }
 
-/// Locks a mutex; a panic elsewhere left nothing half done that matters here (release builds abort).
+/// Locks a mutex; a panic elsewhere left nothing half done that matters here (release builds
+/// abort).
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -84,6 +85,8 @@ pub struct Store {
     /// How many seconds deletes are remembered at present: fewer than configured while they are
     /// more than their share of the arena.
     pub(super) tombstone_life: AtomicU32,
+    /// The last step of maintenance found nothing to reclaim.
+    pub(super) exhausted: AtomicBool,
     members: Mutex<Vec<Member>>,
     base: Mutex<Sums>,
 }
@@ -117,6 +120,7 @@ impl Store {
             tombstones: AtomicU64::new(0),
             tombstone_bytes: AtomicU64::new(0),
             tombstone_life: AtomicU32::new(config.tombstone_secs),
+            exhausted: AtomicBool::new(false),
             members: Mutex::default(),
             base: Mutex::default(),
             config,

@@ -146,7 +146,7 @@ impl Store {
             return false;
         }
         if let Some(open) = writer.open.take() {
-            self.segments.seal(open, Class::Small);
+            self.segments.seal(open, Class::Small, true);
         }
         for _ in 0..INLINE_TRIES {
             let bytes = self.index.bytes();
@@ -227,12 +227,13 @@ impl Store {
             .map(|&segment| (segment, self.segments.meta(segment)))
             .filter(|(_, meta)| !meta.is_pinned())
             .map(|(segment, meta)| {
-                // What was flushed is dead, although nobody has counted it yet. Something expired is
-                // worth a walk where nothing may be evicted.
+                // What was flushed is dead, although nobody has counted it yet. Something expired
+                // is worth a walk where nothing may be evicted.
                 let flushed = meta.swept.load(Ordering::Relaxed) < watermark;
                 let expired = !self.config.evict && meta.due() <= now.unix_secs();
-                let live = if flushed || expired { 0 } else { meta.live() as usize };
-                (self.segments.capacity().saturating_sub(live), segment)
+                let capacity = self.segments.capacity();
+                let dead = if flushed || expired { capacity } else { meta.dead(capacity) };
+                (dead, segment)
             })
             .max();
         reclaimer.window = window;
@@ -284,7 +285,7 @@ impl Store {
             return true;
         }
         if let Some(open) = slot.take() {
-            self.segments.seal(open, class);
+            self.segments.seal(open, class, true);
         }
         *slot = self.segments.take(self.index.bytes(), 0, self.watermark(), mono_secs(now));
         slot.is_some()
@@ -465,5 +466,93 @@ impl Store {
             }
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Config, Handle, Mode, Stored};
+
+    const NOW: Now = Now { unix_us: 1_700_000_000_000_000, mono_us: 0 };
+
+    fn handle(evict: bool) -> Handle {
+        let config = Config { memory_limit: 1 << 20, evict, ..Config::default() };
+        Store::new(config, NOW).handle()
+    }
+
+    fn set(handle: &mut Handle, key: &str, len: usize) -> Stored {
+        let value = vec![b'v'; len];
+        handle.store(Mode::Set, key.as_bytes(), 0, Exptime::Never, &value, NOW)
+    }
+
+    #[test]
+    fn without_evicting_it_is_full_at_some_point_and_deletes_make_room() {
+        let mut handle = handle(false);
+        let mut held = 0;
+        while matches!(set(&mut handle, &format!("k{held}"), 1000), Stored::Stored(_)) {
+            held += 1;
+        }
+        // The item whose set was refused is the only one that is not there.
+        assert!(held > 850, "{held} items of 1 KB in 1 MB");
+        let now = NOW;
+        assert!((0..held).all(|n| handle.get(format!("k{n}").as_bytes(), now, |_| ()).is_some()));
+        for n in (0..held).step_by(2) {
+            assert!(handle.delete(format!("k{n}").as_bytes(), now));
+        }
+        for n in 0..held / 2 - 60 {
+            let stored = set(&mut handle, &format!("new{n}"), 1000);
+            assert!(matches!(stored, Stored::Stored(_)), "{n} of {held}: {stored:?}");
+        }
+        assert!((1..held)
+            .step_by(2)
+            .all(|n| handle.get(format!("k{n}").as_bytes(), now, |_| ()).is_some()));
+        assert_eq!(handle.counters().get(Counter::Evictions), 0);
+    }
+
+    #[test]
+    fn what_is_evicted_is_counted_by_what_it_was() {
+        let mut handle = handle(true);
+        for n in 0..3000 {
+            set(&mut handle, &format!("k{n}"), 1000);
+        }
+        let counters = handle.counters();
+        let (all, unfetched) =
+            (counters.get(Counter::Evictions), counters.get(Counter::EvictedUnfetched));
+        assert_eq!(all, unfetched);
+        assert_eq!(3000 - all, handle.store_ref().stats().curr_items);
+        assert_eq!(counters.get(Counter::OutOfMemory), 0);
+    }
+
+    #[test]
+    fn overwriting_costs_nobody_an_item() {
+        let mut handle = handle(true);
+        // Half of the memory is in use; the lengths change, so that records die.
+        for round in 0..30 {
+            for n in 0..400 {
+                set(&mut handle, &format!("k{n}"), 1000 + (n + round) % 200);
+            }
+        }
+        assert_eq!(handle.counters().get(Counter::Evictions), 0);
+        assert_eq!(handle.store_ref().stats().curr_items, 400);
+    }
+
+    #[test]
+    fn a_pinned_segment_stays_until_it_is_let_go() {
+        let mut reader = handle(true);
+        let mut writer = reader.store_ref().handle();
+        let value: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
+        reader.store(Mode::Set, b"large", 0, Exptime::Never, &value, NOW);
+        reader.get(b"large", NOW, |item| {
+            // While it is being read, memory goes round several times.
+            for n in 0..8000 {
+                set(&mut writer, &format!("k{n}"), 1000);
+            }
+            assert!(item.value.to_vec() == value);
+        });
+        for n in 0..4000 {
+            set(&mut writer, &format!("l{n}"), 1000);
+        }
+        assert!(lock(&writer.store_ref().reclaimer).waiting.is_empty());
     }
 }

@@ -1,8 +1,8 @@
 //! Housekeeping: memory of expired, flushed and forgotten items comes back without being touched.
 //!
-//! Owns the background sweep and [`Handle::maintain`], which also keeps segments free ahead of demand
-//! and the index small. Every step is bounded by a number of records. Never moves an item: it makes
-//! the bytes of dead ones known, and reclaim does the rest.
+//! Owns the background sweep and [`Handle::maintain`], which also keeps segments free ahead of
+//! demand and the index small. Every step is bounded by a number of records. Never moves an item:
+//! it makes the bytes of dead ones known, and reclaim does the rest.
 //!
 //! A sealed segment knows when its next record expires. The sweep goes round, and walks a segment
 //! when that moment has passed, but not the same one twice within [`SWEEP_EVERY_SECS`]: memory is
@@ -12,7 +12,7 @@ use super::core::{lock, mono_secs, Status, Store};
 use super::evict::{Reclaimer, Step};
 use super::item::Record;
 use super::segment::Class;
-use super::{Handle, Maintained};
+use super::{Handle, Maintained, Version};
 use crate::base::clock::Now;
 use crate::base::counters::Counters;
 use std::sync::atomic::Ordering;
@@ -30,11 +30,21 @@ const SHRINK_STRIPES: usize = 64;
 /// Records of one hold of the reclaim lock.
 const HOLD: usize = 512;
 
+/// A segment that is being walked.
+#[derive(Clone, Copy, Debug)]
+struct Walk {
+    segment: u32,
+    /// How often it had been sealed then: another number means other contents.
+    sealing: u32,
+    at: u32,
+    /// The flush watermark when the walk began.
+    watermark: Version,
+}
+
 /// Where the sweep stands.
 #[derive(Debug)]
 pub(super) struct Sweep {
-    /// The segment that is being walked, which of its lives that is, and how far.
-    walking: Option<(u32, u32, u32)>,
+    walking: Option<Walk>,
     cursor: u32,
     stripe: usize,
     tokens: u64,
@@ -110,35 +120,34 @@ impl Store {
         counters: &Counters,
     ) -> bool {
         reclaimer.sweep.refill(now);
-        let walking = reclaimer.sweep.walking.take();
         // What was walked half may have been reclaimed meanwhile.
-        let walking = walking.filter(|&(seg, life, _)| self.segments.sealing(seg) == Some(life));
-        let (segment, sealing, mut at) = match walking {
-            Some(walking) => walking,
+        let current = |walk: &Walk| self.segments.sealing(walk.segment) == Some(walk.sealing);
+        let mut walk = match reclaimer.sweep.walking.take().filter(current) {
+            Some(walk) => walk,
             None => {
-                let Some((segment, life)) = self.next_sweep(&mut reclaimer.sweep, now) else {
+                let Some((segment, sealing)) = self.next_sweep(&mut reclaimer.sweep, now) else {
                     return false;
                 };
                 self.segments.meta(segment).forget_due();
-                (segment, life, self.segments.first())
+                Walk { segment, sealing, at: self.segments.first(), watermark: self.watermark() }
             }
         };
+        let Walk { segment, watermark, .. } = walk;
         let meta = self.segments.meta(segment);
-        let watermark = self.watermark();
         let all = self.config.replicated || meta.swept.load(Ordering::Relaxed) < watermark.0;
-        while at < meta.used() && meta.live() > 0 {
+        while walk.at < meta.used() && meta.live() > 0 {
             if *budget == 0 || reclaimer.sweep.tokens == 0 {
-                reclaimer.sweep.walking = Some((segment, sealing, at));
+                reclaimer.sweep.walking = Some(walk);
                 return *budget == 0;
             }
             *budget -= 1;
             reclaimer.sweep.tokens -= 1;
-            let offset = self.segments.offset_in(segment, at);
+            let offset = self.segments.offset_in(segment, walk.at);
             let record = Record::read(&self.segments.arena, offset);
             if !record.is_chunk() && (all || record.has_exptime()) {
                 self.sweep_record(&record, now, counters);
             }
-            at = self.segments.next(at, record.size());
+            walk.at = self.segments.next(walk.at, record.size());
         }
         meta.swept_at.store(mono_secs(now), Ordering::Relaxed);
         meta.swept.fetch_max(watermark.0, Ordering::Relaxed);
@@ -175,12 +184,12 @@ impl Store {
         for writer in &self.writers {
             let Ok(mut writer) = writer.try_lock() else { continue };
             if let Some(open) = writer.open.take_if(|open| idle(open.segment)) {
-                self.segments.seal(open, Class::Small);
+                self.segments.seal(open, Class::Small, false);
             }
         }
         for (class, slot) in lock(&self.reclaimer).survivors() {
             if let Some(open) = slot.take_if(|open| idle(open.segment)) {
-                self.segments.seal(open, class);
+                self.segments.seal(open, class, false);
             }
         }
     }
@@ -206,6 +215,7 @@ impl Store {
             let step = self.reclaim(&mut lock(&self.reclaimer), &mut hold, now, counters);
             *budget += hold;
             if step == Step::Nothing {
+                self.exhausted.store(true, Ordering::Relaxed);
                 return false;
             }
             // A segment that was empty costs nothing but must count for something.
@@ -223,6 +233,7 @@ impl Handle {
         let (store, me) = self.split();
         store.settle(now);
         let mut left = budget.max(1);
+        store.exhausted.store(false, Ordering::Relaxed);
         if store.free_ahead(&mut left, now, &me.counters) {
             return Maintained::More;
         }
@@ -244,8 +255,77 @@ impl Handle {
     }
 
     /// Whether the maintenance thread should run now rather than at its next turn: fewer segments
-    /// are free than should be. Cheap enough for every turn of a worker's loop.
+    /// are free than should be, and the last step had not found that there are none to be had.
+    /// Cheap enough for every turn of a worker's loop.
     pub fn needs_maintenance(&self) -> bool {
-        self.store_ref().is_low()
+        let store = self.store_ref();
+        store.is_low() && !store.exhausted.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::counters::Counter;
+    use crate::store::{Config, Exptime, Mode};
+
+    fn at(secs: u64) -> Now {
+        Now { unix_us: (1_700_000_000 + secs) * 1_000_000, mono_us: secs * 1_000_000 }
+    }
+
+    fn handle(replicated: bool) -> Handle {
+        let config = Config { memory_limit: 1 << 20, replicated, ..Config::default() };
+        Store::new(config, at(0)).handle()
+    }
+
+    fn settle(handle: &mut Handle, from: u64, to: u64) {
+        for secs in from..to {
+            while handle.maintain(at(secs), 1000) == Maintained::More {}
+        }
+    }
+
+    #[test]
+    fn a_lone_expired_item_goes_within_ten_seconds() {
+        let mut handle = handle(false);
+        handle.store(Mode::Set, b"a", 0, Exptime::At(1_700_000_002), b"v", at(0));
+        handle.store(Mode::Set, b"b", 0, Exptime::Never, b"v", at(0));
+        settle(&mut handle, 0, 2);
+        assert_eq!(handle.store_ref().stats().curr_items, 2);
+        settle(&mut handle, 2, 12);
+        assert_eq!(handle.store_ref().stats().curr_items, 1);
+        assert_eq!(handle.counters().get(Counter::ExpiredUnfetched), 1);
+    }
+
+    #[test]
+    fn touch_keeps_an_item_from_the_sweep() {
+        let mut handle = handle(false);
+        handle.store(Mode::Set, b"a", 0, Exptime::At(1_700_000_003), b"v", at(0));
+        assert!(handle.touch(b"a", Exptime::At(1_700_000_100), at(1)).is_some());
+        settle(&mut handle, 1, 60);
+        assert!(handle.get(b"a", at(60), |_| ()).is_some());
+        settle(&mut handle, 60, 112);
+        assert_eq!(handle.store_ref().stats().curr_items, 0);
+    }
+
+    #[test]
+    fn an_expired_item_of_a_pair_is_remembered_as_long_as_a_delete() {
+        let mut handle = handle(true);
+        handle.store(Mode::Set, b"a", 0, Exptime::At(1_700_000_003), b"v", at(0));
+        settle(&mut handle, 0, 20);
+        let stats = handle.store_ref().stats();
+        assert_eq!((stats.curr_items, stats.tombstones), (0, 1));
+        settle(&mut handle, 3600, 3620);
+        assert_eq!(handle.store_ref().stats().tombstones, 0);
+    }
+
+    #[test]
+    fn segments_are_kept_free_ahead_of_demand() {
+        let mut handle = handle(true);
+        for n in 0..3000u32 {
+            handle.store(Mode::Set, &n.to_le_bytes(), 0, Exptime::Never, &[0; 1000], at(0));
+        }
+        assert!(handle.needs_maintenance());
+        while handle.maintain(at(0), 100) == Maintained::More {}
+        assert!(!handle.needs_maintenance());
     }
 }

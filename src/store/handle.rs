@@ -1,7 +1,8 @@
 //! One thread's door to the store: reading, touching and deleting.
 //!
-//! Owns [`Handle`]. Storing is in `write`, what peers ask for in `replica`, housekeeping in `expire`.
-//! Small values are read under the lock of their stripe; large ones are pinned and read without it.
+//! Owns [`Handle`]. Storing is in `write`, what peers ask for in `replica`, housekeeping in
+//! `expire`. Small values are read under the lock of their stripe; large ones are pinned and read
+//! without it.
 
 use super::core::{Local, Status, Store, FREQ_MAX};
 use super::index::{Locked, Place};
@@ -326,5 +327,64 @@ impl Store {
         let version = self.issue(me, hash, now);
         self.remove(&mut stripe, slot, &record, version, &me.counters);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Config, Mode};
+
+    const NOW: Now = Now { unix_us: 1_700_000_000_000_000, mono_us: 0 };
+
+    fn handle() -> Handle {
+        let config = Config { memory_limit: 1 << 20, ..Config::default() };
+        let mut handle = Store::new(config, NOW).handle();
+        handle.store(Mode::Set, b"k", 5, Exptime::Never, b"value", NOW);
+        handle
+    }
+
+    #[test]
+    fn a_get_marks_and_counts_and_a_peek_does_not() {
+        let mut handle = handle();
+        let later = NOW.plus_us(9_000_000);
+        let look = |item: &Item<'_>| (item.fetched, item.last_access_secs);
+        assert_eq!(handle.peek(b"k", later, look), Some((false, 9)));
+        assert_eq!(handle.get(b"k", later, look), Some((false, 9)));
+        assert_eq!(handle.get(b"k", later, look), Some((true, 0)));
+        assert_eq!(handle.get(b"none", later, look), None);
+        let count = |counter| handle.counters().get(counter);
+        assert_eq!(count(Counter::CmdGet), 3);
+        assert_eq!((count(Counter::GetHits), count(Counter::GetMisses)), (2, 1));
+    }
+
+    #[test]
+    fn an_expired_item_is_a_miss_at_once_and_leaves() {
+        let mut handle = handle();
+        let soon = Exptime::At(NOW.unix_secs() + 1);
+        assert!(handle.touch(b"k", soon, NOW).is_some());
+        assert_eq!(handle.get(b"k", NOW, |item| (item.flags, item.exptime)), Some((5, soon)));
+        let later = NOW.plus_us(1_000_000);
+        assert_eq!(handle.get(b"k", later, |_| ()), None);
+        assert_eq!(handle.counters().get(Counter::GetExpired), 1);
+        assert_eq!(handle.store_ref().stats().curr_items, 0);
+    }
+
+    #[test]
+    fn a_flushed_item_counts_as_flushed() {
+        let mut handle = handle();
+        handle.flush_all(None, NOW);
+        assert_eq!(handle.get(b"k", NOW, |_| ()), None);
+        assert_eq!(handle.counters().get(Counter::GetFlushed), 1);
+    }
+
+    #[test]
+    fn a_past_exptime_reads_once_more_and_deletes() {
+        let mut handle = handle();
+        let past = Exptime::At(1);
+        let got = handle.get_and_touch(b"k", past, NOW, |item| item.value.to_vec());
+        assert_eq!(got.as_deref(), Some(&b"value"[..]));
+        assert_eq!(handle.get(b"k", NOW, |_| ()), None);
+        assert_eq!(handle.counters().get(Counter::TouchHits), 1);
     }
 }

@@ -32,7 +32,7 @@ pub(crate) const ALIGN: usize = 4;
 /// Longest value area of one record: its length has 16 bits.
 pub(crate) const VALUE_MAX: usize = u16::MAX as usize;
 /// Longest chunk: its length has 24 bits.
-pub(crate) const CHUNK_MAX: usize = (1 << 24) - 1;
+const CHUNK_MAX: usize = (1 << 24) - 1;
 
 const KIND_AT: usize = 8;
 const KLEN_AT: usize = 9;

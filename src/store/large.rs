@@ -1,7 +1,7 @@
 //! Large values: chunks in many segments, their places in the item's record.
 //!
-//! Owns building and reading of values that do not fit a fraction of a segment. Never publishes: the
-//! commands do, with the head record that comes out of here.
+//! Owns building and reading of values that do not fit a fraction of a segment. Never publishes:
+//! the commands do, with the head record that comes out of here.
 //!
 //! ```text
 //!  index slot --> head record: key | total length, places of chunks
@@ -15,7 +15,7 @@
 //! pinned; so they are while it is read, which happens without the stripe's lock.
 
 use super::core::{Local, Store, Writer};
-use super::item::{begin_chunk, chunk_size, Record, Shape, CHUNK_MAX, HEADER, VALUE_MAX};
+use super::item::{begin_chunk, chunk_size, Record, Shape, HEADER, VALUE_MAX};
 use super::segment::Pins;
 use super::{Exptime, Value};
 use crate::base::clock::Now;
@@ -25,6 +25,8 @@ use crate::base::clock::Now;
 const RECORD_SHARE: usize = 8;
 /// A chunk at the end of an open segment is worth its header when it has this part of a segment.
 const CHUNK_SHARE: usize = 32;
+/// A chunk has at most this part of a segment, for the same reason: it moves in one piece.
+const CHUNK_MOST: usize = 4;
 /// Values over this part of the arena are built one at a time: two at once could each hold what
 /// the other one needs.
 const BIG_SHARE: usize = 16;
@@ -156,7 +158,7 @@ impl Store {
             }
             let Some(open) = writer.open.as_mut() else { break };
             let room = (self.segments.room(open) - HEADER) & !3;
-            let len = left.min(room).min(CHUNK_MAX);
+            let len = left.min(room).min(self.segments.capacity() / CHUNK_MOST);
             let arena = &self.segments.arena;
             let at = self.segments.next_at(open);
             let mut to = begin_chunk(arena, at, hash, len);
@@ -217,5 +219,92 @@ impl Store {
             parts,
             _pins: pins,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::base::clock::Now;
+    use crate::store::{Config, Exptime, Handle, Mode, Store, Stored};
+
+    const NOW: Now = Now { unix_us: 1_700_000_000_000_000, mono_us: 0 };
+
+    fn handle(mib: u64, item_max: u32) -> Handle {
+        let config = Config { memory_limit: mib << 20, item_max, ..Config::default() };
+        Store::new(config, NOW).handle()
+    }
+
+    fn value(len: usize, salt: usize) -> Vec<u8> {
+        (0..len).map(|n| (n * 31 + n / 251 + salt) as u8).collect()
+    }
+
+    fn set(handle: &mut Handle, key: &[u8], value: &[u8]) -> Stored {
+        handle.store(Mode::Set, key, 9, Exptime::Never, value, NOW)
+    }
+
+    fn get(handle: &mut Handle, key: &[u8]) -> Option<Vec<u8>> {
+        handle.get(key, NOW, |item| {
+            assert_eq!((item.key, item.flags), (key, 9));
+            item.value.to_vec()
+        })
+    }
+
+    #[test]
+    fn values_up_to_the_limits_go_in_and_come_out_again_and_again() {
+        let rounds = if cfg!(miri) { 2 } else { 12 };
+        let cases: &[(u64, usize)] = if cfg!(miri) {
+            &[(1, 100_000)]
+        } else {
+            &[(1, 512 << 10), (2, (1 << 20) - 100), (16, 8 << 20)]
+        };
+        for &(mib, len) in cases {
+            let mut handle = handle(mib, 128 << 20);
+            for round in 0..rounds {
+                let key = [b"key", &[b'a' + (round % 3) as u8][..]].concat();
+                let value = value(len - round, round);
+                let stored = set(&mut handle, &key, &value);
+                assert!(matches!(stored, Stored::Stored(_)), "-m {mib} round {round}: {stored:?}");
+                assert!(get(&mut handle, &key).as_deref() == Some(&value[..]), "-m {mib}");
+                for n in 0..20 {
+                    assert!(matches!(set(&mut handle, &[n], b"small"), Stored::Stored(_)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn too_large_and_too_much_are_refused_and_leave_nothing_behind() {
+        let mut handle = handle(1, 4 << 20);
+        assert!(matches!(set(&mut handle, b"k", b"old"), Stored::Stored(_)));
+        assert_eq!(set(&mut handle, b"k", &value(5 << 20, 0)), Stored::TooLarge);
+        assert_eq!(get(&mut handle, b"k"), None, "a refused set takes the old value along");
+        assert_eq!(set(&mut handle, b"k", &value(1 << 20, 0)), Stored::OutOfMemory);
+        let value = value(400_000, 1);
+        assert!(matches!(set(&mut handle, b"k", &value), Stored::Stored(_)));
+        assert!(get(&mut handle, b"k").as_deref() == Some(&value[..]));
+    }
+
+    #[test]
+    fn appending_grows_a_small_value_into_a_large_one() {
+        let mut handle = handle(2, 1 << 20);
+        set(&mut handle, b"k", b"");
+        let mut expected = Vec::new();
+        let rounds = if cfg!(miri) { 4 } else { 60 };
+        for round in 0..rounds {
+            let piece = value(1700, round);
+            let mode = if round % 2 == 0 { Mode::Append } else { Mode::Prepend };
+            let stored = handle.store(mode, b"k", 1, Exptime::At(7), &piece, NOW);
+            assert!(matches!(stored, Stored::Stored(_)));
+            let at = if round % 2 == 0 { expected.len() } else { 0 };
+            expected.splice(at..at, piece);
+            assert!(get(&mut handle, b"k").as_deref() == Some(&expected[..]), "round {round}");
+        }
+        let later = Exptime::At(NOW.unix_secs() + 10);
+        assert!(handle.touch(b"k", later, NOW).is_some());
+        assert_eq!(handle.get(b"k", NOW, |item| item.exptime), Some(later));
+        assert!(get(&mut handle, b"k").as_deref() == Some(&expected[..]));
+        assert!(handle.delete(b"k", NOW));
+        let stats = handle.store_ref().stats();
+        assert_eq!((stats.curr_items, stats.bytes), (0, 0));
     }
 }

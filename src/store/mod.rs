@@ -33,8 +33,8 @@ use crate::base::counters::Sums;
 pub const KEY_MAX: usize = 250;
 
 /// What memcached 1.6 adds to a key and a value before it compares with `-I`: item header, CAS, the
-/// byte behind the key and the line end behind the value. Ours is smaller; the limit is the same, so
-/// that a value that fits there fits here and the other way round.
+/// byte behind the key and the line end behind the value. Ours is smaller; the limit is the same,
+/// so that a value that fits there fits here and the other way round.
 const MEMCACHED_ITEM_OVERHEAD: usize = 48 + 8 + 1 + 2;
 
 /// What a store is made with.

@@ -1,7 +1,7 @@
 //! The decimal numbers that `incr` and `decr` work on.
 //!
-//! Owns memcached's idea of which stored bytes are a number, which is `strtoull` followed by its own
-//! check of what comes behind (util.c, `safe_strtoull`). Never allocates.
+//! Owns memcached's idea of which stored bytes are a number, which is `strtoull` followed by its
+//! own check of what comes behind (util.c, `safe_strtoull`). Never allocates.
 
 /// Blanks as C's `isspace` has them.
 fn is_space(byte: u8) -> bool {

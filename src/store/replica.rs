@@ -1,7 +1,7 @@
 //! What replication asks of the store: taking in changes of peers, and telling them ours.
 //!
-//! Owns `flush_all`, [`Handle::apply`], [`Handle::changes_of`] and [`Handle::scan`]. The store is the
-//! replication log: what is told is always the present state of a key, never a history.
+//! Owns `flush_all`, [`Handle::apply`], [`Handle::changes_of`] and [`Handle::scan`]. The store is
+//! the replication log: what is told is always the present state of a key, never a history.
 //!
 //! ```text
 //!   peer --apply--> highest version wins        feed --changes_of(hash)--> link
@@ -283,5 +283,110 @@ impl Handle {
             }
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Config, Mode, Stored};
+
+    const NOW: Now = Now { unix_us: 1_700_000_000_000_000, mono_us: 0 };
+
+    fn handle(replicated: bool) -> Handle {
+        let config = Config { memory_limit: 1 << 20, replicated, ..Config::default() };
+        Store::new(config, NOW).handle()
+    }
+
+    fn item(version: u64, exptime: Exptime, value: &'static [u8]) -> Change<'static> {
+        let what = What::Item { flags: 0, exptime, value: Value::from(value) };
+        Change { key: b"k", version: Version(version), what }
+    }
+
+    fn value(handle: &mut Handle) -> Option<Vec<u8>> {
+        handle.get(b"k", NOW, |item| item.value.to_vec())
+    }
+
+    /// A version of this very moment, plus a little.
+    fn v(n: u64) -> u64 {
+        Version::at_unix_secs(NOW.unix_secs()).0 + n
+    }
+
+    #[test]
+    fn the_highest_version_wins_in_any_order() {
+        let mut handle = handle(true);
+        let deleted = Change { what: What::Deleted, ..item(v(5), Exptime::Never, b"") };
+        assert_eq!(handle.apply(&item(v(3), Exptime::Never, b"three"), NOW), Applied::Won);
+        assert_eq!(handle.apply(&item(v(3), Exptime::Never, b"three"), NOW), Applied::Same);
+        assert_eq!(handle.apply(&item(v(2), Exptime::Never, b"two"), NOW), Applied::Stale);
+        assert_eq!(handle.apply(&item(v(3), Exptime::Never, b"zz"), NOW), Applied::Won);
+        assert_eq!(handle.apply(&item(v(3), Exptime::Never, b"a"), NOW), Applied::Stale);
+        assert_eq!(value(&mut handle).as_deref(), Some(&b"zz"[..]));
+        assert_eq!(handle.apply(&deleted, NOW), Applied::Won);
+        assert_eq!(handle.apply(&deleted, NOW), Applied::Same);
+        assert_eq!(handle.apply(&item(v(4), Exptime::Never, b"four"), NOW), Applied::Stale);
+        assert_eq!(value(&mut handle), None);
+        assert_eq!(handle.store_ref().stats().tombstones, 1);
+        let stored = handle.store(Mode::Add, b"k", 0, Exptime::Never, b"new", NOW);
+        assert!(matches!(stored, Stored::Stored(version) if version > Version(v(5))));
+    }
+
+    #[test]
+    fn an_expired_item_beats_an_older_live_one_and_stays_away() {
+        let mut handle = handle(true);
+        let past = Exptime::At(NOW.unix_secs() - 1);
+        handle.apply(&item(v(3), Exptime::Never, b"old"), NOW);
+        assert_eq!(handle.apply(&item(v(4), past, b"gone"), NOW), Applied::Won);
+        assert_eq!(value(&mut handle), None);
+        assert_eq!(handle.apply(&item(v(3), Exptime::Never, b"old"), NOW), Applied::Stale);
+        assert_eq!(value(&mut handle), None);
+    }
+
+    #[test]
+    fn what_cannot_be_kept_takes_the_older_one_along() {
+        let mut handle = handle(true);
+        handle.apply(&item(v(3), Exptime::Never, b"old"), NOW);
+        let huge: &'static [u8] = Box::leak(vec![0u8; 2 << 20].into_boxed_slice());
+        assert_eq!(handle.apply(&item(v(4), Exptime::Never, huge), NOW), Applied::TooLarge);
+        assert_eq!(value(&mut handle), None);
+        assert_eq!(handle.apply(&item(v(3), Exptime::Never, b"old"), NOW), Applied::Stale);
+    }
+
+    #[test]
+    fn feeds_tell_local_changes_and_not_applied_ones() {
+        let mut handle = handle(true);
+        handle.apply(&item(v(3), Exptime::Never, b"theirs"), NOW);
+        assert!(!handle.take_fed());
+        assert!(handle.delete(b"k", NOW));
+        assert!(!handle.delete(b"k", NOW));
+        assert!(handle.take_fed());
+        let mut hashes = Vec::new();
+        let drained = handle.store_ref().drain_feeds(&mut hashes);
+        assert_eq!(hashes, [handle.hash(b"k")]);
+        assert!(!drained.overflowed && drained.upto == handle.store_ref().newest());
+        let mut told = Vec::new();
+        handle.changes_of(hashes[0], NOW, &mut |change| told.push(change.what == What::Deleted));
+        assert_eq!(told, [true]);
+    }
+
+    #[test]
+    fn a_flush_that_a_peer_ordered_hides_what_is_older() {
+        let mut handle = handle(true);
+        handle.apply(&item(v(3), Exptime::Never, b"old"), NOW);
+        let flush = FlushState { watermark: Version(v(4)), pending: None };
+        assert!(handle.apply_flush(flush, NOW));
+        assert!(!handle.apply_flush(flush, NOW));
+        assert_eq!(value(&mut handle), None);
+        assert_eq!(handle.apply(&item(v(4), Exptime::Never, b"x"), NOW), Applied::Stale);
+        assert_eq!(handle.apply(&item(v(5), Exptime::Never, b"y"), NOW), Applied::Won);
+    }
+
+    #[test]
+    fn a_store_alone_remembers_no_deletes() {
+        let mut handle = handle(false);
+        handle.store(Mode::Set, b"k", 0, Exptime::Never, b"v", NOW);
+        assert!(handle.delete(b"k", NOW));
+        assert!(!handle.take_fed());
+        assert_eq!(handle.store_ref().stats().tombstones, 0);
     }
 }

@@ -10,7 +10,8 @@
 //!                                             in a FIFO queue
 //! ```
 //! `-m` is kept here: segments may take what the index does not. Where the index has grown, fewer
-//! segments are [allowed](Segments::allowed); memory of free ones above that goes back to the kernel.
+//! segments are [allowed](Segments::allowed); memory of free ones above that goes back to the
+//! kernel.
 
 use super::arena::Arena;
 use super::item::{ALIGN, HEADER};
@@ -57,6 +58,9 @@ pub(crate) struct Segment {
     live: AtomicU32,
     /// Where the records end, once it is sealed.
     used: AtomicU32,
+    /// Bytes at its end that were too few for the next record. They come back with the segment, but
+    /// moving what is alive elsewhere would only leave them there instead.
+    waste: AtomicU32,
     /// Readers and builders of large values that are inside.
     pins: AtomicU32,
     /// A lower bound of the unix second in which the next record expires.
@@ -82,6 +86,12 @@ impl Segment {
     /// Bytes that are alive.
     pub fn live(&self) -> u32 {
         self.live.load(Ordering::Acquire)
+    }
+
+    /// Bytes that moving its live records elsewhere would win, of `capacity`.
+    pub fn dead(&self, capacity: usize) -> usize {
+        let kept = self.live() + self.waste.load(Ordering::Relaxed);
+        capacity.saturating_sub(kept as usize)
     }
 
     /// Where its records end (sealed segments).
@@ -331,9 +341,12 @@ impl Segments {
         Some(Open { segment, at: FIRST })
     }
 
-    /// Closes an open segment: it joins the end of its queue.
-    pub fn seal(&self, open: Open, class: Class) {
+    /// Closes an open segment: it joins the end of its queue. `full`: because the next record does
+    /// not fit.
+    pub fn seal(&self, open: Open, class: Class, full: bool) {
         let at = open.segment as usize;
+        let waste = if full { self.room(&open) as u32 } else { 0 };
+        self.metas[at].waste.store(waste, Ordering::Relaxed);
         self.metas[at].used.store(open.at, Ordering::Release);
         let mut queues = self.queues();
         queues.state[at] = State::Sealed(class);
@@ -494,7 +507,7 @@ mod tests {
         let segment = open.segment;
         assert!(segments.claim(segment).is_none(), "it is open");
         segments.advance(&mut open, 100);
-        segments.seal(open, Class::Small);
+        segments.seal(open, Class::Small, true);
         assert_eq!(segments.sealed(Class::Small), 1);
         let mut pins = Pins::new(&segments);
         pins.add(segment);
@@ -514,7 +527,7 @@ mod tests {
         assert_eq!(opens.len(), all as usize);
         for open in opens {
             let segment = open.segment;
-            segments.seal(open, Class::Main);
+            segments.seal(open, Class::Main, true);
             assert!(segments.claim(segment).is_some());
             segments.free(segment, 64 << 10);
         }

@@ -4,54 +4,53 @@
 //! decides which write of a key wins. Never reads a real clock: the caller's [`Now`] comes in.
 //!
 //! ```text
-//!  63  62                                21 20         8 7        0
-//! +---+------------------------------------+------------+----------+
-//! | 0 | milliseconds since 2020-01-01 UTC  |  counter   | node tag |
-//! +---+------------------------------------+------------+----------+
+//!  63  62                                            8 7        0
+//! +---+-----------------------------------------------+----------+
+//! | 0 |       microseconds since 2020-01-01 UTC       | node tag |
+//! +---+-----------------------------------------------+----------+
 //! ```
-//! A counter that runs over carries into the milliseconds: the clock then runs a little ahead of
-//! the wall clock until that has caught up. The same happens after a peer's version was observed
-//! that lies in this node's future.
+//! The microseconds are the counter too: whoever writes twice in one of them, or has observed a
+//! peer's version that lies in its future, counts on from there, and so runs a little ahead of the
+//! wall clock until that has caught up. Whole milliseconds with a counter below them would order
+//! two nodes' writes of one millisecond by how much each had written, which surprises.
 
 use crate::base::clock::Now;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// 2020-01-01 00:00:00 UTC in milliseconds since 1970.
-const EPOCH_MS: u64 = 1_577_836_800_000;
-/// Bits below the milliseconds.
-const MS_SHIFT: u32 = 21;
-/// Bits of the node tag.
+/// 2020-01-01 00:00:00 UTC in microseconds since 1970.
+const EPOCH_US: u64 = 1_577_836_800_000_000;
+/// Bits of the node tag, below the microseconds.
 const TAG_BITS: u32 = 8;
 
 /// A version: a hybrid logical clock of 63 bits, the CAS unique and the replication version of an
-/// item. 42 bits of milliseconds since 2020-01-01 UTC, 13 bits of counter, 8 bits of node tag.
+/// item. 55 bits of microseconds since 2020-01-01 UTC, 8 bits of node tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Version(pub u64);
 
 impl Version {
-    /// The largest version that is believed when it comes from elsewhere (the year 2089). A damaged
+    /// The largest version that is believed when it comes from elsewhere (the year 2590). A damaged
     /// or hostile version above it would leave this node no room to count on from there.
     pub const MAX: Version = Version((1 << 62) - 1);
 
     /// The lowest version of the unix second `secs`, whatever the node.
     pub fn at_unix_secs(secs: u32) -> Version {
-        Version(millis(u64::from(secs) * 1000) << MS_SHIFT)
+        Version(micros(u64::from(secs) * 1_000_000) << TAG_BITS)
     }
 
-    /// When it was issued, in milliseconds since 1970 (by the clock of the issuing node).
-    pub fn unix_ms(self) -> u64 {
-        (self.0 >> MS_SHIFT) + EPOCH_MS
+    /// When it was issued, in microseconds since 1970 (by the clock of the issuing node).
+    pub fn unix_us(self) -> u64 {
+        (self.0 >> TAG_BITS) + EPOCH_US
     }
 
     /// When it was issued, in whole seconds since 1970 (by the clock of the issuing node).
     pub fn unix_secs(self) -> u32 {
-        u32::try_from(self.unix_ms() / 1000).unwrap_or(u32::MAX)
+        u32::try_from(self.unix_us() / 1_000_000).unwrap_or(u32::MAX)
     }
 }
 
-/// Milliseconds since the epoch of versions; 0 for a machine whose clock is not set yet.
-fn millis(unix_ms: u64) -> u64 {
-    unix_ms.saturating_sub(EPOCH_MS).min(Version::MAX.0 >> MS_SHIFT)
+/// Microseconds since the epoch of versions; 0 for a machine whose clock is not set yet.
+fn micros(unix_us: u64) -> u64 {
+    unix_us.saturating_sub(EPOCH_US).min(Version::MAX.0 >> TAG_BITS)
 }
 
 /// Issues versions, each higher than everything issued or observed before.
@@ -69,7 +68,7 @@ impl VersionClock {
 
     /// A new version.
     pub fn next(&self, now: Now) -> Version {
-        let wall = millis(now.unix_ms()) << MS_SHIFT | self.tag;
+        let wall = micros(now.unix_us) << TAG_BITS | self.tag;
         let mut last = self.last.load(Ordering::Relaxed);
         loop {
             let counted = ((last >> TAG_BITS) + 1) << TAG_BITS | self.tag;
@@ -98,20 +97,20 @@ impl VersionClock {
 mod tests {
     use super::*;
 
-    fn at(unix_ms: u64) -> Now {
-        Now { unix_us: unix_ms * 1000, mono_us: 0 }
+    fn at(unix_us: u64) -> Now {
+        Now { unix_us, mono_us: 0 }
     }
 
     #[test]
-    fn counts_within_a_millisecond_and_never_goes_back() {
+    fn counts_within_a_microsecond_and_never_goes_back() {
         let clock = VersionClock::new(9);
-        let first = clock.next(at(EPOCH_MS + 5));
-        assert_eq!(first, Version(5 << 21 | 9));
-        assert_eq!(clock.next(at(EPOCH_MS + 5)), Version(5 << 21 | 1 << 8 | 9));
-        assert_eq!(clock.next(at(0)), Version(5 << 21 | 2 << 8 | 9));
-        clock.observe(Version(7 << 21 | 3 << 8 | 200));
-        assert_eq!(clock.next(at(EPOCH_MS + 6)), Version(7 << 21 | 4 << 8 | 9));
-        assert_eq!(clock.newest().unix_ms(), EPOCH_MS + 7);
+        let first = clock.next(at(EPOCH_US + 5));
+        assert_eq!(first, Version(5 << 8 | 9));
+        assert_eq!(clock.next(at(EPOCH_US + 5)), Version(6 << 8 | 9));
+        assert_eq!(clock.next(at(0)), Version(7 << 8 | 9));
+        clock.observe(Version(10 << 8 | 200));
+        assert_eq!(clock.next(at(EPOCH_US + 9)), Version(11 << 8 | 9));
+        assert_eq!(clock.newest().unix_us(), EPOCH_US + 11);
     }
 
     #[test]
@@ -125,7 +124,7 @@ mod tests {
     fn a_hostile_version_leaves_room_to_count_on() {
         let clock = VersionClock::new(1);
         clock.observe(Version(u64::MAX));
-        let next = clock.next(at(EPOCH_MS));
+        let next = clock.next(at(EPOCH_US));
         assert!(next > Version::MAX && next.0 < 1 << 63);
     }
 }

@@ -432,3 +432,74 @@ impl Handle {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Config;
+
+    const NOW: Now = Now { unix_us: 1_700_000_000_000_000, mono_us: 0 };
+
+    fn handle() -> Handle {
+        Store::new(Config { memory_limit: 1 << 20, ..Config::default() }, NOW).handle()
+    }
+
+    fn set(handle: &mut Handle, key: &[u8], value: &[u8]) -> Stored {
+        handle.store(Mode::Set, key, 0, Exptime::Never, value, NOW)
+    }
+
+    fn value(handle: &mut Handle, key: &[u8]) -> Option<String> {
+        let text = handle.get(key, NOW, |item| item.value.to_vec())?;
+        String::from_utf8(text).ok()
+    }
+
+    #[test]
+    fn numbers_stay_as_long_as_they_were() {
+        let mut handle = handle();
+        set(&mut handle, b"n", b"100");
+        assert!(matches!(handle.arith(b"n", false, 1, NOW), Arith::Value(99, _)));
+        assert_eq!(value(&mut handle, b"n").as_deref(), Some("99 "));
+        assert!(matches!(handle.arith(b"n", true, 901, NOW), Arith::Value(1000, _)));
+        assert_eq!(value(&mut handle, b"n").as_deref(), Some("1000"));
+        assert!(matches!(handle.arith(b"n", false, 5000, NOW), Arith::Value(0, _)));
+        assert_eq!(value(&mut handle, b"n").as_deref(), Some("0   "));
+        assert_eq!(handle.arith(b"none", true, 1, NOW), Arith::NotFound);
+        set(&mut handle, b"n", b"ten");
+        assert_eq!(handle.arith(b"n", true, 1, NOW), Arith::NonNumeric);
+    }
+
+    #[test]
+    fn a_value_of_the_same_length_is_written_over() {
+        let mut handle = handle();
+        set(&mut handle, b"k", b"one");
+        let before = handle.store_ref().segments.allocated();
+        for _ in 0..if cfg!(miri) { 10 } else { 100_000 } {
+            set(&mut handle, b"k", b"two");
+        }
+        assert_eq!(handle.store_ref().segments.allocated(), before);
+        assert_eq!(value(&mut handle, b"k").as_deref(), Some("two"));
+    }
+
+    #[test]
+    fn an_exptime_that_is_past_stores_nothing() {
+        let mut handle = handle();
+        set(&mut handle, b"k", b"old");
+        let past = Exptime::At(NOW.unix_secs());
+        let stored = handle.store(Mode::Set, b"k", 0, past, b"new", NOW);
+        assert!(matches!(stored, Stored::Stored(_)));
+        assert_eq!(value(&mut handle, b"k"), None);
+        let stored = handle.store(Mode::Replace, b"k", 0, past, b"new", NOW);
+        assert_eq!(stored, Stored::NotStored);
+        assert_eq!(handle.store_ref().stats().curr_items, 0);
+    }
+
+    #[test]
+    fn the_limit_on_items_is_memcacheds() {
+        let mut handle = handle();
+        // memcached 1.6.18 with -I 1m takes 1048576 - 59 - 1 bytes under a key of one byte.
+        let store = Store::new(Config::default(), NOW);
+        assert!(store.config().fits(1, 0, (1 << 20) - 60));
+        assert!(!store.config().fits(1, 0, (1 << 20) - 59));
+        assert_eq!(set(&mut handle, b"k", &vec![0; 1 << 20]), Stored::TooLarge);
+    }
+}

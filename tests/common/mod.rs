@@ -1,7 +1,7 @@
 //! What tests with real processes share: nodes that are killed with the test, and a plain client.
 //!
-//! Everything listens on loopback, on ports the system chose. Waiting is always for an event, with a
-//! deadline that only a failure reaches.
+//! Everything listens on loopback, on ports the system chose. Waiting is always for an event,
+//! with a deadline that only a failure reaches.
 
 #![allow(dead_code)] // each test binary uses its part
 
@@ -164,6 +164,13 @@ impl Client {
         self.stream.read_until(b'\n', &mut line).expect("a line");
         assert!(line.ends_with(b"\n"), "closed after {:?}", String::from_utf8_lossy(&line));
         String::from_utf8_lossy(&line).trim_end().to_owned()
+    }
+
+    /// Everything until the server closes.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).expect("closed by the server");
+        rest
     }
 
     /// Sends a line and reads one.

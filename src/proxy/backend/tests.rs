@@ -16,8 +16,8 @@ fn up() -> Backend<u32> {
     backend.connecting(at(0));
     assert!(!backend.wants_connect(at(0)));
     backend.connected();
-    assert_eq!(backend.sendable(), b"version\r\nmn\r\none");
-    backend.sent(16);
+    assert_eq!(backend.sendable(), b"version\r\none");
+    backend.sent(at(500), 12);
     backend
 }
 
@@ -53,10 +53,10 @@ fn feed(backend: &mut Backend<u32>, bytes: &[u8]) -> Vec<String> {
 #[test]
 fn greets_and_matches_answers_in_order() {
     let mut backend = up();
-    assert!(feed(&mut backend, b"VERSION 1.6.18\r\nM").is_empty());
+    assert!(feed(&mut backend, b"VERSION 1.6.18\r").is_empty());
     assert!(!backend.speaks_meta());
     backend.ask(at(1), 2, Expect::Values, |_| {});
-    assert_eq!(feed(&mut backend, b"N\r\nSTORED\r\nVALUE k 0 2\r\nab"), ["1 STORED"]);
+    assert_eq!(feed(&mut backend, b"\nSTORED\r\nVALUE k 0 2\r\nab"), ["1 STORED"]);
     assert!(backend.speaks_meta());
     assert_eq!(feed(&mut backend, b"\r\nEND\r\n"), ["2 k Some(2)", "2 END"]);
     assert_eq!(feed(&mut backend, b"END\r\n"), ["garbage"], "nobody waits");
@@ -72,7 +72,7 @@ fn an_answer_to_another_question_is_garbage() {
         (Expect::Touched, b"HTTP/1.1 400 Bad Request\r\n"),
     ] {
         let mut backend = up();
-        feed(&mut backend, b"VERSION 1.4.0\r\nERROR\r\nSTORED\r\n");
+        feed(&mut backend, b"VERSION 1.4.0\r\nSTORED\r\n");
         assert!(!backend.speaks_meta());
         backend.ask(at(1), 2, expect, |_| {});
         assert_eq!(feed(&mut backend, answer), ["garbage"], "{expect:?}");
@@ -84,7 +84,7 @@ fn an_answer_to_another_question_is_garbage() {
 #[test]
 fn too_large_values_are_dropped_without_losing_the_place() {
     let mut backend = up();
-    feed(&mut backend, b"VERSION 1.6.0\r\nMN\r\nSTORED\r\n");
+    feed(&mut backend, b"VERSION 1.6.0\r\nSTORED\r\n");
     backend.ask(at(1), 2, Expect::Values, |_| {});
     backend.ask(at(1), 3, Expect::Meta, |_| {});
     let big = [b'x'; 101];
@@ -104,9 +104,9 @@ fn too_large_values_are_dropped_without_losing_the_place() {
 fn down_probe_up_with_growing_waits() {
     let mut backend = up();
     backend.missed_key(b"k");
-    assert_eq!(backend.deadline(), Some(1015), "16 bytes moved buy 15 us");
-    assert_eq!(backend.check(at(1014)), None);
-    assert_eq!(backend.check(at(1015)), Some(Why::RequestTimeout));
+    assert_eq!(backend.deadline(), Some(1011), "12 bytes moved buy 11 us");
+    assert_eq!(backend.check(at(1010)), None);
+    assert_eq!(backend.check(at(1011)), Some(Why::RequestTimeout));
     assert_eq!(backend.failed(at(2000), &Why::RequestTimeout), [1]);
     assert_eq!(backend.ask(at(2000), 9, Expect::Ok, |_| panic!("written")), Usable::Down);
     let mut now = 2000;
@@ -123,19 +123,41 @@ fn down_probe_up_with_growing_waits() {
     assert_eq!(waits, [50_000, 100_000, 200_000, 400_000, 500_000, 500_000]);
     backend.connecting(at(now));
     backend.connected();
-    assert_eq!(backend.sendable(), b"version\r\nmn\r\ndelete k\r\n", "missed writes go first");
+    assert_eq!(backend.sendable(), b"version\r\ndelete k\r\n", "missed writes go first");
     assert_eq!(backend.usable(), Usable::Down, "it has not spoken yet");
     assert!(feed(&mut backend, b"VERSION 1.6.0\r\n").is_empty());
     assert_eq!(backend.usable(), Usable::Yes);
     assert_eq!(backend.failed(at(now), &Why::Lost("closed".into())), []);
     assert!(!backend.wants_connect(at(now)), "an idle close is no failure");
+    assert_eq!(backend.ask(at(now), 3, Expect::Ok, |_| {}), Usable::Yes, "it connects again");
+    backend.connecting(at(now));
+    backend.connected();
+    assert_eq!(backend.failed(at(now), &Why::Lost("closed".into())), [3]);
+    assert_eq!(backend.usable(), Usable::Down, "it closes without an answer");
 }
 
 #[test]
-fn meta_is_for_16_and_for_strangers_that_know_it() {
-    for (version, meta) in
-        [("1.6.18", true), ("1.5.22", false), ("1.2.8", false), ("0.1.0 twincached", true)]
-    {
+fn meta_is_for_16_and_later() {
+    for (version, meta) in [
+        ("1.6.18", true),
+        ("1.5.22", false),
+        ("1.2.8", false),
+        ("1.6.45-twincached-0.1.0", true),
+        ("2.0", true),
+        ("?", false),
+    ] {
         assert_eq!(speaks_meta(version.as_bytes()), meta, "{version}");
     }
+}
+
+#[test]
+fn large_values_may_take_longer_but_silence_is_the_end() {
+    let mut backend = up();
+    backend.input.space(4 << 20);
+    backend.received(at(900), 4 << 20);
+    assert_eq!(backend.deadline(), Some(1900), "four seconds more, had it gone on");
+    backend.input.space(1);
+    backend.received(at(1_000_000), 1);
+    assert_eq!(backend.check(at(1_000_900)), None);
+    assert_eq!(backend.check(at(1_001_000)), Some(Why::RequestTimeout));
 }

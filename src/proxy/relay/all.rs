@@ -136,6 +136,7 @@ impl Relay {
             cost: all.cost,
             largest: 0,
             verdict: Verdict::Reached,
+            held: 0,
         });
     }
 }

@@ -48,6 +48,13 @@ pub const CAN_NOT_CONNECT: &[u8] = b"SERVER_ERROR CAN NOT CONNECT TO BACKEND SER
 /// server.
 pub const OUT_OF_CONNECTION: &[u8] = b"SERVER_ERROR OUT OF CONNECTION\r\n";
 
+/// memcached's answer when it has no room to answer a get.
+pub const NO_ROOM: &[u8] = b"SERVER_ERROR out of memory writing get response\r\n";
+/// Bytes of values that one worker holds for all its clients: being received, on their way to a
+/// server, or waiting to be sent. What a client can make the proxy hold is bounded for each client,
+/// but there may be thousands of them. 256 MiB are a quarter of a second of a 10 Gbit/s link.
+pub const HELD_MAX: usize = 256 << 20;
+
 /// Set in the CAS uniques of values that came from a backup. Server and backup count their uniques
 /// separately, and nearly alike: without the mark, a `cas` after a failover could match another
 /// version of the item by accident. memcached's uniques count from 1, twincached's reach this bit
@@ -79,6 +86,8 @@ pub struct Completion {
     pub largest: usize,
     /// Of a get: whether anybody could be asked.
     pub verdict: Verdict,
+    /// Bytes of values in the reply, still counted as held: for [`Relay::release`].
+    pub held: usize,
 }
 
 /// Whom an answer of a backend belongs to. Every call of a live request returns once, so that the
@@ -127,6 +136,7 @@ pub struct Relay {
     alls: Slab<all::All>,
     completions: Vec<Completion>,
     tally: Tally,
+    held: usize,
 }
 
 impl Relay {
@@ -152,7 +162,28 @@ impl Relay {
             alls: Slab::new(),
             completions: Vec::new(),
             tally: Tally::default(),
+            held: 0,
         }
+    }
+
+    /// Counts `n` bytes as held, if there is room for them ([`HELD_MAX`]).
+    pub fn hold(&mut self, n: usize) -> bool {
+        let fits = self.held + n <= HELD_MAX;
+        if fits {
+            self.held += n;
+        }
+        fits
+    }
+
+    /// `n` bytes are not held any more.
+    pub fn release(&mut self, n: usize) {
+        debug_assert!(n <= self.held);
+        self.held = self.held.saturating_sub(n);
+    }
+
+    /// Bytes of values held now.
+    pub fn held(&self) -> usize {
+        self.held
     }
 
     /// How many backends there are.
@@ -303,11 +334,11 @@ pub trait Connection {
     /// See [`Backend::sendable`].
     fn sendable(&self) -> &[u8];
     /// See [`Backend::sent`].
-    fn sent(&mut self, n: usize);
+    fn sent(&mut self, now: Now, n: usize);
     /// Room for at least `n` received bytes; then [`Connection::received`].
     fn space(&mut self, n: usize) -> &mut [u8];
     /// See [`Backend::received`].
-    fn received(&mut self, n: usize);
+    fn received(&mut self, now: Now, n: usize);
     /// See [`Backend::check`].
     fn check(&self, now: Now) -> Option<Why>;
 }
@@ -329,16 +360,16 @@ impl<C: Copy> Connection for &mut Backend<C> {
         Backend::sendable(self)
     }
 
-    fn sent(&mut self, n: usize) {
-        Backend::sent(self, n);
+    fn sent(&mut self, now: Now, n: usize) {
+        Backend::sent(self, now, n);
     }
 
     fn space(&mut self, n: usize) -> &mut [u8] {
         self.input.space(n)
     }
 
-    fn received(&mut self, n: usize) {
-        Backend::received(self, n);
+    fn received(&mut self, now: Now, n: usize) {
+        Backend::received(self, now, n);
     }
 
     fn check(&self, now: Now) -> Option<Why> {

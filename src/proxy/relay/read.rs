@@ -13,7 +13,10 @@
 use super::super::backend::{Expect, Usable};
 use super::super::fanout::{Fanout, Verdict};
 use super::super::route::{BackendId, Route};
-use super::{Call, Client, Completion, Relay, BACKUP_UNIQUE, CAN_NOT_CONNECT, OUT_OF_CONNECTION};
+use super::{
+    Call, Client, Completion, Relay, BACKUP_UNIQUE, CAN_NOT_CONNECT, HELD_MAX, NO_ROOM,
+    OUT_OF_CONNECTION,
+};
 use crate::base::clock::Now;
 use crate::base::replies::Ticket;
 use crate::protocol::classic::{encode, Reply};
@@ -211,7 +214,7 @@ impl Relay {
         cas: Option<u64>,
         data: Option<&[u8]>,
     ) -> bool {
-        let Relay { reads, .. } = self;
+        let Relay { reads, held, .. } = self;
         let Some(read) = reads.get_mut(id as usize) else { return false };
         let Some(chunk) = read.chunks.get_mut(chunk as usize) else { return false };
         if cas.is_some() != matches!(read.verb, GetVerb::Gets | GetVerb::Gats) {
@@ -226,8 +229,15 @@ impl Relay {
         chunk.next += skipped + 1;
         let mark = if chunk.stage == Stage::Backup { BACKUP_UNIQUE } else { 0 };
         match data {
-            Some(data) => fan.hit(slot, flags, cas.map(|cas| cas | mark), data),
-            None => fan.fail(slot),
+            Some(data) if *held + data.len() <= HELD_MAX => {
+                let before = fan.bytes();
+                fan.hit(slot, flags, cas.map(|cas| cas | mark), data);
+                *held += fan.bytes() - before;
+            }
+            _ => {
+                fan.fail(slot);
+                read.error.get_or_insert_with(|| NO_ROOM.to_vec());
+            }
         }
         let (gat, exptime, stage) = (is_gat(read.verb), read.exptime, chunk.stage);
         if gat && stage != Stage::Backup {
@@ -314,7 +324,9 @@ impl Relay {
     pub(super) fn fill_hit(&mut self, id: usize, slot: usize, flags: u32, cas: u64, data: &[u8]) {
         let read = &mut self.reads[id];
         let shown = matches!(read.verb, GetVerb::Gets | GetVerb::Gats);
+        let before = read.fan.bytes();
         read.fan.hit(slot, flags, shown.then_some(cas | BACKUP_UNIQUE), data);
+        self.held += read.fan.bytes() - before;
         self.finish_read(id);
     }
 
@@ -336,7 +348,7 @@ impl Relay {
             return;
         }
         let read = self.reads.remove(id);
-        let largest = read.fan.largest();
+        let (largest, held) = (read.fan.largest(), read.fan.bytes());
         let (mut reply, verdict) = read.fan.into_reply();
         if read.portion == Portion::Whole {
             match verdict {
@@ -353,6 +365,7 @@ impl Relay {
             cost: read.cost,
             largest,
             verdict,
+            held,
         });
     }
 }

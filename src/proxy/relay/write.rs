@@ -221,6 +221,7 @@ impl Relay {
         if guarded {
             self.guard.begin(key, self.worker);
         }
+        self.held += data.len();
         let id = self.writes.insert(Write {
             client,
             ticket,
@@ -243,7 +244,8 @@ impl Relay {
 
     fn complete(&mut self, client: Client, ticket: Option<Ticket>, cost: usize, reply: Vec<u8>) {
         let verdict = Verdict::Reached;
-        self.completions.push(Completion { client, ticket, reply, cost, largest: 0, verdict });
+        let (largest, held) = (0, 0);
+        self.completions.push(Completion { client, ticket, reply, cost, largest, verdict, held });
     }
 
     /// Sends command `id` to `backend` as verb `verb`.
@@ -416,6 +418,7 @@ impl Relay {
 
     fn end_write(&mut self, id: usize, answer: Vec<u8>) {
         let write = self.writes.remove(id);
+        self.release(write.data.len());
         if write.guarded {
             self.guard.end(&write.key);
         }

@@ -293,3 +293,50 @@ fn while_backups_fail_servers_answer_and_old_values_never_return() {
         let _ = found;
     }
 }
+
+/// Clients that write and read the same few keys, all at once, while the server is often cold.
+#[test]
+fn in_the_end_a_server_has_what_its_backup_has() {
+    let (mut compared, mut cold) = (0, 0);
+    for seed in 2000..2200 {
+        let mut world = World::new(seed, &config(1, 1), 6, seed % 2 == 0);
+        for round in 0..40 {
+            for client in 0..6 {
+                for _ in 0..world.random.below(3) {
+                    let key = world.random.below(4);
+                    let text = match world.random.below(9) {
+                        0 | 1 => format!("set k{key} 0 0 2\r\n{:02}\r\n", world.random.below(100)),
+                        2 => format!("add k{key} 0 0 2\r\n{:02}\r\n", world.random.below(100)),
+                        3 => format!("delete k{key}\r\n"),
+                        4 => format!("incr k{key} 1\r\n"),
+                        5 => format!("append k{key} 0 0 1\r\n7\r\n"),
+                        6 => format!("gets k{key}\r\n"),
+                        7 if round % 10 == 0 => "flush_all\r\n".into(),
+                        _ => format!("get k{key} k{}\r\n", (key + 1) % 4),
+                    };
+                    world.send(client, text);
+                    for _ in 0..world.random.below(3) {
+                        world.step();
+                    }
+                }
+            }
+            world.settle(&format!("seed {seed}, round {round}"));
+            for key in 0..4 {
+                let name = format!("k{key}").into_bytes();
+                let value = |id: usize| world.servers[id].items.get(&name).map(|i| i.value.clone());
+                match (value(0), value(1)) {
+                    (None, _) => cold += 1,
+                    (server, backup) => {
+                        compared += 1;
+                        assert_eq!(server, backup, "seed {seed}, round {round}, key {key}");
+                    }
+                }
+            }
+            if world.random.chance(50) {
+                world.servers[0].items.clear();
+                world.cut(0);
+            }
+        }
+    }
+    assert!(compared > 10_000 && cold > 1000, "{compared} compared, {cold} cold");
+}

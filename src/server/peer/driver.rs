@@ -1,8 +1,8 @@
 //! The loop of the replication thread.
 //!
 //! Owns the poll, the sockets and the store handle of this thread; carries bytes between sockets
-//! and [`Node`], and does what its actions say. Decides nothing, and does a bounded amount of work per
-//! link and turn, so that no link keeps another one (or a heartbeat) waiting.
+//! and [`Node`], and does what its actions say. Decides nothing, and does a bounded amount of
+//! work per link and turn, so that no link keeps another one (or a heartbeat) waiting.
 
 use super::resolve::{self, Answer, Resolver};
 use super::sockets::{self, Conn, Dialing, Io};
