@@ -1,0 +1,188 @@
+//! A session against peers that break the rules.
+
+use super::*;
+use crate::replication::wire::native::ItemHead;
+use crate::store::{Config, Exptime, Mode, Store};
+use std::sync::Arc;
+
+const PEER: NodeId = NodeId(77);
+
+fn config() -> SessionConfig {
+    SessionConfig {
+        id: NodeId(1),
+        cold: false,
+        queue_max: 16,
+        heartbeat_us: 1_000_000,
+        silence_us: 5_000_000,
+        relay: true,
+    }
+}
+
+fn hello() -> Hello {
+    let (newest, flush) = (Version(5), FlushState::default());
+    Hello { id: PEER, newest, cold: false, unix_us: 0, flush }
+}
+
+fn now() -> Now {
+    Now { unix_us: 1_704_067_200_000_000, mono_us: 1_000_000 }
+}
+
+fn store() -> (Arc<Store>, Handle) {
+    let config = Config { replicated: true, memory_limit: 4 << 20, ..Config::default() };
+    let store = Store::new(config, now());
+    let handle = store.handle();
+    (store, handle)
+}
+
+/// A listener's session whose peer has said line and hello and was accepted.
+fn live(handle: &mut Handle) -> Session {
+    let mut session = Session::new(Role::Listener, config(), now());
+    let mut bytes = Vec::new();
+    native::encode_line(&mut bytes, PEER);
+    native::encode(&mut bytes, &Frame::Hello(hello()));
+    session.handle_bytes(&bytes, handle, now());
+    assert_eq!(session.poll_event(), Some(Event::Line(PEER)));
+    assert_eq!(session.poll_event(), Some(Event::Hello(hello())));
+    session.start(&hello(), Version(0), Debt::default(), Version(0), handle, now());
+    session
+}
+
+fn frames(bytes: &[u8]) -> Vec<Frame<'_>> {
+    let (_, mut at) = native::decode_line(bytes).unwrap().unwrap();
+    let mut frames = Vec::new();
+    while let Some((frame, used)) = native::decode(&bytes[at..]).unwrap() {
+        frames.push(frame);
+        at += used;
+    }
+    assert_eq!(at, bytes.len());
+    frames
+}
+
+#[test]
+fn the_listener_consents_then_copies_then_marks() {
+    let (store, mut handle) = store();
+    handle.store(Mode::Set, b"k", 7, Exptime::Never, b"value", now());
+    let mut session = live(&mut handle);
+    let mut bytes = Vec::new();
+    native::encode(&mut bytes, &Frame::Want { since: Version(0) });
+    session.handle_bytes(&bytes, &mut handle, now());
+    let mut hashes = Vec::new();
+    let drained = store.drain_feeds(&mut hashes);
+    session.push(&[], drained, now());
+    let mut out = Vec::new();
+    session.poll_transmit(&mut out, 1 << 16, &mut handle, now());
+    let upto = drained.upto;
+    let head = ItemHead { key: b"k", version: upto, flags: 7, exptime: Exptime::Never };
+    let ours = match frames(&out)[0] {
+        Frame::Hello(hello) => hello,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(ours.id, NodeId(1));
+    assert_eq!(
+        frames(&out)[1..],
+        [
+            Frame::Want { since: Version(0) },
+            Frame::CopyBegin { full: true },
+            Frame::Item { head, value: b"value" },
+            Frame::CopyEnd { items: 1 },
+            Frame::Mark { upto },
+        ]
+    );
+    // Silence is broken by a heartbeat, and ends the link after five seconds of the peer's.
+    assert_eq!(session.next_timeout(), Some(2_000_000));
+    session.handle_timeout(now().plus_us(1_000_000));
+    out.clear();
+    session.poll_transmit(&mut out, 1 << 16, &mut handle, now().plus_us(1_000_000));
+    let ping = native::decode(&out).unwrap().unwrap().0;
+    assert_eq!(ping, Frame::Ping { newest: store.newest() });
+    session.handle_timeout(now().plus_us(4_999_999));
+    assert!(!session.is_closed());
+    session.handle_timeout(now().plus_us(5_000_000));
+    assert!(session.is_closed());
+}
+
+#[test]
+fn nothing_is_said_before_a_line_and_no_item_before_consent() {
+    let (_, mut handle) = store();
+    handle.store(Mode::Set, b"k", 0, Exptime::Never, b"v", now());
+    let mut session = Session::new(Role::Listener, config(), now());
+    let mut out = Vec::new();
+    session.handle_timeout(now().plus_us(2_000_000));
+    session.poll_transmit(&mut out, 1 << 16, &mut handle, now());
+    assert_eq!(out, b"");
+    let mut bytes = Vec::new();
+    native::encode_line(&mut bytes, PEER);
+    native::encode(&mut bytes, &Frame::Want { since: Version(0) });
+    session.handle_bytes(&bytes, &mut handle, now());
+    assert!(session.is_closed(), "a wish before a hello");
+    session.poll_transmit(&mut out, 1 << 16, &mut handle, now());
+    assert_eq!(out, b"");
+}
+
+#[test]
+fn out_of_place_frames_end_the_link_and_say_why() {
+    let head = ItemHead { key: b"k", version: Version(9), flags: 0, exptime: Exptime::Never };
+    let large = Frame::Large { head, len: 100_000 };
+    let bad: [&[Frame<'_>]; 5] = [
+        &[Frame::Hello(hello())],
+        &[Frame::Want { since: Version(0) }, Frame::Want { since: Version(0) }],
+        &[Frame::Part(b"x")],
+        &[large, large],
+        &[Frame::Large { head, len: 3 }, Frame::Part(b"four")],
+    ];
+    for wrong in bad {
+        let (_, mut handle) = store();
+        let mut session = live(&mut handle);
+        let mut bytes = Vec::new();
+        wrong.iter().for_each(|frame| native::encode(&mut bytes, frame));
+        session.handle_bytes(&bytes, &mut handle, now());
+        assert!(session.is_closed(), "{wrong:?}");
+        let last = session.last_words();
+        assert!(last.windows(8).any(|w| w == b"the peer"), "{wrong:?}");
+    }
+}
+
+#[test]
+fn random_frames_with_right_checksums_never_panic() {
+    let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1u64);
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    for _ in 0..300 {
+        let (_, mut handle) = store();
+        let mut session = live(&mut handle);
+        let mut time = now();
+        for _ in 0..40 {
+            let mut bytes = Vec::new();
+            let mut payload: Vec<u8> =
+                (0..random() % 60).map(|_| (random() % 256) as u8 & 0x7f).collect();
+            // Often a plausible key length where an item's and a delete's are.
+            for at in [8, 20] {
+                if let Some(byte) = payload.get_mut(at) {
+                    *byte %= 40;
+                }
+            }
+            let mut frame = vec![0; native::HEAD];
+            frame.extend_from_slice(&payload);
+            let (len, kind) = (payload.len() as u32, 2 + (random() % 13) as u8);
+            frame[..4].copy_from_slice(&len.to_le_bytes());
+            frame[4] = kind;
+            let mut summed = vec![kind];
+            summed.extend_from_slice(&len.to_le_bytes());
+            summed.extend_from_slice(&payload);
+            frame[5..9].copy_from_slice(&crc32fast::hash(&summed).to_le_bytes());
+            bytes.extend_from_slice(&frame);
+            session.handle_bytes(&bytes, &mut handle, time);
+            time = time.plus_us(random() % 300_000);
+            session.handle_timeout(time);
+            let mut out = Vec::new();
+            session.poll_transmit(&mut out, 4096, &mut handle, time);
+            assert!(out.len() < 100_000, "SEED={seed}");
+            while session.poll_event().is_some() {}
+        }
+    }
+}
