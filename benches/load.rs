@@ -32,7 +32,7 @@ const LOAD_MB: u32 = 128;
 /// Sets per write where servers are filled.
 const FILL_BATCH: u64 = 100;
 /// A paced run sends at this share of what the slower server can do.
-const PACE: f64 = 0.4;
+const PACE: f64 = 0.3;
 /// A paced run is at least so long in seconds, and so are its tails worth something.
 const PACED_SECONDS: f64 = 3.0;
 /// How long a node may take to copy its peer.

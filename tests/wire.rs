@@ -3,6 +3,8 @@
 //!
 //! Never checks a server's figures against the clock of the machine it runs on.
 
+#[path = "wire/differential.rs"]
+mod differential;
 #[path = "wire/in_process.rs"]
 mod in_process;
 #[path = "wire/script.rs"]
@@ -82,21 +84,46 @@ fn our_program_over_a_unix_socket() {
     play_all(Kind::Ours, |script| Box::new(Process::unix(program, &script.args)));
 }
 
+/// Whether the real one is here. Says so loudly when it is not.
+fn memcached_is_installed() -> bool {
+    if std::process::Command::new("memcached").arg("-V").output().is_ok() {
+        return true;
+    }
+    let bar = "*".repeat(78);
+    eprintln!("{bar}\nmemcached IS NOT INSTALLED: what we believe of it WAS NOT CHECKED\n{bar}");
+    assert!(
+        std::env::var_os("WIRE_NEEDS_MEMCACHED").is_none(),
+        "WIRE_NEEDS_MEMCACHED is set, so memcached must be installed"
+    );
+    false
+}
+
 #[test]
 fn real_memcached() {
-    if std::process::Command::new("memcached").arg("-V").output().is_err() {
-        let bar = "*".repeat(78);
-        eprintln!(
-            "{bar}\nmemcached IS NOT INSTALLED: what we believe about it WAS NOT CHECKED\n{bar}"
-        );
-        assert!(
-            std::env::var_os("WIRE_NEEDS_MEMCACHED").is_none(),
-            "WIRE_NEEDS_MEMCACHED is set, so memcached must be installed"
-        );
+    if !memcached_is_installed() {
         return;
     }
     play_all(Kind::Real, |script| {
         let args = [&script.args[..], &script.real_args].concat();
         Box::new(Process::unix("memcached", &args))
     });
+}
+
+/// Conversations of [`differential`].
+const CONVERSATIONS: u64 = 100;
+
+#[test]
+fn random_commands_are_answered_as_memcached_does() {
+    if !memcached_is_installed() {
+        return;
+    }
+    // Its background threads change when numbers are rewritten in place (see arith.txt).
+    let args = ["-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
+    let mut real = Process::unix("memcached", &args);
+    let mut ours = in_process::Server::start(&[]);
+    let first = std::env::var("WIRE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    for seed in first..first + CONVERSATIONS {
+        let outcome = differential::converse(seed, &mut *ours.open(), &mut *real.open());
+        outcome.unwrap_or_else(|error| panic!("{error}"));
+    }
 }
