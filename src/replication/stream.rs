@@ -22,8 +22,8 @@ use std::hash::{BuildHasher, Hasher};
 
 /// Shortest time between two marks while changes are made: a mark costs both sides a turn.
 const MARK_US: u64 = 20_000;
-/// The same while only changes of peers come in: these marks merely spare a later resume the work of
-/// telling the peer what it has told us.
+/// The same while only changes of peers come in: these marks merely spare a later resume the work
+/// of telling the peer what it has told us.
 const IDLE_MARK_US: u64 = 200_000;
 
 /// The lowest version among changes of other peers that a peer may lack although it is below what
