@@ -1,7 +1,7 @@
 //! The servers under test: starting them, asking them, and asking the kernel about them.
 //!
-//! Owns child processes, which end with their value, and the reading of /proc. Never counts the time
-//! of anybody else.
+//! Owns child processes, which end with their value, and the reading of /proc. Never counts the
+//! time of anybody else.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
