@@ -1,7 +1,7 @@
 //! The same random commands to our connection code and to the real memcached: the same answers.
 //!
-//! Owns a generator that likes edge cases (wrong lengths, odd numbers, long keys, damaged lines) and
-//! stays away from the few places where we differ on purpose; the transcripts name those.
+//! Owns a generator that likes edge cases (wrong lengths, odd numbers, long keys, damaged lines)
+//! and stays away from the few places where we differ on purpose; the transcripts name those.
 
 use crate::script::Link;
 
@@ -146,8 +146,8 @@ fn damage(rng: &mut Rng, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Sends one command and reads all it answers. A block that is longer than what was sent for it eats
-/// some of the lines behind it, the same ones on both sides.
+/// Sends one command and reads all it answers. A block that is longer than what was sent for it
+/// eats some of the lines behind it, the same ones on both sides.
 fn ask(link: &mut dyn Link, command: &[u8]) -> Result<Vec<u8>, String> {
     let mut bytes = command.to_vec();
     bytes.extend_from_slice(b"\r\n");
