@@ -465,7 +465,7 @@ impl Store {
     ) {
         let (version, _) = record.version(&self.segments.arena);
         if self.config.replicated && self.forgotten_at(version) > now.unix_secs() {
-            self.bury(record, version, counters);
+            self.bury(record, version.just_below(), counters);
         } else {
             self.unlink(stripe, slot, record, counters);
         }

@@ -92,7 +92,8 @@ impl Store {
         let What::Item { flags, exptime, value } = change.what else {
             return self.apply_deleted(me, change, now);
         };
-        let gone = Change { what: What::Deleted, ..*change };
+        // Only here: other nodes may have the room, or another idea of the time.
+        let gone = Change { what: What::Deleted, version: change.version.just_below(), ..*change };
         if exptime.is_past(now.unix_secs()) {
             return self.apply_deleted(me, &gone, now);
         }
@@ -350,6 +351,14 @@ mod tests {
         assert_eq!(handle.apply(&item(v(4), Exptime::Never, huge), NOW), Applied::TooLarge);
         assert_eq!(value(&mut handle), None);
         assert_eq!(handle.apply(&item(v(3), Exptime::Never, b"old"), NOW), Applied::Stale);
+        // What this node tells others must not delete the item where it fits.
+        let hash = handle.hash(b"k");
+        let mut told = Vec::new();
+        handle.changes_of(hash, NOW, &mut |change| told.push((change.what, change.version)));
+        assert_eq!(told.len(), 1);
+        assert!(
+            told[0].0 == What::Deleted && told[0].1 < Version(v(4)) && told[0].1 > Version(v(3))
+        );
     }
 
     #[test]

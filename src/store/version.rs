@@ -37,6 +37,13 @@ impl Version {
         Version(micros(u64::from(secs) * 1_000_000) << TAG_BITS)
     }
 
+    /// The highest version that loses against this one. A node that cannot keep an item, or finds it
+    /// expired, remembers a delete just below it: older copies cannot come back, and the item itself
+    /// is not deleted where it still lives.
+    pub(crate) fn just_below(self) -> Version {
+        Version(self.0.saturating_sub(1))
+    }
+
     /// When it was issued, in microseconds since 1970 (by the clock of the issuing node).
     pub fn unix_us(self) -> u64 {
         (self.0 >> TAG_BITS) + EPOCH_US
