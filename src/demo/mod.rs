@@ -5,6 +5,15 @@
 //! measured. Every answer is checked; a wrong one ends the play with status 1. Leaves nothing
 //! behind.
 
+/// `println!` that goes on where nobody reads any more (`twincached demo | head`): the play still
+/// ends by itself, and takes its children along.
+macro_rules! say {
+    ($($what:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($what)*);
+    }};
+}
+
 mod cable;
 mod stage;
 
@@ -26,7 +35,7 @@ pub fn run(config: DemoConfig) -> i32 {
     match outcome {
         Ok(()) => 0,
         Err(why) => {
-            println!("\n  The demonstration stopped: {why}");
+            say!("\n  The demonstration stopped: {why}");
             1
         }
     }
@@ -37,7 +46,7 @@ fn story() -> Outcome<()> {
     pair()?;
     cable_story()?;
     proxy()?;
-    println!("\nAll of it took {:.1} s; nothing is left behind.", start.elapsed().as_secs_f64());
+    say!("\nAll of it took {:.1} s; nothing is left behind.", start.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -239,7 +248,7 @@ fn proxy() -> Outcome<()> {
     on_one.ask("get key2", value2)?;
     tell(format!("Put back within {}. The proxy, as magent would say it:", ms(put_back)));
     for line in front.ask_quietly("stats")?.split(" / ") {
-        println!("      {line}");
+        say!("      {line}");
     }
     Ok(())
 }
@@ -261,8 +270,8 @@ fn stay() -> Outcome<()> {
         (&site.nodes[1], "its node 2"),
         (&site.nodes[2], "its backup"),
     ] {
-        println!("      telnet 127.0.0.1 {}        # {what} ({})", node.port, node.name());
+        say!("      telnet 127.0.0.1 {}        # {what} ({})", node.port, node.name());
     }
-    println!();
+    say!();
     stage::await_interrupt()
 }

@@ -34,12 +34,12 @@ pub fn free_port() -> Outcome<u16> {
 
 /// Prints a heading.
 pub fn heading(text: &str) {
-    println!("\n{text}\n{}", "-".repeat(text.chars().count()));
+    say!("\n{text}\n{}", "-".repeat(text.chars().count()));
 }
 
 /// Prints a sentence of the narrator.
 pub fn tell(text: impl Display) {
-    println!("\n  {text}");
+    say!("\n  {text}");
 }
 
 /// Milliseconds with one decimal.
@@ -60,7 +60,7 @@ pub struct Node {
 impl Node {
     /// Starts our own program with `args`, showing what is typed.
     pub fn start(name: &str, port: u16, args: &[String]) -> Outcome<Node> {
-        println!("\n  $ twincached {}        # {name}", args.join(" "));
+        say!("\n  $ twincached {}        # {name}", args.join(" "));
         let program = during("cannot find this program", std::env::current_exe())?;
         let mut command = Command::new(program);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -98,7 +98,7 @@ impl Node {
     pub fn show_log(&self, seen: usize) -> usize {
         let log = self.log();
         for line in &log[seen.min(log.len())..] {
-            println!("      {} logs   {line}", self.name);
+            say!("      {} logs   {line}", self.name);
         }
         log.len()
     }
@@ -126,7 +126,7 @@ impl Node {
 
     /// kill -9.
     pub fn kill(&mut self) -> Outcome<()> {
-        println!("\n  $ kill -9 {}        # {}", self.child.id(), self.name);
+        say!("\n  $ kill -9 {}        # {}", self.child.id(), self.name);
         during("cannot kill", self.child.kill())?;
         during("cannot reap", self.child.wait()).map(drop)
     }
@@ -208,7 +208,7 @@ impl Client {
         let start = Instant::now();
         let reply = self.ask_quietly(lines)?;
         let typed = lines.replace('\n', " / ");
-        println!("      {:<6} > {typed:<38} < {reply}   ({})", self.name, ms(start.elapsed()));
+        say!("      {:<6} > {typed:<38} < {reply}   ({})", self.name, ms(start.elapsed()));
         if reply == expected {
             Ok(())
         } else {
@@ -231,7 +231,7 @@ impl Client {
             reply = self.ask_quietly(lines)?;
         }
         let (took, typed) = (start.elapsed(), lines.replace('\n', " / "));
-        println!("      {:<6} > {typed:<38} < {reply}   (there after {})", self.name, ms(took));
+        say!("      {:<6} > {typed:<38} < {reply}   (there after {})", self.name, ms(took));
         Ok(took)
     }
 
