@@ -1,9 +1,9 @@
 //! The load bench: our server and a peer side by side, as ratios.
 //!
 //! `cargo bench --bench load` starts both on loopback ports and asks the same of them, in turns
-//! (ours, peer, ours, peer), so that whatever disturbs the machine disturbs both. What it prints is
-//! ours divided by the peer's: server processor seconds per million requests and latencies, items
-//! held and resident memory at equal `-m`, and how fast a starting node copies its peer.
+//! (ours, peer, ours, peer), so that whatever disturbs the machine disturbs both. What it prints
+//! is ours divided by the peer's: server processor seconds per million requests and latencies,
+//! items held and resident memory at equal `-m`, and how fast a starting node copies its peer.
 //!
 //! Owns the order of things. The load generator is in load/client.rs; it runs on one thread and
 //! shows its own processor share, so that one sees when it is the limit.
