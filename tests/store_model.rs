@@ -260,7 +260,15 @@ impl World {
         };
         match (got, old) {
             (Some(version), Some(old)) => {
-                self.stored(&key, Stored::Stored(version), Entry { exptime, ..old });
+                if self.handle.store_ref().config().replicated {
+                    self.stored(&key, Stored::Stored(version), Entry { exptime, ..old });
+                } else {
+                    assert_eq!(version, old.version, "a touch leaves the unique as it is");
+                    self.model.insert(key.clone(), Entry { exptime, ..old });
+                    if exptime.is_past(self.now.unix_secs()) {
+                        self.model.remove(&key);
+                    }
+                }
             }
             (None, None) => {}
             (None, Some(_)) if self.loss != Loss::None => {}

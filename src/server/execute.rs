@@ -94,8 +94,9 @@ impl Executor {
                 return;
             }
         };
+        let touched = get.touch.map(|raw| exptime(raw, now));
         let answer = |item: &Item<'_>| {
-            let ttl = match item.exptime {
+            let ttl = match touched.unwrap_or(item.exptime) {
                 Exptime::Never => None,
                 Exptime::At(secs) => Some(secs.saturating_sub(now.unix_secs())),
             };
@@ -107,8 +108,8 @@ impl Executor {
                 out.extend_from_slice(encode::CRLF);
             }
         };
-        let found = match get.touch {
-            Some(raw) => self.store.get_and_touch(get.key(), exptime(raw, now), now, answer),
+        let found = match touched {
+            Some(exptime) => self.store.get_and_touch(get.key(), exptime, now, answer),
             None if get.no_update => self.store.peek(get.key(), now, answer),
             None => self.store.get(get.key(), now, answer),
         };

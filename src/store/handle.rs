@@ -281,7 +281,12 @@ impl Handle {
                 }
             };
             me.counters.add(Counter::TouchHits, 1);
-            let version = store.issue(me, hash, now);
+            // memcached's touch leaves the CAS unique as it is; between nodes a change needs a
+            // version of its own.
+            let version = match store.config.replicated {
+                true => store.issue(me, hash, now),
+                false => record.version(arena).0,
+            };
             record.set_version(arena, version, false);
             let seen = store.see(&record, now, &mut read);
             record.set_used(arena, now.unix_secs(), true);
@@ -294,7 +299,8 @@ impl Handle {
         Store::finish(seen??, read)
     }
 
-    /// Gives an item a new exptime (a past one deletes it). Returns its new version, or none when
+    /// Gives an item a new exptime (a past one deletes it). Returns its version, which is a new one
+    /// on a replicated node, or none when
     /// it is not there (or, at the very limit of memory, cannot be rewritten with an exptime).
     pub fn touch(&mut self, key: &[u8], exptime: Exptime, now: Now) -> Option<Version> {
         self.get_and_touch(key, exptime, now, |item| item.version)

@@ -37,9 +37,9 @@ impl Version {
         Version(micros(u64::from(secs) * 1_000_000) << TAG_BITS)
     }
 
-    /// The highest version that loses against this one. A node that cannot keep an item, or finds it
-    /// expired, remembers a delete just below it: older copies cannot come back, and the item itself
-    /// is not deleted where it still lives.
+    /// The highest version that loses against this one. A node that cannot keep an item, or finds
+    /// it expired, remembers a delete just below it: older copies cannot come back, and the item
+    /// itself is not deleted where it still lives.
     pub(crate) fn just_below(self) -> Version {
         Version(self.0.saturating_sub(1))
     }
