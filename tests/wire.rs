@@ -92,8 +92,8 @@ fn memcached_is_installed() -> bool {
     let bar = "*".repeat(78);
     eprintln!("{bar}\nmemcached IS NOT INSTALLED: what we believe of it WAS NOT CHECKED\n{bar}");
     assert!(
-        std::env::var_os("WIRE_NEEDS_MEMCACHED").is_none(),
-        "WIRE_NEEDS_MEMCACHED is set, so memcached must be installed"
+        std::env::var_os("TWINCACHED_REQUIRE_PEERS").is_none(),
+        "TWINCACHED_REQUIRE_PEERS is set, so memcached must be installed"
     );
     false
 }
