@@ -1,4 +1,4 @@
-//! What the proxy is told to do: plain data, made by `cli`, read by [`super::run`].
+//! What the proxy is told to do: plain data, made by `cli`, read by [`super::run()`].
 //!
 //! Owns the defaults and their reasons. Never parses a command line, never resolves a name.
 

@@ -1,6 +1,6 @@
 //! The proxy: keys are spread over servers, writes copied to backups, losses read from backups.
 //!
-//! [`run`] and [`worker`] own the sockets and threads; everything else is pure or sans-IO and can
+//! [`run()`] and [`worker`] own the sockets and threads; everything else is pure or sans-IO and can
 //! be driven with bytes and times alone.
 //!
 //! ```text
