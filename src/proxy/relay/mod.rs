@@ -13,11 +13,11 @@
 //!
 //! - **Writes** go to the server. What it did is then done on the backup, and when both have it the
 //!   client gets the server's answer. A write that the server refuses never reaches the backup, so
-//!   both see the same writes of a key in the same order ([`write`]).
+//!   both see the same writes of a key in the same order (`write`).
 //! - **Reads** go to the server, and to the backup when the server cannot be reached or does not
-//!   have the key ([`read`]).
+//!   have the key (`read`).
 //! - **What only the backup has** is put back on the server by `add`, with its remaining lifetime,
-//!   unless the key is being written meanwhile ([`fill`]).
+//!   unless the key is being written meanwhile (`fill`).
 //! - A write that a backend may have missed is remembered, and the key deleted there before it is
 //!   trusted again ([`super::missed`]).
 
