@@ -301,3 +301,21 @@ fn a_stranger_is_told_nothing() {
     assert_eq!(first.client().set("still", "linked"), "STORED");
     _second.client().await_value("still", Some("linked"));
 }
+
+/// The end of what a client sends makes one event, and that event comes while there is still much
+/// to read before it.
+#[test]
+fn a_client_that_ends_behind_a_long_batch_is_answered_and_let_go() {
+    let node = Node::plain(free_port(), &["-t", "1", "-R", "1"]);
+    for _ in 0..4 {
+        assert_eq!(node.client().long_batch(), "END\r\n");
+    }
+    let proxy = free_port().to_string();
+    let server = format!("127.0.0.1:{}", node.port);
+    let args = ["proxy", "-D", "-u", "root", "-l", "127.0.0.1", "-p", &proxy, "-s", &server];
+    let proxy = Node::start(proxy.parse().expect("a port"), &args);
+    proxy.await_port();
+    for _ in 0..4 {
+        assert_eq!(proxy.client().long_batch(), "END\r\n");
+    }
+}

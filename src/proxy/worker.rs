@@ -59,6 +59,9 @@ struct Client {
     readable: bool,
     /// The socket may take more.
     writable: bool,
+    /// It has said its last word. No further event tells of it, so a short read is not the end of
+    /// what can be found out.
+    ended: bool,
     /// It is in the list of those to visit.
     queued: bool,
 }
@@ -69,6 +72,8 @@ struct Link {
     connected: bool,
     readable: bool,
     writable: bool,
+    /// As of a client.
+    ended: bool,
 }
 
 /// One backend's addresses, in turns.
@@ -198,6 +203,7 @@ impl Worker {
             generation: self.generation,
             readable: true,
             writable: true,
+            ended: false,
             queued: true,
         });
         self.queue.push_back(id);
@@ -207,6 +213,7 @@ impl Worker {
         let Some(client) = self.clients.get_mut(id) else { return };
         client.readable |= event.is_readable() || event.is_error();
         client.writable |= event.is_writable() || event.is_error();
+        client.ended |= event.is_read_closed();
         if !client.queued {
             client.queued = true;
             self.queue.push_back(id);
@@ -217,6 +224,7 @@ impl Worker {
         let Some(link) = &mut self.targets[id].link else { return };
         link.readable |= event.is_readable() || event.is_error();
         link.writable |= event.is_writable() || event.is_error();
+        link.ended |= event.is_read_closed();
     }
 
     /// Everything that the events of one poll made possible.
@@ -346,7 +354,7 @@ impl Worker {
             match link.stream.read(space) {
                 Ok(0) => return Err(Why::Lost("it closed the connection".into())),
                 Ok(n) => {
-                    link.readable = n == room;
+                    link.readable = n == room || link.ended;
                     total += n;
                     connection.received(now, n);
                     drop(connection);
@@ -384,7 +392,8 @@ impl Worker {
         let addr = *addr.ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?;
         let mut stream = Stream::connect(addr)?;
         self.poll.registry().register(&mut stream, Token(id), BOTH)?;
-        target.link = Some(Link { stream, connected: false, readable: false, writable: false });
+        let (connected, readable, writable, ended) = (false, false, false, false);
+        target.link = Some(Link { stream, connected, readable, writable, ended });
         Ok(())
     }
 
@@ -439,7 +448,7 @@ impl Client {
             }
             Ok(n) => {
                 // A short read means that the socket is drained.
-                self.readable = *n == room;
+                self.readable = *n == room || self.ended;
                 self.front.input.filled(*n);
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(0),

@@ -77,6 +77,9 @@ struct Client {
     info: Arc<ConnInfo>,
     /// The socket would not take more; a writable event comes when it does.
     blocked: bool,
+    /// The client has said its last word: no further event will tell of it, so a short read does
+    /// not mean that there is nothing more to find out.
+    ended: bool,
     /// Stands in the ready list already.
     queued: bool,
 }
@@ -160,10 +163,9 @@ impl Worker {
                 match event.token() {
                     MAILBOX => self.take_messages(now),
                     Token(key) => {
-                        if event.is_writable() {
-                            if let Some(client) = self.clients.get_mut(key) {
-                                client.blocked = false;
-                            }
+                        if let Some(client) = self.clients.get_mut(key) {
+                            client.blocked &= !event.is_writable();
+                            client.ended |= event.is_read_closed();
                         }
                         self.visit(key, now);
                     }
@@ -254,7 +256,7 @@ impl Worker {
         log::debug!("<{id} new auto-negotiating client connection");
         self.shared.conns().insert(id, Arc::clone(&info));
         let conn = Conn::new(id, Arc::clone(&info));
-        entry.insert(Client { stream, conn, info, blocked: false, queued: false });
+        entry.insert(Client { stream, conn, info, blocked: false, ended: false, queued: false });
         self.visit(key, now);
     }
 
@@ -376,8 +378,10 @@ fn fill(client: &mut Client, exec: &Executor, left: &mut usize) -> io::Result<Fi
                 client.conn.input().filled(n);
                 exec.store.counters().add(Counter::BytesRead, n as u64);
                 *left -= n;
-                // A short read means that the socket had no more; new bytes make a new event.
-                Ok(if n < room { Filled::Drained } else { Filled::More })
+                // A short read means that the socket had no more; new bytes make a new event. The
+                // end has made its event already, perhaps long before the bytes in front of it
+                // were read.
+                Ok(if n < room && !client.ended { Filled::Drained } else { Filled::More })
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Filled::Drained),
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,

@@ -6,7 +6,7 @@
 #![allow(dead_code)] // each test binary uses its part
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -164,6 +164,20 @@ impl Client {
         self.stream.read_until(b'\n', &mut line).expect("a line");
         assert!(line.ends_with(b"\n"), "closed after {:?}", String::from_utf8_lossy(&line));
         String::from_utf8_lossy(&line).trim_end().to_owned()
+    }
+
+    /// Sends nothing more; answers can still come.
+    pub fn hang_up(&mut self) {
+        self.stream.get_ref().shutdown(Shutdown::Write).expect("shut down");
+    }
+
+    /// A batch that is long enough for its end to reach the server well before it has read it all,
+    /// then the end. Returns what the server says until it closes.
+    pub fn long_batch(&mut self) -> String {
+        let set = format!("set key 0 0 1000 noreply\r\n{}\r\n", "x".repeat(1000));
+        self.send(set.repeat(5000) + "get nothing\r\n");
+        self.hang_up();
+        String::from_utf8(self.rest()).expect("text")
     }
 
     /// Everything until the server closes.
