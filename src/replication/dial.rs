@@ -52,6 +52,8 @@ pub(crate) struct Target {
     pub hopeless: bool,
     /// The last try reached this node.
     pub itself: bool,
+    /// When the last try began.
+    began_us: u64,
     tries: u32,
     broken: u32,
     refused_us: Option<u64>,
@@ -67,19 +69,27 @@ impl Target {
             last_error: String::new(),
             hopeless: false,
             itself: false,
+            began_us: 0,
             tries: 0,
             broken: 0,
             refused_us: None,
         }
     }
 
-    /// A try has ended. `random` is for the jitter: two nodes that try each other in step would
+    /// A try begins.
+    pub fn begins(&mut self, now_us: u64) {
+        self.began_us = now_us;
+    }
+
+    /// A try has ended. Waits count from its beginning: one that hung until its time was over has
+    /// waited long enough, and the network may have healed meanwhile. `random` is for the jitter: two nodes that try each other in step would
     /// meet in step again.
     pub fn ended(&mut self, outcome: Outcome, now_us: u64, random: u64) {
         self.dialing = None;
         let wait = (BACKOFF_MIN_US << self.tries.min(4)).min(BACKOFF_MAX_US);
         self.tries += 1;
-        self.next_us = now_us + wait / 2 + random % (wait / 2);
+        let next_us = self.began_us + wait / 2 + random % (wait / 2);
+        self.next_us = next_us.max(now_us + random % (BACKOFF_MIN_US / 2));
         self.itself = outcome == Outcome::Itself;
         match outcome {
             Outcome::Nobody | Outcome::Useless => self.hopeless = true,
@@ -133,6 +143,7 @@ mod tests {
         let mut now = 0;
         let mut waits = Vec::new();
         for n in 0..20u64 {
+            target.begins(now);
             target.ended(Outcome::Nobody, now, n * 7919);
             waits.push(target.next_us - now);
             now = target.next_us;
@@ -141,11 +152,25 @@ mod tests {
         assert!(waits.iter().all(|&wait| wait <= BACKOFF_MAX_US));
         assert!(waits[10..].iter().all(|&wait| wait >= BACKOFF_MAX_US / 2));
         target.linked(NodeId(1));
+        target.begins(now);
         target.ended(Outcome::Broken, now, 0);
         assert!(target.next_us - now >= BACKOFF_MAX_US / 2, "a link that breaks at once");
         target.broke(true, now, 0);
         target.ended(Outcome::Broken, now, 0);
         assert!(target.next_us - now < BACKOFF_MIN_US);
+    }
+
+    #[test]
+    fn a_try_that_hung_is_repeated_at_once() {
+        let mut target = Target::new("a:1".to_owned());
+        let mut now = 0;
+        for n in 0..20u64 {
+            target.begins(now);
+            let hung = now + BACKOFF_MAX_US;
+            target.ended(Outcome::Nobody, hung, n * 7919);
+            assert!(target.next_us - hung < BACKOFF_MIN_US, "try {n}");
+            now = target.next_us;
+        }
     }
 
     #[test]

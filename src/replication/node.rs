@@ -137,7 +137,7 @@ impl Node {
         };
         for target in 0..node.targets.len() {
             node.log_connect(target);
-            node.dial(target, false);
+            node.dial(target, false, 0);
         }
         if node.targets.is_empty() {
             node.listen(true);
@@ -167,7 +167,7 @@ impl Node {
         self.random
     }
 
-    fn dial(&mut self, target: usize, quiet: bool) {
+    fn dial(&mut self, target: usize, quiet: bool, now_us: u64) {
         let id = self.add_link(Link {
             role: Role::Connector,
             target: Some(target),
@@ -177,6 +177,7 @@ impl Node {
             address: self.targets[target].name.clone(),
         });
         self.targets[target].dialing = Some(id);
+        self.targets[target].begins(now_us);
         let timeout_us = if quiet { DIAL_AGAIN_US } else { DIAL_FIRST_US };
         self.actions.push_back(Action::Dial { link: id, peer: target, timeout_us });
     }
@@ -388,7 +389,7 @@ impl Node {
         }
         for target in 0..self.targets.len() {
             if self.wants_dial(target) && now.mono_us >= self.targets[target].next_us {
-                self.dial(target, true);
+                self.dial(target, true, now.mono_us);
             }
         }
         let retry = self.listen_retry_us.is_some_and(|at| now.mono_us >= at);
