@@ -10,6 +10,8 @@
 //!                        +--> server: add    (pipelined: the add goes first)
 //!                        +--> get: the value;  gets gat incr append ...: the server again
 //! ```
+//!
+//! A get ends when the add has been answered: whoever was given the value finds it on its server.
 
 use super::super::backend::{Expect, Usable};
 use super::super::guard::Stamp;
@@ -41,6 +43,8 @@ pub(super) struct Fill {
     /// From before the backup was asked; `None` when a write was on its way.
     stamp: Option<Stamp>,
     waiters: Vec<Waiter>,
+    /// Reads that have the value and wait for the add.
+    readers: Vec<usize>,
     /// From a backup without meta commands: the value came before the end of its answer.
     value: Option<(u32, u64, Vec<u8>)>,
 }
@@ -100,8 +104,14 @@ impl Relay {
         let stamp = self.guard.stamp(key);
         let meta = self.backends[backup].speaks_meta();
         let expect = if meta { Expect::Meta } else { Expect::Values };
-        let waiters = vec![waiter];
-        let fill = self.fills.insert(Fill { key: key.into(), server, stamp, waiters, value: None });
+        let fill = self.fills.insert(Fill {
+            key: key.into(),
+            server,
+            stamp,
+            waiters: vec![waiter],
+            readers: Vec::new(),
+            value: None,
+        });
         let call = Call::FillAsk { fill: fill as u32 };
         let usable = self.ask(backup, now, call, expect, |out| {
             if meta {
@@ -161,14 +171,15 @@ impl Relay {
         };
         let server = fill.server;
         let put = self.put_back(now, id, &found);
-        self.hand_out(now, server, put, &found, waiters);
+        self.hand_out(now, server, put.then_some(id), &found, waiters);
     }
 
+    /// `put`: the fill whose add is on its way.
     fn hand_out(
         &mut self,
         now: Now,
         server: BackendId,
-        put: bool,
+        put: Option<u32>,
         found: &Found<'_>,
         waiters: Vec<Waiter>,
     ) {
@@ -177,15 +188,19 @@ impl Relay {
         for waiter in waiters {
             match waiter {
                 Waiter::Slot { read, slot } => {
-                    if put && (changed || self.read_verb(read) != GetVerb::Get) {
+                    if put.is_some() && (changed || self.read_verb(read) != GetVerb::Get) {
                         self.read_again(now, read, slot, server);
                     } else {
+                        if let Some(fill) = put {
+                            self.reads[read].hold_open();
+                            self.fills[fill as usize].readers.push(read);
+                        }
                         self.fill_hit(read, slot, found.flags, found.cas, found.data);
                     }
                 }
                 Waiter::Write { write } => {
                     changed = true;
-                    self.write_filled(now, write, put);
+                    self.write_filled(now, write, put.is_some());
                 }
             }
         }
@@ -222,9 +237,22 @@ impl Relay {
         put
     }
 
+    /// The server will not answer the add.
+    pub(super) fn fill_not_added(&mut self, id: u32) {
+        let Some(fill) = self.fills.try_remove(id as usize) else { return };
+        self.let_go(&fill.readers);
+    }
+
+    fn let_go(&mut self, readers: &[usize]) {
+        for &read in readers {
+            self.read_let_go(read);
+        }
+    }
+
     /// The server has answered the add.
     pub(super) fn fill_added(&mut self, now: Now, id: u32, reply: Reply<'_>) {
         let Some(fill) = self.fills.try_remove(id as usize) else { return };
+        self.let_go(&fill.readers);
         if reply != Reply::Stored {
             return;
         }

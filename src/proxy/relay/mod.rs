@@ -298,9 +298,7 @@ impl Relay {
             Call::Read { read, chunk } => self.read_failed(now, read, chunk),
             Call::Write { write } => self.write_failed(now, write),
             Call::FillAsk { fill } => self.fill_asked(now, fill, Reply::End, &[]),
-            Call::FillAdd { fill } => {
-                self.fills.try_remove(fill as usize);
-            }
+            Call::FillAdd { fill } => self.fill_not_added(fill),
             Call::Touch { touch } => {
                 if let Some((backup, key)) = self.touches.try_remove(touch as usize) {
                     self.backends[backup].missed_key(&key);

@@ -46,7 +46,8 @@ pub(super) struct Read {
     exptime: i64,
     fan: Fanout,
     chunks: Vec<Chunk>,
-    /// Chunks whose answers have not ended. The read must not end before them: they name it.
+    /// Chunks whose answers have not ended, and values on their way back to a server. The read must
+    /// not end before them: they name it.
     open: usize,
     /// The first error that a backend answered.
     error: Option<Vec<u8>>,
@@ -84,6 +85,11 @@ fn group(groups: &mut Groups, backend: BackendId, stage: Stage, slot: usize) {
 impl Read {
     pub(super) fn fan_key(&self, slot: usize) -> &[u8] {
         self.fan.key(slot)
+    }
+
+    /// One thing more to end before the read does; [`Relay::read_let_go`] tells of it.
+    pub(super) fn hold_open(&mut self) {
+        self.open += 1;
     }
 }
 
@@ -339,6 +345,12 @@ impl Relay {
     /// The value has been put back: the server is asked again.
     pub(super) fn read_again(&mut self, now: Now, id: usize, slot: usize, server: BackendId) {
         self.send_chunk(now, id, server, Stage::Again, vec![slot as u32]);
+        self.finish_read(id);
+    }
+
+    /// The end of what [`Read::hold_open`] announced.
+    pub(super) fn read_let_go(&mut self, id: usize) {
+        self.reads[id].open -= 1;
         self.finish_read(id);
     }
 

@@ -284,7 +284,8 @@ impl Relay {
                 if sent {
                     self.backends[server].missed_key(&self.writes[id].key);
                 }
-                return self.finish_write(id, encode::EXISTS);
+                let there = self.backends[backup].usable() != Usable::Down;
+                return self.finish_write(id, if there { encode::EXISTS } else { CAN_NOT_CONNECT });
             }
             verb = Verb::Store(StoreVerb::Cas(unique & !BACKUP_UNIQUE));
         }
