@@ -82,8 +82,8 @@ impl Target {
     }
 
     /// A try has ended. Waits count from its beginning: one that hung until its time was over has
-    /// waited long enough, and the network may have healed meanwhile. `random` is for the jitter: two nodes that try each other in step would
-    /// meet in step again.
+    /// waited long enough, and the network may have healed meanwhile. `random` is for the jitter:
+    /// two nodes that try each other in step would meet in step again.
     pub fn ended(&mut self, outcome: Outcome, now_us: u64, random: u64) {
         self.dialing = None;
         let wait = (BACKOFF_MIN_US << self.tries.min(4)).min(BACKOFF_MAX_US);

@@ -25,8 +25,9 @@ use crate::base::clock::Now;
 use crate::store::{Drained, Handle, Version};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Incoming connections that have not said who they are yet. More are closed at once: each costs a
-/// descriptor and a small buffer for as long as the silence timeout.
+/// Incoming connections that have not said who they are yet: each costs a descriptor and a small
+/// buffer for as long as the silence timeout. One more takes the place of the oldest, as a peer
+/// speaks at once and a stranger who waits must not keep it out.
 const PENDING_MAX: usize = 8;
 /// A linked peer that has been silent for this long (it speaks every heartbeat) gives way to
 /// another node that wants its place: it is most likely the same machine, restarted.
@@ -234,16 +235,23 @@ impl Node {
                     target.itself = false;
                     target.soon(now.mono_us, random);
                 }
-            }
-            ListenError::Other(text) => {
-                if text != self.listen_error {
-                    let line = format!("replication: can't open the replication port: {text}");
-                    self.actions.push_back(Action::Warn(line));
-                    self.listen_error = text;
+                // Without a peer to reach through that port, nobody will link to this node.
+                if self.targets.is_empty() {
+                    self.listen_failed("somebody else listens on it");
                 }
             }
+            ListenError::Other(text) => self.listen_failed(&text),
         }
         self.maybe_serve();
+    }
+
+    /// Says why the port cannot be opened, once per reason.
+    fn listen_failed(&mut self, why: &str) {
+        if self.listen_error != why {
+            let line = format!("replication: can't open the replication port: {why}");
+            self.actions.push_back(Action::Warn(line));
+            self.listen_error = why.to_owned();
+        }
     }
 
     /// A dialled connection is made.
@@ -265,10 +273,16 @@ impl Node {
 
     /// A connection came in. `None`: close it at once.
     pub fn on_accepted(&mut self, address: String, now: Now) -> Option<LinkId> {
-        let pending =
-            self.links.values().filter(|l| l.role == Role::Listener && !l.is_live()).count();
-        if self.stopping || pending >= PENDING_MAX {
+        if self.stopping {
             return None;
+        }
+        let pending =
+            || self.links.iter().filter(|(_, l)| l.role == Role::Listener && !l.is_live());
+        if pending().count() >= PENDING_MAX {
+            let mute = pending().find(|(_, link)| link.peer().is_none());
+            let (&oldest, _) = mute.or_else(|| pending().next())?;
+            self.links.remove(&oldest);
+            self.actions.push_back(Action::Close { link: oldest, last: Vec::new() });
         }
         let session = Some(Session::new(Role::Listener, self.session_config(), now));
         let (role, target) = (Role::Listener, None);

@@ -143,10 +143,10 @@ fn a_stranger_hears_nothing_and_harms_nothing() {
     // Idle strangers take the places of those who have not said who they are, not of the peer.
     let idle: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
     assert_eq!(a.stat("repl_peers_linked"), "0");
-    drop(idle);
     let mut b = node(free_port(), &[address.to_string()], 2);
     b.wait_serving();
-    until("filled", || b.get("secret").is_some());
+    assert!(b.get("secret").is_some(), "serves before it is filled");
+    drop(idle);
     a.peer.stop();
     b.peer.stop();
 }
