@@ -28,14 +28,14 @@ pub struct NodeConfig {
 }
 
 impl NodeConfig {
-    /// A heartbeat each 0.6 seconds, and three seconds until a silent peer is given up.
+    /// A heartbeat each 0.6 seconds, and five seconds until a silent peer is given up.
     pub fn new(id: NodeId, peers: Vec<String>, queue_max: usize) -> NodeConfig {
         NodeConfig {
             id,
             peers,
             queue_max,
             heartbeat_us: 600_000,
-            silence_us: 3_000_000,
+            silence_us: 5_000_000,
             resume_us: 3_600_000_000,
             seed: (id.0 >> 64) as u64 ^ id.0 as u64,
         }

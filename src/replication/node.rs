@@ -29,9 +29,11 @@ use std::collections::{BTreeMap, VecDeque};
 /// buffer for as long as the silence timeout. One more takes the place of the oldest, as a peer
 /// speaks at once and a stranger who waits must not keep it out.
 const PENDING_MAX: usize = 8;
-/// A linked peer that has been silent for this long (it speaks every heartbeat) gives way to
-/// another node that wants its place: it is most likely the same machine, restarted.
-const SUSPECT_US: u64 = 2_500_000;
+/// A linked peer that has been silent for this long (three heartbeats) is suspect. It is dialled
+/// anew beside its link: after a cut the kernel tries a connection again at doubling intervals, and
+/// would find a network that has healed seconds late. And it gives way to another node that wants
+/// its place, which is most likely the same machine, restarted.
+const SUSPECT_US: u64 = 1_800_000;
 /// Two links between the same nodes that came up within this time were dialled at once, by both.
 const CROSSED_US: u64 = 1_000_000;
 /// First wait before the replication port is tried again. On one host the peer that died holds it
@@ -79,6 +81,15 @@ impl Link {
 
     pub(super) fn peer(&self) -> Option<NodeId> {
         self.session.as_ref().and_then(Session::peer)
+    }
+
+    /// When the peer was last heard, monotonic microseconds.
+    fn heard_us(&self) -> u64 {
+        self.session.as_ref().map_or(0, Session::heard_us)
+    }
+
+    fn is_suspect(&self, now: Now) -> bool {
+        now.mono_us.saturating_sub(self.heard_us()) >= SUSPECT_US
     }
 }
 
@@ -374,22 +385,24 @@ impl Node {
     /// When [`Node::on_timeout`] wants to be called, monotonic microseconds.
     pub fn next_timeout(&self) -> Option<u64> {
         let sessions = self.links.values().filter_map(|l| l.session.as_ref()?.next_timeout());
-        let dials = (0..self.targets.len())
-            .filter(|&target| self.wants_dial(target))
-            .map(|target| self.targets[target].next_us);
+        let dials = (0..self.targets.len()).filter_map(|target| self.dial_due(target));
         let listen = self.listen_retry_us.filter(|_| !self.is_linked() && !self.stopping);
         sessions.chain(dials).chain(listen).min()
     }
 
-    fn wants_dial(&self, target: usize) -> bool {
-        let target = &self.targets[target];
-        if self.stopping || target.dialing.is_some() {
-            return false;
+    /// When a target is to be dialled: when its time has come and it is not linked, or when its
+    /// linked peer has become suspect.
+    fn dial_due(&self, target: usize) -> Option<u64> {
+        let Target { dialing: None, known, next_us, .. } = self.targets[target] else {
+            return None;
+        };
+        if self.stopping {
+            return None;
         }
-        match self.targets.len() {
-            1 => !self.is_linked(),
-            _ => !target.known.is_some_and(|id| self.live().any(|(_, l)| l.peer() == Some(id))),
-        }
+        let only = self.targets.len() == 1;
+        let mut live = self.live();
+        let linked = live.find(|(_, link)| only || (known.is_some() && link.peer() == known));
+        Some(linked.map_or(next_us, |(_, link)| next_us.max(link.heard_us() + SUSPECT_US)))
     }
 
     /// Looks at the time: heartbeats, silent peers, dials that are due.
@@ -402,7 +415,7 @@ impl Node {
             }
         }
         for target in 0..self.targets.len() {
-            if self.wants_dial(target) && now.mono_us >= self.targets[target].next_us {
+            if self.dial_due(target).is_some_and(|due| now.mono_us >= due) {
                 self.dial(target, true, now.mono_us);
             }
         }
@@ -416,7 +429,7 @@ impl Node {
     fn pump(&mut self, id: LinkId, handle: &mut Handle, now: Now) {
         while let Some(event) = self.session_mut(id).and_then(Session::poll_event) {
             match event {
-                Event::Line(peer) => self.on_line(id, peer),
+                Event::Line(peer) => self.on_line(id, peer, now),
                 Event::Hello(hello) => self.on_hello(id, &hello, handle, now),
                 Event::Log(line) => self.log(line),
                 Event::CopyDone { .. } => {
@@ -438,12 +451,12 @@ impl Node {
     }
 
     /// The peer has said who it is: some links need not go on to a hello.
-    fn on_line(&mut self, id: LinkId, peer: NodeId) {
+    fn on_line(&mut self, id: LinkId, peer: NodeId, now: Now) {
         if peer == self.config.id {
             return self.refuse(id, Bye::Itself);
         }
         let Some(target) = self.links[&id].target else { return };
-        if self.live().any(|(_, link)| link.peer() == Some(peer)) {
+        if self.live().any(|(_, link)| link.peer() == Some(peer) && !link.is_suspect(now)) {
             self.targets[target].known = Some(peer);
             self.refuse(id, Bye::Duplicate);
         }
@@ -468,10 +481,7 @@ impl Node {
                 self.on_lost(old, "the peer has made a new connection", handle, now);
             }
         } else if self.live().count() >= self.links_max() {
-            let suspect = self.live().find(|(_, link)| {
-                let heard = link.session.as_ref().map_or(0, Session::heard_us);
-                now.mono_us.saturating_sub(heard) >= SUSPECT_US
-            });
+            let suspect = self.live().find(|(_, link)| link.is_suspect(now));
             match suspect.map(|(id, _)| id) {
                 Some(old) => self.on_lost(old, "silent, and another node is here", handle, now),
                 None => {

@@ -27,11 +27,9 @@ use std::thread::JoinHandle;
 
 /// The version of repcached whose behaviour `stats` promises.
 const REPCACHED_VERSION: &str = "2.3.1";
-/// Silence after which a peer is given up: longer than any pause of a healthy node, and no longer,
-/// because a connection that was cut finds out late by itself that the network is back. The kernel
-/// tries again after 0.2, 0.6, 1.4, 3.0 and then only after 6.2 seconds; a link is made anew within
-/// one. A link that was given up too early costs no more than a resume.
-const TIMEOUT_MS: u64 = 3000;
+/// Silence after which a peer is given up: longer than any pause of a healthy node, shorter than an
+/// operator's patience. The node tries a new connection long before.
+const TIMEOUT_MS: u64 = 5000;
 
 /// Settings of the replication thread.
 #[derive(Clone, Debug)]

@@ -14,7 +14,8 @@ use twincached::store::{Config, Handle, Store};
 pub const EPOCH_US: u64 = 1_704_067_200_000_000;
 /// Most output asked for at once.
 const OUT_MAX: usize = 16 * 1024;
-/// How soon a packet is sent again while the network is cut.
+/// How soon a packet that was lost is sent again the first time; then after twice as long, as TCP
+/// does it.
 const RESEND_US: u64 = 200_000;
 
 /// xorshift64*.
@@ -84,6 +85,8 @@ struct Conn {
     /// `pipes[n]` goes to `ends[n]`.
     pipes: [VecDeque<(u64, Packet)>; 2],
     flying: [usize; 2],
+    /// Times that the head of each pipe was lost.
+    losses: [u32; 2],
     delay_us: u64,
 }
 
@@ -398,6 +401,7 @@ impl World {
             ],
             pipes: Default::default(),
             flying: [0, 0],
+            losses: [0, 0],
             delay_us,
         });
         let running = self.up(machine);
@@ -448,12 +452,15 @@ impl World {
         let hosts = (self.machines[from].host, self.machines[to].host);
         let m = &self.machines[to];
         if m.stopped || self.is_cut(hosts.0, hosts.1) || (m.dark && !open) {
-            if let Some(head) = self.conns[index].pipes[side].front_mut() {
-                head.0 = self.now_us + RESEND_US;
+            let Conn { pipes, losses, .. } = &mut self.conns[index];
+            if let Some(head) = pipes[side].front_mut() {
+                head.0 = self.now_us + (RESEND_US << losses[side].min(9));
+                losses[side] += 1;
             }
             return;
         }
         let conn = &mut self.conns[index];
+        conn.losses[side] = 0;
         let Some((_, packet)) = conn.pipes[side].pop_front() else { return };
         let alive = open && m.up.as_ref().is_some_and(|running| running.run == run);
         let Some(link) = link.filter(|_| alive) else {

@@ -88,7 +88,7 @@ impl Driver {
         let names = hosts.iter().map(Address::to_string).collect();
         let mut settings = NodeConfig::new(config.id, names, config.queue_max);
         settings.silence_us = config.timeout_ms.max(1) * 1000;
-        settings.heartbeat_us = (settings.silence_us / 5).clamp(1000, 1_000_000);
+        settings.heartbeat_us = (settings.silence_us / 8).clamp(1000, 600_000);
         settings.resume_us = u64::from(store.config().tombstone_secs) * 1_000_000;
         let mut driver = Driver {
             allowed: vec![Vec::new(); hosts.len()],
