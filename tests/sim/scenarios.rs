@@ -250,7 +250,7 @@ fn a_silent_peer_is_dropped_after_five_seconds() {
 }
 
 #[test]
-fn a_network_that_is_back_carries_within_two_seconds_however_long_it_was_cut() {
+fn a_network_that_is_back_carries_soon_however_long_it_was_cut() {
     for tenths in 1..=90 {
         let mut world = World::new(500 + tenths);
         pair(&mut world);
@@ -260,7 +260,8 @@ fn a_network_that_is_back_carries_within_two_seconds_however_long_it_was_cut() {
         set(&mut world, 0, "from a", b"v");
         set(&mut world, 1, "from b", b"v");
         world.heal();
-        world.run_secs(2.0);
+        // Two seconds are promised; waiting for the end of the silence would take up to 2.1.
+        world.run_secs(1.5);
         assert!(get(&mut world, 1, "from a").is_some(), "cut for {tenths} tenths of a second");
         assert!(get(&mut world, 0, "from b").is_some(), "cut for {tenths} tenths of a second");
     }
