@@ -141,8 +141,15 @@ fn command(line: &[u8]) -> Outcome<'_> {
         b"mn" => Ok(Request::MetaNoop),
         b"mg" => meta_get(rest),
         b"ms" => Err(meta_set(&Words::cut(line))),
+        // memcached hangs up on a browser, or whoever was led to speak HTTP to it.
+        _ if is_http(&Words::cut(line)) => Ok(Request::Quit),
         _ => Err(ERROR),
     }
+}
+
+/// Whether the last word of a line says so.
+fn is_http(words: &Words<'_>) -> bool {
+    words.get(words.count().saturating_sub(1)).starts_with(b"HTTP/")
 }
 
 fn get(verb: GetVerb, rest: &[u8]) -> Outcome<'_> {
