@@ -14,6 +14,7 @@
 
 pub mod child;
 pub mod daemon;
+pub mod heap;
 pub mod limits;
 pub mod logging;
 pub mod pidfile;

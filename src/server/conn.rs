@@ -30,9 +30,13 @@ use crate::server::shared::{ConnInfo, ConnState};
 /// under half a gigabyte. One value may go over it by its own size.
 const OUT_HIGH: usize = 256 * 1024;
 
-/// Data blocks up to this length are part of the connection's ordinary buffer; longer ones are
-/// counted against [`crate::server::shared::Shared::reserve_data`].
-const DATA_FREE: usize = 64 * 1024;
+/// Read size for a connection that already has a part of a command, as memcached's read buffers.
+/// Commands up to this length are not counted: `-c` bounds them.
+const READ_MORE: usize = 16 * 1024;
+
+/// Read size for a long data block of which much is here. Up to it each read may double what is
+/// here, so that a client has to send what it makes us hold.
+const READ_MOST: usize = 16 * READ_MORE;
 
 /// What the worker is to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +62,8 @@ enum State {
         verb: GetVerb,
         exptime: i64,
     },
-    /// The command at the input's head needs this many bytes, data block included.
+    /// The command at the input's head needs this many bytes, data block included; so many of them
+    /// are counted by [`crate::server::shared::Shared::reserve_data`].
     Data {
         need: usize,
         reserved: u64,
@@ -104,30 +109,31 @@ impl Conn {
 
     /// Gives the worker's buffers back; a partial command moves to memory of its own, of its size.
     pub fn reclaim(&mut self, input: &mut Buf, out: &mut Vec<u8>) {
-        if input.capacity() < self.input.capacity() {
-            let rest = self.input.len();
-            if rest == 0 {
+        let (rest, larger) = (self.input.len(), input.capacity() < self.input.capacity());
+        if rest == 0 {
+            if larger {
                 std::mem::swap(&mut self.input, input);
-            } else if rest <= self.input.capacity() / 4 {
-                let mut own = Buf::new();
-                own.extend(self.input.data());
-                self.input.consume(rest);
-                std::mem::swap(&mut self.input, input);
-                self.input = own;
             }
+            // The smaller one had a partial command; the connection may be idle for long now.
+            self.input = Buf::new();
+        } else if larger && rest <= self.input.capacity() / 4 {
+            let mut own = Buf::new();
+            own.extend(self.input.data());
+            self.input.consume(rest);
+            std::mem::swap(&mut self.input, input);
+            self.input = own;
         }
         self.replies.reclaim(out);
     }
 
-    /// How much to read at once: `fresh` for a new command, at least `more` for one that is
-    /// partly here, up to what its data block still needs.
-    pub fn wanted(&self, fresh: usize, more: usize) -> usize {
+    /// How much to read at once: `fresh` for a new command, else up to what the data block that is
+    /// coming in needs, as far as it is counted.
+    pub fn wanted(&self, fresh: usize) -> usize {
+        let here = self.input.len();
         match self.state {
-            State::Data { need, .. } => {
-                need.saturating_sub(self.input.len()).clamp(more, 16 * more)
-            }
-            _ if self.input.is_empty() => fresh,
-            _ => more,
+            State::Data { need, .. } => (need.max(here) - here).clamp(READ_MORE, next_read(here)),
+            _ if here == 0 => fresh,
+            _ => READ_MORE,
         }
     }
 
@@ -180,7 +186,13 @@ impl Conn {
                     }
                     self.state = State::Command;
                 }
-                State::Data { need, .. } if self.input.len() < need => return Step::Read,
+                State::Data { need, reserved } if self.input.len() < need => {
+                    // The next read may only take what is counted. This does not finish a command.
+                    let enough = reserved >= to_reserve(self.input.len(), need);
+                    if enough || !self.command(exec, now) {
+                        return Step::Read;
+                    }
+                }
                 State::Keys { verb, exptime } => {
                     match classic::parse_more_keys(self.input.data()) {
                         Parsed::Incomplete => return Step::Read,
@@ -225,7 +237,7 @@ impl Conn {
         };
         match request {
             Request::Store(head) => {
-                let outcome = take_data(&head, &self.input.data()[used..], exec, now);
+                let outcome = take_data(&head, self.input.data(), used, exec, now);
                 match outcome {
                     Data::Here { value, used: data } => {
                         log_line(self.id, self.input.data(), used);
@@ -363,20 +375,40 @@ enum Data<'a> {
     Refused { reject: Reject, used: usize },
 }
 
-/// Takes the data block behind `head` from `rest`.
-fn take_data<'a>(head: &StoreHead<'_>, rest: &'a [u8], exec: &mut Executor, now: Now) -> Data<'a> {
+/// The largest read for a command of which `here` bytes have come in.
+fn next_read(here: usize) -> usize {
+    here.clamp(READ_MORE, READ_MOST)
+}
+
+/// How much of a command of `need` bytes is to be counted before more than `here` bytes are read.
+fn to_reserve(here: usize, need: usize) -> u64 {
+    if need <= READ_MORE {
+        return 0;
+    }
+    need.min(here + next_read(here)) as u64
+}
+
+/// Takes the data block behind `head`, a line of `line` bytes, from `input`.
+fn take_data<'a>(
+    head: &StoreHead<'_>,
+    input: &'a [u8],
+    line: usize,
+    exec: &mut Executor,
+    now: Now,
+) -> Data<'a> {
     if !exec.fits(head) {
         exec.drop_refused(head, now);
         return Data::Refused { reject: classic::too_large(head), used: 0 };
     }
-    match classic::parse_data(rest, head.len) {
+    match classic::parse_data(&input[line..], head.len) {
         Parsed::Done { value, used } => Data::Here { value, used },
         Parsed::Reject { reject, used } => {
             Data::Refused { reject: reject.quiet_if(head.noreply), used }
         }
         Parsed::Incomplete => {
-            let reserved = if head.len as usize > DATA_FREE { u64::from(head.len) } else { 0 };
+            let reserved = to_reserve(input.len(), line + head.len as usize + 2);
             if exec.shared.reserve_data(reserved) {
+                exec.store.make_way(now);
                 return Data::Missing { reserved };
             }
             exec.drop_refused(head, now);
@@ -471,19 +503,45 @@ mod tests {
     }
 
     #[test]
-    fn a_long_data_block_is_counted_while_it_comes_in() {
+    fn a_long_data_block_is_counted_as_it_comes_in() {
         let (mut exec, mut conn) = world(1 << 20);
         let (step, out) = run(&mut conn, &mut exec, b"set k 0 0 200000\r\nxxx");
         assert_eq!((step, out.as_slice()), (Step::Read, &b""[..]));
-        assert_eq!(exec.shared.reserved_data(), 200_000);
-        let (_, out) = run(&mut conn, &mut exec, &vec![b'x'; 199_997]);
-        assert_eq!(out, b"");
+        let few = exec.shared.reserved_data();
+        assert!((1..20_000).contains(&few), "{few} bytes for what is only announced");
+        assert!(conn.wanted(1) as u64 <= few);
+        let mut here = 21;
+        while here < 200_000 {
+            let part = conn.wanted(1).min(200_018 - here);
+            here += part;
+            assert!(here as u64 <= exec.shared.reserved_data(), "read more than was counted");
+            assert_eq!(run(&mut conn, &mut exec, &vec![b'x'; part]).1, b"");
+        }
+        assert_eq!(exec.shared.reserved_data(), 200_020);
         let (_, out) = run(&mut conn, &mut exec, b"\r\nget nothing\r\n");
         assert_eq!(out, b"STORED\r\nEND\r\n");
         assert_eq!(exec.shared.reserved_data(), 0);
         run(&mut conn, &mut exec, b"set k 0 0 300000\r\n");
         conn.release(&mut exec);
         assert_eq!(exec.shared.reserved_data(), 0, "a closed connection gives it back");
+    }
+
+    #[test]
+    fn a_data_block_that_finds_no_memory_is_swallowed_from_where_it_is() {
+        let (mut exec, mut conn) = world(1 << 20);
+        assert!(run(&mut conn, &mut exec, b"set k 0 0 100000\r\nxxx").1.is_empty());
+        // Somebody else takes all there is.
+        let mut other = 0;
+        while exec.shared.reserve_data(10_000) {
+            other += 10_000;
+        }
+        let (_, out) = run(&mut conn, &mut exec, &vec![b'x'; 90_000]);
+        assert_eq!(out, b"SERVER_ERROR out of memory storing object\r\n");
+        assert_eq!(exec.shared.reserved_data(), other);
+        exec.shared.release_data(other);
+        let mut rest = vec![b'x'; 9_997];
+        rest.extend(b"\r\nget k\r\n");
+        assert_eq!(run(&mut conn, &mut exec, &rest).1, b"END\r\n");
     }
 
     #[test]
@@ -519,8 +577,11 @@ mod tests {
         assert_eq!(conn.input().data(), b"get hal");
         assert!(conn.input().capacity() < 1024);
         assert!(!conn.is_idle());
+        conn.lend(&mut input, &mut out);
         assert_eq!(run(&mut conn, &mut exec, b"f\r\n").1, b"END\r\n");
+        conn.reclaim(&mut input, &mut out);
         assert!(conn.is_idle());
+        assert!(conn.input().capacity() == 0 && input.capacity() >= 65_536);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The maintenance thread: memory is made free ahead of demand, off the request path.
 //!
 //! Owns the thread that calls [`Handle::maintain`] in bounded steps, when a worker rings or a
-//! tenth of a second has passed. Never holds a lock for longer than one step and never talks to
-//! a socket.
+//! tenth of a second has passed, and that has the heap give back what clients' buffers left. Never
+//! holds a lock for longer than one step and never talks to a socket.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::base::clock::{Clock, RealClock};
+use crate::platform::heap;
 use crate::store::{Handle, Maintained};
 
 /// How often the store is looked over when nobody rings: expired memory comes back well within ten
@@ -19,11 +20,15 @@ const IDLE_PERIOD: Duration = Duration::from_millis(100);
 /// Items looked at per step, a few hundred microseconds of work.
 const STEP_BUDGET: usize = 2048;
 
+/// The heap is looked through no more often than this.
+const TRIM_PERIOD: Duration = Duration::from_secs(1);
+
 /// How workers call for maintenance: a flag first, so that ringing twice costs one atomic load.
 #[derive(Debug, Default)]
 pub struct Bell {
     rung: AtomicBool,
     stop: AtomicBool,
+    freed: AtomicBool,
     lock: Mutex<()>,
     wake: Condvar,
 }
@@ -40,6 +45,11 @@ impl Bell {
             let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
             self.wake.notify_one();
         }
+    }
+
+    /// Says that much memory was freed that the heap may keep.
+    pub fn freed(&self) {
+        self.freed.store(true, Ordering::Relaxed);
     }
 
     /// Ends the maintenance thread.
@@ -68,7 +78,13 @@ pub fn spawn(
     bell: Arc<Bell>,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("maintenance".into()).spawn(move || {
+        let mut next_trim_us = 0;
         while bell.wait() {
+            let now = clock.now();
+            if now.mono_us >= next_trim_us && bell.freed.swap(false, Ordering::Relaxed) {
+                next_trim_us = now.mono_us + TRIM_PERIOD.as_micros() as u64;
+                heap::trim();
+            }
             while store.maintain(clock.now(), STEP_BUDGET) == Maintained::More {
                 if bell.stop.load(Ordering::Acquire) {
                     return;

@@ -23,7 +23,7 @@ use crate::platform::daemon::{self, Keep};
 use crate::platform::logging::Logging;
 use crate::platform::pidfile::PidFile;
 use crate::platform::signals::{Signal, Signals};
-use crate::platform::{limits, user, EX_OSERR};
+use crate::platform::{heap, limits, user, EX_OSERR};
 use crate::server::accept::{Acceptor, Again};
 use crate::server::config::{Config, Port};
 use crate::server::execute::Executor;
@@ -90,6 +90,7 @@ fn start(mut config: Config) -> Result<i32, Failure> {
     };
     let no_log = |error| Failure::os(format!("cannot open the log file: {error}"));
     logging.open(false).map_err(no_log)?;
+    heap::set_up();
     let user = user::find(config.user.as_deref(), None)
         .map_err(|error| Failure(error.to_string(), error.exit_status()))?;
     if config.core_dumps {

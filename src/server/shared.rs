@@ -16,10 +16,9 @@ use crate::store::Store;
 /// taken off `-c` the way memcached does; reported as `reserved_fds`.
 pub const RESERVED_FDS: usize = 20;
 
-/// Long data blocks that may be under way at once, in bytes, however small `-m` is: sixteen clients
-/// that send the default largest value. With a larger `-m` it is a quarter of it, and always room
-/// for two values of `-I`.
-const DATA_MIN: u64 = 16 << 20;
+/// Bytes of long data blocks under way that are not taken off `-m`: nearly always all there are, so
+/// that the memory for items does not come and go. At least two values of `-I` fit.
+const DATA_BESIDE: u64 = 4 << 20;
 
 /// What the replication thread offers to the rest of the server.
 pub trait Replication: Send + Sync {
@@ -168,8 +167,9 @@ pub struct Shared {
     pub verbosity: AtomicU32,
     /// Data blocks refused because [`Shared::reserve_data`] had no room.
     pub data_refused: AtomicU64,
-    data_reserved: AtomicU64,
-    data_limit: u64,
+    /// The part of it over `data_beside` is lent by the store.
+    data_reserved: Mutex<u64>,
+    data_beside: u64,
     conns: Mutex<BTreeMap<u64, Arc<ConnInfo>>>,
     /// What `stats reset` subtracts from the connection counts: total, rejected.
     reset: [AtomicU64; 2],
@@ -178,8 +178,7 @@ pub struct Shared {
 impl Shared {
     /// The shared state of a server that starts at `started`.
     pub fn new(config: Config, store: Arc<Store>, started: Now, pid: u32) -> Arc<Shared> {
-        let data_limit =
-            (config.memory_limit / 4).max(DATA_MIN).max(2 * u64::from(config.item_max));
+        let data_beside = DATA_BESIDE.max(2 * u64::from(config.item_max));
         let verbosity = AtomicU32::new(u32::from(config.verbose));
         // Clients parse three numbers and ignore what follows the dash.
         let version = match config.personality {
@@ -205,8 +204,8 @@ impl Shared {
             on_shutdown: OnceLock::new(),
             verbosity,
             data_refused: AtomicU64::new(0),
-            data_reserved: AtomicU64::new(0),
-            data_limit,
+            data_reserved: Mutex::new(0),
+            data_beside,
             conns: Mutex::new(BTreeMap::new()),
             reset: [const { AtomicU64::new(0) }; 2],
         })
@@ -236,28 +235,45 @@ impl Shared {
         self.curr_connections.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts a long data block of `bytes` that is about to come in. False when too many are under
-    /// way already: then the block is refused, as memcached refuses one that finds no memory.
+    /// Counts `bytes` of a long data block that are about to come in. False when too many are under
+    /// way already, half of `-m` and a little: then the block is refused, as memcached refuses one
+    /// that finds no memory.
     pub fn reserve_data(&self, bytes: u64) -> bool {
-        let room = |reserved: u64| {
-            reserved.checked_add(bytes).filter(|&sum| bytes == 0 || sum <= self.data_limit)
-        };
-        let order = Ordering::Relaxed;
-        let reserved = self.data_reserved.fetch_update(order, order, room).is_ok();
-        if !reserved {
-            self.data_refused.fetch_add(1, Ordering::Relaxed);
+        if bytes == 0 {
+            return true;
         }
-        reserved
+        let mut reserved = self.reserved();
+        let sum = reserved.saturating_add(bytes);
+        if !self.store.lend(self.over(sum) - self.over(*reserved)) {
+            self.data_refused.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        *reserved = sum;
+        true
     }
 
     /// Gives back what [`Shared::reserve_data`] counted.
     pub fn release_data(&self, bytes: u64) {
-        self.data_reserved.fetch_sub(bytes, Ordering::Relaxed);
+        if bytes > 0 {
+            let mut reserved = self.reserved();
+            let rest = reserved.saturating_sub(bytes);
+            self.store.take_back(self.over(*reserved) - self.over(rest));
+            *reserved = rest;
+        }
     }
 
     /// Bytes of long data blocks under way.
     pub fn reserved_data(&self) -> u64 {
-        self.data_reserved.load(Ordering::Relaxed)
+        *self.reserved()
+    }
+
+    fn reserved(&self) -> MutexGuard<'_, u64> {
+        self.data_reserved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The part of so many bytes under way that `-m` has to cover.
+    fn over(&self, reserved: u64) -> u64 {
+        reserved.saturating_sub(self.data_beside)
     }
 
     /// `verbosity LEVEL`: as many `-v`, for the whole process.

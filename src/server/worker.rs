@@ -54,15 +54,15 @@ const EVENTS_PER_TURN: usize = 1024;
 /// Read size: a pipelined batch comes in with one system call.
 const READ_SIZE: usize = 64 * 1024;
 
-/// Read size for a connection that already owns a partial command.
-const READ_MORE: usize = 16 * 1024;
-
 /// Most that one connection may read in one turn, so that a fast sender of large values lets the
 /// others go in between.
 const READ_PER_TURN: usize = 1024 * 1024;
 
 /// Output memory a worker keeps for reuse; a larger buffer (a big multi-get) is given back.
 const SCRATCH_KEEP: usize = 256 * 1024;
+
+/// Buffers of connections that are freed before the heap is asked to give memory back.
+const FREED_MANY: usize = 1 << 20;
 
 /// Connections that may wait to be adopted: a flood is held back at the accepting thread, which
 /// serves the others' `-c` places first.
@@ -106,6 +106,8 @@ pub struct Worker {
     bell: Arc<Bell>,
     scratch_in: Buf,
     scratch_out: Vec<u8>,
+    /// Bytes of connections' own buffers that were freed since the maintenance thread was told.
+    freed: usize,
     draining: bool,
     stopping: bool,
     /// Monotonic microsecond of the next look for idle connections.
@@ -135,6 +137,7 @@ impl Worker {
             bell,
             scratch_in: Buf::new(),
             scratch_out: Vec::new(),
+            freed: 0,
             draining: false,
             stopping: false,
             next_sweep_us: 0,
@@ -217,6 +220,10 @@ impl Worker {
                 replication.wake();
             }
         }
+        if self.freed >= FREED_MANY {
+            self.freed = 0;
+            self.bell.freed();
+        }
         if self.exec.store.needs_maintenance() {
             self.bell.ring();
         }
@@ -263,6 +270,7 @@ impl Worker {
     /// Does what can be done for one connection now.
     fn visit(&mut self, key: usize, now: Now) {
         let Some(client) = self.clients.get_mut(key) else { return };
+        let owned = client.conn.input().capacity();
         client.conn.lend(&mut self.scratch_in, &mut self.scratch_out);
         let visit = serve(client, &mut self.exec, now);
         client.conn.reclaim(&mut self.scratch_in, &mut self.scratch_out);
@@ -270,6 +278,7 @@ impl Worker {
             self.scratch_out = Vec::new();
         }
         self.scratch_in.shrink_idle(2 * READ_SIZE);
+        self.freed += owned.saturating_sub(client.conn.input().capacity());
         match visit {
             Visit::Wait if self.draining && client.conn.is_idle() => self.close(key),
             Visit::Wait => {}
@@ -290,6 +299,7 @@ impl Worker {
             log::debug!("<{id} deregister: {error}");
         }
         client.conn.release(&mut self.exec);
+        self.freed += client.conn.input().capacity();
         // The line goes before the descriptor does: its number may be given out again at once.
         self.shared.conns().remove(&id);
         drop(client);
@@ -368,7 +378,7 @@ enum Filled {
 
 /// Reads once into the connection.
 fn fill(client: &mut Client, exec: &Executor, left: &mut usize) -> io::Result<Filled> {
-    let wanted = client.conn.wanted(READ_SIZE, READ_MORE).min(*left);
+    let wanted = client.conn.wanted(READ_SIZE).min(*left);
     let space = client.conn.input().space(wanted);
     let room = space.len().min(*left);
     loop {

@@ -71,6 +71,8 @@ pub struct Store {
     changed: ChangeSignal,
     pub(super) index: Index,
     pub(super) segments: Segments,
+    /// Bytes of the arena's budget that the server uses for data blocks under way.
+    lent: AtomicU64,
     pub(super) writers: Box<[Mutex<Writer>]>,
     pub(super) reclaimer: Mutex<Reclaimer>,
     /// Held while a value that takes a large part of the arena is built.
@@ -111,6 +113,7 @@ impl Store {
             changed: ChangeSignal::default(),
             index,
             segments,
+            lent: AtomicU64::new(0),
             writers: (0..writers).map(|_| Mutex::default()).collect(),
             reclaimer: Mutex::new(Reclaimer::new(now)),
             big: Mutex::new(()),
@@ -150,11 +153,30 @@ impl Store {
         sums
     }
 
+    /// Bytes of `-m` that are not for segments at present: the index, and what is lent.
+    pub(super) fn off_arena(&self) -> u64 {
+        self.index.bytes() + self.lent.load(Ordering::Relaxed)
+    }
+
+    /// Takes `bytes` off the memory for items, for a use outside of the store that `-m` is to
+    /// cover; [`super::Handle::make_way`] then makes room. False, and nothing is lent, when more
+    /// than half of the memory would be.
+    pub fn lend(&self, bytes: u64) -> bool {
+        let limit = self.config.memory_limit / 2;
+        let more = |lent: u64| lent.checked_add(bytes).filter(|&sum| bytes == 0 || sum <= limit);
+        self.lent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// Gives back what [`Store::lend`] gave.
+    pub fn take_back(&self, bytes: u64) {
+        self.lent.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// Gauges, and the sums of all handles' counters since the last reset.
     pub fn stats(&self) -> StoreStats {
         let raw = self.raw_sums();
         let gauge = |plus, minus| raw.get(plus).saturating_sub(raw.get(minus));
-        let index_bytes = self.index.bytes();
+        let (index_bytes, off_arena) = (self.index.bytes(), self.off_arena());
         StoreStats {
             curr_items: gauge(Counter::ItemsLinked, Counter::ItemsUnlinked),
             bytes: gauge(Counter::BytesLinked, Counter::BytesUnlinked),
@@ -162,8 +184,8 @@ impl Store {
             index_bytes: index_bytes + self.index.fixed_bytes(),
             index_slots: index_bytes / 8,
             segment_bytes: self.segments.size() as u64,
-            segments: u64::from(self.segments.allowed(index_bytes).min(self.segments.count())),
-            segments_free: u64::from(self.segments.free_count(index_bytes)),
+            segments: u64::from(self.segments.allowed(off_arena).min(self.segments.count())),
+            segments_free: u64::from(self.segments.free_count(off_arena)),
             tombstones: self.tombstones.load(Ordering::Relaxed),
             feed_queued: lock(&self.members).iter().map(|member| member.feed.len() as u64).sum(),
             sums: raw.since(&lock(&self.base)),

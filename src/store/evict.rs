@@ -149,7 +149,7 @@ impl Store {
             self.segments.seal(open, Class::Small, true);
         }
         for _ in 0..INLINE_TRIES {
-            let bytes = self.index.bytes();
+            let bytes = self.off_arena();
             writer.open = self.segments.take(bytes, RESERVE, self.watermark(), mono_secs(now));
             if writer.open.is_some() {
                 return true;
@@ -163,9 +163,24 @@ impl Store {
         false
     }
 
+    /// Reclaims until no more segments are used than may be, after [`Store::lend`]: who takes
+    /// memory pays for it, so that it is not used twice until the maintenance thread comes.
+    pub(super) fn shrink_arena(&self, me: &Local, now: Now) {
+        for _ in 0..INLINE_TRIES {
+            if self.segments.allocated() <= self.segments.allowed(self.off_arena()) {
+                return;
+            }
+            let mut budget = INLINE_STEP;
+            let step = self.reclaim(&mut lock(&self.reclaimer), &mut budget, now, &me.counters);
+            if step == Step::Nothing {
+                return;
+            }
+        }
+    }
+
     /// Whether fewer segments are free than should be.
     pub(super) fn is_low(&self) -> bool {
-        self.segments.free_count(self.index.bytes()) <= self.segments.low_mark()
+        self.segments.free_count(self.off_arena()) <= self.segments.low_mark()
     }
 
     /// One step of reclaim.
@@ -179,7 +194,7 @@ impl Store {
         let meta = |segment: u32| self.segments.meta(segment);
         if let Some(at) = reclaimer.waiting.iter().position(|&seg| !meta(seg).is_pinned()) {
             let segment = reclaimer.waiting.swap_remove(at);
-            self.segments.free(segment, self.index.bytes());
+            self.segments.free(segment, self.off_arena());
             return Step::Freed;
         }
         let Some(mut victim) = reclaimer.victim.take().or_else(|| self.choose(reclaimer, now))
@@ -211,7 +226,7 @@ impl Store {
             reclaimer.waiting.push(victim.segment);
             return Step::More;
         }
-        self.segments.free(victim.segment, self.index.bytes());
+        self.segments.free(victim.segment, self.off_arena());
         Step::Freed
     }
 
@@ -287,7 +302,7 @@ impl Store {
         if let Some(open) = slot.take() {
             self.segments.seal(open, class, true);
         }
-        *slot = self.segments.take(self.index.bytes(), 0, self.watermark(), mono_secs(now));
+        *slot = self.segments.take(self.off_arena(), 0, self.watermark(), mono_secs(now));
         slot.is_some()
     }
 
@@ -484,6 +499,26 @@ mod tests {
     fn set(handle: &mut Handle, key: &str, len: usize) -> Stored {
         let value = vec![b'v'; len];
         handle.store(Mode::Set, key.as_bytes(), 0, Exptime::Never, &value, NOW)
+    }
+
+    #[test]
+    fn what_is_lent_comes_off_the_items_and_goes_back_to_them() {
+        let mut handle = handle(true);
+        let fill = |handle: &mut Handle| {
+            for n in 0..3000 {
+                assert!(matches!(set(handle, &format!("k{n}"), 1000), Stored::Stored(_)));
+            }
+            handle.store_ref().stats().curr_items
+        };
+        let all = fill(&mut handle);
+        assert!(handle.store_ref().lend(400 << 10));
+        assert!(!handle.store_ref().lend(200 << 10), "more than half");
+        handle.make_way(NOW);
+        let left = handle.store_ref().stats();
+        assert!(left.bytes <= 624 << 10, "{} bytes left", left.bytes);
+        assert!((all / 2..all * 2 / 3).contains(&fill(&mut handle)));
+        handle.store_ref().take_back(400 << 10);
+        assert!(fill(&mut handle) + 20 >= all);
     }
 
     #[test]

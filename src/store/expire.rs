@@ -152,7 +152,7 @@ impl Store {
         meta.swept_at.store(mono_secs(now), Ordering::Relaxed);
         meta.swept.fetch_max(watermark.0, Ordering::Relaxed);
         if meta.live() == 0 && self.segments.claim(segment).is_some() {
-            self.segments.free(segment, self.index.bytes());
+            self.segments.free(segment, self.off_arena());
         }
         true
     }
@@ -201,7 +201,7 @@ impl Store {
             reclaimer.sweep.stripe = (stripe + 1) % self.index.stripes();
             self.index.lock(stripe).shrink();
         }
-        self.segments.trim(self.index.bytes());
+        self.segments.trim(self.off_arena());
     }
 
     /// Keeps segments free ahead of demand. True when it used its budget up.

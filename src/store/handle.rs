@@ -181,6 +181,12 @@ impl Handle {
         &self.store
     }
 
+    /// Makes items give way to what [`Store::lend`] has taken.
+    pub fn make_way(&mut self, now: Now) {
+        let (store, me) = self.split();
+        store.shrink_arena(me, now);
+    }
+
     /// The hash that feeds carry for this key.
     pub fn hash(&self, key: &[u8]) -> u64 {
         self.store.hash(key)

@@ -239,9 +239,10 @@ impl Segments {
         self.size() - FIRST as usize
     }
 
-    /// How many segments may hold something while the index has this size.
-    pub fn allowed(&self, index_bytes: u64) -> u32 {
-        (self.budget.saturating_sub(index_bytes) >> self.shift) as u32
+    /// How many segments may hold something while so many bytes of the budget are used
+    /// otherwise.
+    pub fn allowed(&self, off_arena: u64) -> u32 {
+        (self.budget.saturating_sub(off_arena) >> self.shift) as u32
     }
 
     /// Segments that hold something or are open.
@@ -250,8 +251,8 @@ impl Segments {
     }
 
     /// How many segments may still be taken.
-    pub fn free_count(&self, index_bytes: u64) -> u32 {
-        self.allowed(index_bytes).saturating_sub(self.allocated())
+    pub fn free_count(&self, off_arena: u64) -> u32 {
+        self.allowed(off_arena).saturating_sub(self.allocated())
     }
 
     /// Free segments that reclaim keeps ahead of demand.
@@ -321,13 +322,13 @@ impl Segments {
     /// Opens a free segment, but none of the last `reserve`.
     pub fn take(
         &self,
-        index_bytes: u64,
+        off_arena: u64,
         reserve: u32,
         watermark: Version,
         mono_secs: u32,
     ) -> Option<Open> {
         let mut queues = self.queues();
-        if self.free_count(index_bytes) <= reserve {
+        if self.free_count(off_arena) <= reserve {
             return None;
         }
         let segment = queues.warm.pop().or_else(|| queues.cold.pop())?;
@@ -400,22 +401,22 @@ impl Segments {
     }
 
     /// Frees a claimed segment that nothing leads into.
-    pub fn free(&self, segment: u32, index_bytes: u64) {
+    pub fn free(&self, segment: u32, off_arena: u64) {
         debug_assert!(self.meta(segment).live() == 0, "freed with live bytes");
         let mut queues = self.queues();
         queues.state[segment as usize] = State::Free;
         queues.warm.push(segment);
         self.allocated.fetch_sub(1, Ordering::Relaxed);
         drop(queues);
-        self.trim(index_bytes);
+        self.trim(off_arena);
     }
 
     /// Gives the memory of free segments above what is allowed back to the kernel.
-    pub fn trim(&self, index_bytes: u64) {
+    pub fn trim(&self, off_arena: u64) {
         loop {
             let mut queues = self.queues();
             let committed = self.allocated() as usize + queues.warm.len();
-            if committed <= self.allowed(index_bytes) as usize {
+            if committed <= self.allowed(off_arena) as usize {
                 return;
             }
             let Some(segment) = queues.warm.pop() else { return };
