@@ -408,8 +408,10 @@ fn take_data<'a>(
         Parsed::Incomplete => {
             let reserved = to_reserve(input.len(), line + head.len as usize + 2);
             if exec.shared.reserve_data(reserved) {
-                exec.store.make_way(now);
-                return Data::Missing { reserved };
+                if exec.store.make_way(now) {
+                    return Data::Missing { reserved };
+                }
+                exec.shared.release_data(reserved);
             }
             exec.drop_refused(head, now);
             Data::Refused { reject: classic::no_memory(head), used: 0 }

@@ -164,18 +164,20 @@ impl Store {
     }
 
     /// Reclaims until no more segments are used than may be, after [`Store::lend`]: who takes
-    /// memory pays for it, so that it is not used twice until the maintenance thread comes.
-    pub(super) fn shrink_arena(&self, me: &Local, now: Now) {
+    /// memory pays for it, so that it is not used twice until the maintenance thread comes. False
+    /// when nothing gives way (`-M`).
+    pub(super) fn shrink_arena(&self, me: &Local, now: Now) -> bool {
         for _ in 0..INLINE_TRIES {
             if self.segments.allocated() <= self.segments.allowed(self.off_arena()) {
-                return;
+                return true;
             }
             let mut budget = INLINE_STEP;
             let step = self.reclaim(&mut lock(&self.reclaimer), &mut budget, now, &me.counters);
             if step == Step::Nothing {
-                return;
+                return false;
             }
         }
+        false
     }
 
     /// Whether fewer segments are free than should be.
@@ -513,7 +515,7 @@ mod tests {
         let all = fill(&mut handle);
         assert!(handle.store_ref().lend(400 << 10));
         assert!(!handle.store_ref().lend(200 << 10), "more than half");
-        handle.make_way(NOW);
+        assert!(handle.make_way(NOW));
         let left = handle.store_ref().stats();
         assert!(left.bytes <= 624 << 10, "{} bytes left", left.bytes);
         assert!((all / 2..all * 2 / 3).contains(&fill(&mut handle)));
@@ -539,6 +541,8 @@ mod tests {
             let stored = set(&mut handle, &format!("new{n}"), 1000);
             assert!(matches!(stored, Stored::Stored(_)), "{n} of {held}: {stored:?}");
         }
+        // Nothing may give way to what is under way outside.
+        assert!(handle.store_ref().lend(500 << 10) && !handle.make_way(now));
         assert!((1..held)
             .step_by(2)
             .all(|n| handle.get(format!("k{n}").as_bytes(), now, |_| ()).is_some()));

@@ -181,10 +181,11 @@ impl Handle {
         &self.store
     }
 
-    /// Makes items give way to what [`Store::lend`] has taken.
-    pub fn make_way(&mut self, now: Now) {
+    /// Makes items give way to what [`Store::lend`] has taken. False when they cannot (`-M`): then
+    /// it is to be given back.
+    pub fn make_way(&mut self, now: Now) -> bool {
         let (store, me) = self.split();
-        store.shrink_arena(me, now);
+        store.shrink_arena(me, now)
     }
 
     /// The hash that feeds carry for this key.
