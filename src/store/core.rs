@@ -30,6 +30,9 @@ const SEGMENTS_PER_WRITER: u32 = 16;
 const TOMBSTONE_SHARE: u64 = 8;
 /// How often an item's use is counted: S3-FIFO (SOSP'23) found two bits to be enough.
 pub(super) const FREQ_MAX: u8 = 3;
+/// How popular a key is that comes back soon after it was evicted: enough to pass into the main
+/// queue.
+pub(super) const FREQ_BACK: u8 = 1;
 
 /// The seconds of the monotonic clock.
 pub(super) fn mono_secs(now: Now) -> u32 {

@@ -12,7 +12,9 @@
 //!                   dropped                                 v not used: dropped
 //! ```
 //! After S3-FIFO (SOSP'23), with segments in the place of objects: what is never asked for again
-//! leaves by the small queue, after a tenth of the memory, and cannot push out what is in use.
+//! leaves by the small queue, after a tenth of the memory, and cannot push out what is in use. A
+//! key that comes back soon after it was evicted (`store/ghosts.rs`) passes into main the first
+//! time.
 //! Segments with many dead bytes (overwritten, deleted, expired) go first, whatever their age:
 //! what is alive in them moves on, and nobody loses anything.
 
@@ -390,6 +392,7 @@ impl Store {
         if stripe.freq(slot) > 0 {
             counters.add(Counter::EvictedActive, 1);
         }
+        stripe.haunt(slot);
         self.unlink(stripe, slot, record, counters);
     }
 
@@ -561,6 +564,32 @@ mod tests {
         assert_eq!(all, unfetched);
         assert_eq!(3000 - all, handle.store_ref().stats().curr_items);
         assert_eq!(counters.get(Counter::OutOfMemory), 0);
+    }
+
+    #[test]
+    fn a_key_that_comes_back_soon_after_its_eviction_stays() {
+        let mut handle = handle(true);
+        // More than fits, and never asked for.
+        let pass = |handle: &mut Handle, name: &str| {
+            for n in 0..1000 {
+                set(handle, &format!("{name}{n}"), 1000);
+            }
+        };
+        for n in 0..50 {
+            set(&mut handle, &format!("back{n}"), 1000);
+        }
+        pass(&mut handle, "first");
+        let held = |handle: &mut Handle| {
+            let keys = (0..50).map(|n| format!("back{n}"));
+            keys.filter(|key| handle.peek(key.as_bytes(), NOW, |_| ()).is_some()).count()
+        };
+        assert!(held(&mut handle) < 5, "a pass should have pushed them out");
+        for n in 0..50 {
+            set(&mut handle, &format!("back{n}"), 1000);
+        }
+        pass(&mut handle, "second");
+        let kept = held(&mut handle);
+        assert!(kept > 40, "only {kept} of 50 stayed although they had come back");
     }
 
     #[test]

@@ -21,6 +21,7 @@
 //! when the whole index grows. The order also makes a scan robust: "from this tag on" means the
 //! same before and after a rebuild.
 
+use super::ghosts::Ghosts;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -62,6 +63,7 @@ pub(crate) struct Stripe {
     slots: Box<[u64]>,
     homes: usize,
     len: usize,
+    ghosts: Ghosts,
 }
 
 impl Stripe {
@@ -147,6 +149,16 @@ impl Stripe {
         self.len -= 1;
     }
 
+    /// Remembers that the key of a slot is about to be evicted.
+    pub fn haunt(&mut self, at: usize) {
+        self.ghosts.add(tag_of(self.slots[at]), TAG_BITS, self.homes);
+    }
+
+    /// Whether a key with this tag was evicted lately. It says so once.
+    pub fn was_evicted(&mut self, tag: u32) -> bool {
+        self.ghosts.take(tag, TAG_BITS)
+    }
+
     fn grow(&mut self) {
         self.rebuild(self.homes + (self.homes >> GROW_SHIFT).max(HOMES_MIN));
     }
@@ -160,6 +172,7 @@ impl Stripe {
             *self = Stripe::default();
         } else {
             self.rebuild((self.len * 5 / 4).max(HOMES_MIN));
+            self.ghosts.shrink(self.homes);
         }
         true
     }
@@ -191,7 +204,7 @@ impl Stripe {
     }
 
     fn bytes(&self) -> usize {
-        std::mem::size_of_val(&*self.slots)
+        std::mem::size_of_val(&*self.slots) + self.ghosts.bytes()
     }
 }
 

@@ -9,6 +9,7 @@ mod evict;
 mod expire;
 mod feed;
 mod flush;
+mod ghosts;
 mod handle;
 mod index;
 mod item;

@@ -9,7 +9,7 @@
 //!                    ^ reclaim if need be                             '- no: leave it unpublished
 //! ```
 
-use super::core::{lock, Local, Status, Store, Writer, FREQ_MAX};
+use super::core::{lock, Local, Status, Store, Writer, FREQ_BACK, FREQ_MAX};
 use super::handle::Look;
 use super::item::{Record, Shape};
 use super::large::Built;
@@ -162,7 +162,8 @@ impl Store {
             None => {
                 record.set_version(arena, version, false);
                 self.seal_record(open, &record);
-                self.link(&mut stripe, place, 0, &record, &me.counters);
+                let freq = if stripe.was_evicted(place.tag) { FREQ_BACK } else { 0 };
+                self.link(&mut stripe, place, freq, &record, &me.counters);
             }
         }
         Put::Done(version)
