@@ -172,3 +172,17 @@ fn bound_early_but_open_only_when_it_serves() {
         (second.log() == "failed to listen on 127.0.0.1: Address already in use\n").then_some(())
     });
 }
+
+#[test]
+fn memory_that_cannot_be_had_is_said_and_not_a_crash() {
+    // Under a limit of 2 GB of address space, as `ulimit -v` sets it.
+    let mut command = Command::new("sh");
+    let server = env!("CARGO_BIN_EXE_twincached");
+    command.args(["-c", "ulimit -v 2000000 && exec \"$0\" \"$@\"", server]);
+    command.args(["-u", "root", "-l", "127.0.0.1", "-p", "0", "-U", "0", "-m", "60000"]);
+    let mut node = Node::spawn(&mut command, 0);
+    assert_eq!(node.exit_code(), Some(71));
+    eventually("its reason", || {
+        (node.log() == "cannot allocate 60000 megabytes of memory (-m)\n").then_some(())
+    });
+}

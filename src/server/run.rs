@@ -93,6 +93,10 @@ fn start(mut config: Config) -> Result<i32, Failure> {
     heap::set_up();
     let user = user::find(config.user.as_deref(), None)
         .map_err(|error| Failure(error.to_string(), error.exit_status()))?;
+    if !Store::is_possible(config.memory_limit) {
+        let megabytes = config.memory_limit >> 20;
+        return Err(Failure::os(format!("cannot allocate {megabytes} megabytes of memory (-m)")));
+    }
     if config.core_dumps {
         limits::raise_core().map_err(|_| Failure::os("failed to ensure corefile creation"))?;
     }

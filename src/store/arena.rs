@@ -51,12 +51,7 @@ unsafe impl Sync for Arena {}
 impl Arena {
     /// Allocates `size` zero bytes. The kernel commits them as they are touched.
     pub fn new(size: usize) -> Arena {
-        // An alignment above malloc's own would make the allocator write every zero itself, and so
-        // commit all memory at once. One page more, and aligning by hand, keeps it lazy.
-        let Some(layout) = size.checked_add(PAGE).and_then(|n| Layout::from_size_align(n, 16).ok())
-        else {
-            handle_alloc_error(Layout::new::<u8>())
-        };
+        let Some(layout) = Self::layout(size) else { handle_alloc_error(Layout::new::<u8>()) };
         // SAFETY: the layout's size is at least PAGE, so not zero.
         let Some(allocation) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
             handle_alloc_error(layout)
@@ -65,6 +60,24 @@ impl Arena {
         // SAFETY: skip <= PAGE, and the allocation has size + PAGE bytes.
         let base = unsafe { allocation.add(skip) };
         Arena { base, size, allocation, layout }
+    }
+
+    /// An alignment above malloc's own would make the allocator write every zero itself, and so
+    /// commit all memory at once. One page more, and aligning by hand, keeps it lazy.
+    fn layout(size: usize) -> Option<Layout> {
+        size.checked_add(PAGE).and_then(|n| Layout::from_size_align(n, 16).ok())
+    }
+
+    /// Whether an arena of this size can be had at present. Commits nothing.
+    pub fn is_possible(size: usize) -> bool {
+        let Some(layout) = Self::layout(size) else { return false };
+        // SAFETY: the layout's size is at least PAGE, so not zero.
+        let Some(allocation) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { return false };
+        // A trial whose result nobody looks at may be optimised away.
+        let allocation = std::hint::black_box(allocation);
+        // SAFETY: allocated above with this layout, and nothing refers to it.
+        unsafe { dealloc(allocation.as_ptr(), layout) };
+        true
     }
 
     /// Size in bytes.

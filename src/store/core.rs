@@ -106,7 +106,13 @@ pub(super) enum Status {
 }
 
 impl Store {
-    /// An empty store. Aborts when `-m` bytes of address space cannot be had.
+    /// Whether the address space for a store of `memory_limit` bytes can be had at present.
+    pub fn is_possible(memory_limit: u64) -> bool {
+        usize::try_from(memory_limit).is_ok_and(super::arena::Arena::is_possible)
+    }
+
+    /// An empty store. Aborts when `-m` bytes of address space cannot be had, which
+    /// [`Store::is_possible`] tells before.
     pub fn new(config: Config, now: Now) -> Arc<Store> {
         let index = Index::new(config.memory_limit);
         let segments = Segments::new(config.memory_limit, index.fixed_bytes());
