@@ -11,8 +11,9 @@ use crate::server::config::{
     ITEM_MAX_MAX, ITEM_MAX_MIN, THREADS_MAX,
 };
 
-/// Most that `-m` takes, in megabytes: 64 TB, far above any machine and far below an overflow.
-const MEMORY_MAX_MB: u64 = 64 << 20;
+/// Most that `-m` takes, in megabytes: 512 GB, which is what the 36 bits of a location in the index
+/// reach in units of 8 bytes. Beyond it, a location would run into the bits beside it.
+const MEMORY_MAX_MB: u64 = 512 << 10;
 const MB: u64 = 1 << 20;
 /// Most that `-q` takes: a queued change costs some 16 bytes, so this is a gigabyte.
 const QUEUE_MAX: usize = 64 << 20;
@@ -189,7 +190,7 @@ pub static FLAGS: &[Flag<Draft>] = &[
             d.config.memory_limit = size(v, MB)
                 .filter(|bytes| (MB..=MEMORY_MAX_MB * MB).contains(bytes))
                 .map(|bytes| bytes / MB * MB)
-                .ok_or_else(|| format!("-m must be at least 1 megabyte, not \"{v}\""))?;
+                .ok_or_else(|| format!("-m must be 1 to {MEMORY_MAX_MB} megabytes, not \"{v}\""))?;
             Ok(())
         }),
         help: "memory in megabytes for items and everything about them (default: 64)",
