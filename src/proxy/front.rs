@@ -105,6 +105,8 @@ pub struct Front {
     cost: usize,
     /// The value size that is expected, for the cost of a get.
     hint: usize,
+    /// Something was read: `hint` is this client's own.
+    learned: bool,
     /// Whether a server could be asked in the present long get.
     reached: bool,
     /// Refused data still to be dropped.
@@ -117,6 +119,8 @@ pub struct Front {
     input_held: usize,
     /// Enough output waits.
     full: bool,
+    /// All clients together hold so much that this one waits for its answers to leave.
+    tight: bool,
     /// [`Front::process`] stopped for lack of input, not because it was blocked.
     starved: bool,
     /// The client will send nothing more; what it has sent is still done.
@@ -136,12 +140,14 @@ impl Front {
             in_flight: 0,
             cost: 0,
             hint: FIRST_HINT,
+            learned: false,
             reached: false,
             swallow: 0,
             want: 0,
             reply_held: 0,
             input_held: 0,
             full: false,
+            tight: false,
             starved: true,
             ended: false,
             closing: false,
@@ -183,7 +189,7 @@ impl Front {
     }
 
     fn blocked(&self) -> bool {
-        self.full || self.in_flight >= IN_FLIGHT_MAX || self.cost >= COST_MAX
+        self.full || self.tight || self.in_flight >= IN_FLIGHT_MAX || self.cost >= COST_MAX
     }
 
     /// A request of this client has ended. [`Front::process`] should follow.
@@ -193,6 +199,7 @@ impl Front {
         self.reply_held += completion.held;
         self.reached |= completion.verdict == Verdict::Reached;
         if completion.largest > 0 {
+            self.learned = true;
             self.hint = completion.largest.max(self.hint - self.hint / 4);
         }
         if let Some(ticket) = completion.ticket {
@@ -217,20 +224,43 @@ impl Front {
 
     /// Takes as many requests from the input as may be in flight.
     pub fn process(&mut self, now: Now, me: Client, relay: &mut Relay) {
-        self.check_full();
+        self.look(relay);
         self.starved = false;
+        if !self.learned {
+            self.hint = relay.lately().max(FIRST_HINT);
+        }
         while !self.closing && !self.blocked() {
             let went_on = match self.state {
                 State::Command => self.command(now, me, relay),
                 State::Keys(_) => self.long_get(now, me, relay),
                 State::Barrier { ends_get } => self.pass_barrier(ends_get),
             };
+            self.look_at_memory(relay);
             if !went_on {
                 self.starved = self.in_flight == 0 || matches!(self.state, State::Command);
                 break;
             }
         }
         self.input.shrink_idle(KEEP);
+    }
+
+    /// Whether [`Front::process`] stopped because of output that has left since: nothing else will
+    /// tell that it can go on.
+    pub fn can_go_on(&mut self, relay: &Relay) -> bool {
+        let held_back = self.full || self.tight;
+        self.look(relay);
+        held_back && !self.closing && !self.blocked()
+    }
+
+    /// Looks whether output or memory bids to wait.
+    fn look(&mut self, relay: &Relay) {
+        self.check_full();
+        self.look_at_memory(relay);
+    }
+
+    fn look_at_memory(&mut self, relay: &Relay) {
+        // With nothing in flight and nothing to send there is nothing to wait for.
+        self.tight = relay.is_tight() && (self.in_flight > 0 || !self.replies.is_empty());
     }
 
     fn pass_barrier(&mut self, ends_get: bool) -> bool {

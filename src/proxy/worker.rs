@@ -305,6 +305,10 @@ impl Worker {
         }
         let sent = client.flush();
         client.front.settle(&mut self.relay);
+        if !client.queued && !stopping && client.front.can_go_on(&self.relay) {
+            client.queued = true;
+            self.queue.push_back(id);
+        }
         sent.is_ok() && !client.front.is_finished()
     }
 

@@ -137,6 +137,8 @@ pub struct Relay {
     completions: Vec<Completion>,
     tally: Tally,
     held: usize,
+    /// About the largest value that was read lately, in bytes.
+    lately: usize,
 }
 
 impl Relay {
@@ -163,6 +165,7 @@ impl Relay {
             completions: Vec::new(),
             tally: Tally::default(),
             held: 0,
+            lately: 0,
         }
     }
 
@@ -179,6 +182,17 @@ impl Relay {
     pub fn release(&mut self, n: usize) {
         debug_assert!(n <= self.held);
         self.held = self.held.saturating_sub(n);
+    }
+
+    /// Whether so much is held that everybody should wait until his last answer has left, instead
+    /// of having values fetched that find no room.
+    pub fn is_tight(&self) -> bool {
+        self.held > HELD_MAX / 2
+    }
+
+    /// The value size to expect of a client that has read nothing yet, in bytes.
+    pub fn lately(&self) -> usize {
+        self.lately
     }
 
     /// Bytes of values held now.

@@ -360,3 +360,48 @@ fn a_client_that_goes_leaves_nothing_behind() {
     }
     assert_eq!((world.relay.held(), world.relay.in_flight()), (0, 0));
 }
+
+#[test]
+fn output_that_left_at_once_lets_the_rest_of_the_input_be_done() {
+    let mut world = pair(true);
+    // Answers of more than one client may have waiting, and a socket that takes all of it.
+    let commands = 60_000;
+    world.send(0, "version\r\n".repeat(commands));
+    let me = World::client_id(0);
+    let mut answered = 0;
+    loop {
+        world.fronts[0].process(world.now, me, &mut world.relay);
+        let sendable = world.fronts[0].sendable().len();
+        world.fronts[0].sent(sendable);
+        answered += sendable;
+        if !world.fronts[0].can_go_on(&world.relay) {
+            break;
+        }
+    }
+    assert_eq!(answered, commands * "VERSION memcached agent v0.6\r\n".len());
+}
+
+#[test]
+fn slow_readers_of_large_values_do_not_have_more_fetched_than_finds_room() {
+    let mut world = World::new(1, &config(1, 0), 12, true);
+    let value = "v".repeat(1_000_000);
+    world.ask(0, &format!("set k 0 0 {}\r\n{value}\r\nget k\r\n", value.len()));
+    let fetched = world.servers[0].gets;
+    // The clients read nothing: what is answered stays with the fronts.
+    for client in 0..12 {
+        world.send(client, "get k\r\n".repeat(100));
+    }
+    for _ in 0..2000 {
+        for client in 0..12 {
+            world.fronts[client].process(world.now, World::client_id(client), &mut world.relay);
+        }
+        world.connect(0);
+        world.move_bytes(0);
+        for completion in world.relay.take_completions() {
+            world.fronts[completion.client.slot as usize].complete(completion);
+        }
+    }
+    assert!(world.servers[0].gets > fetched, "somebody was answered");
+    let each = (world.servers[0].gets - fetched) / 12;
+    assert!(each <= 8, "{each} values of a megabyte for each, with a share of four");
+}
