@@ -44,8 +44,11 @@ const PORTION_KEYS: usize = 4096;
 const REQUEST_COST: usize = 256;
 /// What a key of a get costs besides its value.
 const KEY_COST: usize = 64;
-/// The value size that is expected of a client that has read nothing yet: 480 keys at once.
-const FIRST_HINT: usize = 8 * 1024;
+/// The value size that is expected of a client that has read nothing yet: 16 keys at once. If they
+/// are large, many clients that come at the same moment must not have gigabytes fetched.
+const FIRST_HINT: usize = 256 * 1024;
+/// What is still expected of a client that has met misses only: 480 keys at once.
+const MISSES_HINT: usize = 8 * 1024;
 /// Memory that an idle direction keeps.
 const KEEP: usize = 16 * 1024;
 
@@ -199,8 +202,11 @@ impl Front {
         self.reply_held += completion.held;
         self.reached |= completion.verdict == Verdict::Reached;
         if completion.largest > 0 {
+            let rest = if self.learned { self.hint - self.hint / 4 } else { MISSES_HINT };
+            self.hint = completion.largest.max(rest);
             self.learned = true;
-            self.hint = completion.largest.max(self.hint - self.hint / 4);
+        } else if !self.learned {
+            self.hint = (self.hint / 2).max(MISSES_HINT);
         }
         if let Some(ticket) = completion.ticket {
             self.replies.resolve(ticket, completion.reply);
@@ -226,9 +232,6 @@ impl Front {
     pub fn process(&mut self, now: Now, me: Client, relay: &mut Relay) {
         self.look(relay);
         self.starved = false;
-        if !self.learned {
-            self.hint = relay.lately().max(FIRST_HINT);
-        }
         while !self.closing && !self.blocked() {
             let went_on = match self.state {
                 State::Command => self.command(now, me, relay),

@@ -137,8 +137,6 @@ pub struct Relay {
     completions: Vec<Completion>,
     tally: Tally,
     held: usize,
-    /// About the largest value that was read lately, in bytes.
-    lately: usize,
 }
 
 impl Relay {
@@ -165,7 +163,6 @@ impl Relay {
             completions: Vec::new(),
             tally: Tally::default(),
             held: 0,
-            lately: 0,
         }
     }
 
@@ -188,11 +185,6 @@ impl Relay {
     /// of having values fetched that find no room.
     pub fn is_tight(&self) -> bool {
         self.held > HELD_MAX / 2
-    }
-
-    /// The value size to expect of a client that has read nothing yet, in bytes.
-    pub fn lately(&self) -> usize {
-        self.lately
     }
 
     /// Bytes of values held now.

@@ -27,9 +27,6 @@ const GAT_LINE_MAX: usize = 1900;
 /// Longest line of a get. Longer ones would only make a server answer in larger pieces.
 const GET_LINE_MAX: usize = 16 * 1024;
 
-/// The share of itself that the size to expect loses with every get of smaller values.
-const LATELY: usize = 16;
-
 /// Which part of a client's get this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Portion {
@@ -364,7 +361,6 @@ impl Relay {
         }
         let read = self.reads.remove(id);
         let (largest, held) = (read.fan.largest(), read.fan.bytes());
-        self.lately = largest.max(self.lately - self.lately / LATELY);
         let (mut reply, verdict) = read.fan.into_reply();
         if read.portion == Portion::Whole {
             match verdict {
