@@ -117,10 +117,14 @@ impl Replies {
         }
     }
 
-    /// Takes back what [`Replies::lend`] lent, where everything has been sent.
+    /// Takes back what [`Replies::lend`] lent, where everything has been sent; an idle connection
+    /// owns no memory afterwards.
     pub fn reclaim(&mut self, scratch: &mut Vec<u8>) {
-        if self.is_empty() && scratch.capacity() < self.ready.capacity() {
-            std::mem::swap(&mut self.ready, scratch);
+        if self.is_empty() {
+            if scratch.capacity() < self.ready.capacity() {
+                std::mem::swap(&mut self.ready, scratch);
+            }
+            self.ready = Vec::new();
         }
     }
 

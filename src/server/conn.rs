@@ -14,6 +14,7 @@
 //!          +------(quit, refused for good)-----> Closing
 //! ```
 
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use crate::base::buf::Buf;
@@ -23,7 +24,7 @@ use crate::protocol::classic::{encode, Keys, MoreKeys};
 use crate::protocol::reject::Reject;
 use crate::protocol::{classic, GetVerb, Parsed, Request, StoreHead};
 use crate::server::execute::{After, Executor};
-use crate::server::shared::{ConnInfo, ConnState};
+use crate::server::shared::{ConnInfo, ConnState, Shared};
 
 /// Replies that may wait in memory before no further command is executed, and that one portion of a
 /// get may add: enough for a write of full size, little enough that a thousand slow readers stay
@@ -37,6 +38,9 @@ const READ_MORE: usize = 16 * 1024;
 /// Read size for a long data block of which much is here. Up to it each read may double what is
 /// here, so that a client has to send what it makes us hold.
 const READ_MOST: usize = 16 * READ_MORE;
+
+/// A buffer up to so many times as large as the command it holds is kept for it.
+const KEEP_FACTOR: usize = 4;
 
 /// What the worker is to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,8 +111,9 @@ impl Conn {
         self.replies.lend(out);
     }
 
-    /// Gives the worker's buffers back; a partial command moves to memory of its own, of its size.
-    pub fn reclaim(&mut self, input: &mut Buf, out: &mut Vec<u8>) {
+    /// Gives the worker's buffers back; a partial command moves to memory of its own, of its size,
+    /// unless it is a long one that will fill the buffer that it has.
+    pub fn reclaim(&mut self, shared: &Shared, input: &mut Buf, out: &mut Vec<u8>) {
         let (rest, larger) = (self.input.len(), input.capacity() < self.input.capacity());
         if rest == 0 {
             if larger {
@@ -116,7 +121,7 @@ impl Conn {
             }
             // The smaller one had a partial command; the connection may be idle for long now.
             self.input = Buf::new();
-        } else if larger && rest <= self.input.capacity() / 4 {
+        } else if larger && !self.grows_into_buffer(shared) && rest <= self.input.capacity() / 4 {
             let mut own = Buf::new();
             own.extend(self.input.data());
             self.input.consume(rest);
@@ -124,6 +129,22 @@ impl Conn {
             self.input = own;
         }
         self.replies.reclaim(out);
+    }
+
+    /// Whether a long data block under way may keep the buffer it is in: then all of it is counted,
+    /// and the block comes in without growing or moving.
+    fn grows_into_buffer(&mut self, shared: &Shared) -> bool {
+        let capacity = self.input.capacity();
+        let State::Data { need, reserved } = &mut self.state else { return false };
+        if *need <= READ_MORE || capacity / KEEP_FACTOR > *need {
+            return false;
+        }
+        let more = (capacity as u64).saturating_sub(*reserved);
+        if !shared.reserve_data(more) {
+            return false;
+        }
+        *reserved += more;
+        true
     }
 
     /// How much to read at once: `fresh` for a new command, else up to what the data block that is
@@ -413,6 +434,7 @@ fn take_data<'a>(
                 }
                 exec.shared.release_data(reserved);
             }
+            exec.shared.data_refused.fetch_add(1, Ordering::Relaxed);
             exec.drop_refused(head, now);
             Data::Refused { reject: classic::no_memory(head), used: 0 }
         }
@@ -441,7 +463,6 @@ fn log_reply(id: u64, reply: &[u8]) {
 mod tests {
     use super::*;
     use crate::server::config::Config;
-    use crate::server::shared::Shared;
     use crate::store::{self, Store};
 
     const NOW: Now = Now { unix_us: 1_800_000_000_000_000, mono_us: 5_000_000 };
@@ -574,14 +595,14 @@ mod tests {
         input.space(65_536);
         conn.lend(&mut input, &mut out);
         run(&mut conn, &mut exec, b"get k\r\nget hal");
-        conn.reclaim(&mut input, &mut out);
+        conn.reclaim(&exec.shared, &mut input, &mut out);
         assert!(input.capacity() >= 65_536 && input.is_empty());
         assert_eq!(conn.input().data(), b"get hal");
         assert!(conn.input().capacity() < 1024);
         assert!(!conn.is_idle());
         conn.lend(&mut input, &mut out);
         assert_eq!(run(&mut conn, &mut exec, b"f\r\n").1, b"END\r\n");
-        conn.reclaim(&mut input, &mut out);
+        conn.reclaim(&exec.shared, &mut input, &mut out);
         assert!(conn.is_idle());
         assert!(conn.input().capacity() == 0 && input.capacity() >= 65_536);
     }

@@ -245,7 +245,6 @@ impl Shared {
         let mut reserved = self.reserved();
         let sum = reserved.saturating_add(bytes);
         if !self.store.lend(self.over(sum) - self.over(*reserved)) {
-            self.data_refused.fetch_add(1, Ordering::Relaxed);
             return false;
         }
         *reserved = sum;

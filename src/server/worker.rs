@@ -58,8 +58,13 @@ const READ_SIZE: usize = 64 * 1024;
 /// others go in between.
 const READ_PER_TURN: usize = 1024 * 1024;
 
-/// Output memory a worker keeps for reuse; a larger buffer (a big multi-get) is given back.
+/// Memory of each buffer that an idle worker keeps.
 const SCRATCH_KEEP: usize = 256 * 1024;
+
+/// Memory of each buffer that a busy worker keeps for the next connection: enough for values of the
+/// default `-I`, whose pages would otherwise be made and unmade by the kernel for every one of
+/// them.
+const SCRATCH_MAX: usize = 5 << 19;
 
 /// Buffers of connections that are freed before the heap is asked to give memory back.
 const FREED_MANY: usize = 1 << 20;
@@ -149,15 +154,19 @@ impl Worker {
     pub fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         while !(self.stopping || self.draining && self.clients.is_empty()) {
+            let large = self.scratch_in.capacity().max(self.scratch_out.capacity()) > SCRATCH_KEEP;
             let timeout = match self.ready.is_empty() {
                 false => Some(Duration::ZERO),
-                true => self.may_idle_out().then_some(IDLE_SWEEP),
+                true => (large || self.may_idle_out()).then_some(IDLE_SWEEP),
             };
             if let Err(error) = self.poll.poll(&mut events, timeout) {
                 if error.kind() != ErrorKind::Interrupted {
                     log::error!("poll: {error}");
                     break;
                 }
+            }
+            if large && events.is_empty() && self.ready.is_empty() {
+                keep_at_most(SCRATCH_KEEP, &mut self.scratch_in, &mut self.scratch_out);
             }
             let now = self.clock.now();
             // Who waits since the last turn goes after the new events, once each.
@@ -273,11 +282,8 @@ impl Worker {
         let owned = client.conn.input().capacity();
         client.conn.lend(&mut self.scratch_in, &mut self.scratch_out);
         let visit = serve(client, &mut self.exec, now);
-        client.conn.reclaim(&mut self.scratch_in, &mut self.scratch_out);
-        if self.scratch_out.capacity() > SCRATCH_KEEP {
-            self.scratch_out = Vec::new();
-        }
-        self.scratch_in.shrink_idle(2 * READ_SIZE);
+        client.conn.reclaim(&self.shared, &mut self.scratch_in, &mut self.scratch_out);
+        keep_at_most(SCRATCH_MAX, &mut self.scratch_in, &mut self.scratch_out);
         self.freed += owned.saturating_sub(client.conn.input().capacity());
         match visit {
             Visit::Wait if self.draining && client.conn.is_idle() => self.close(key),
@@ -313,6 +319,14 @@ impl Worker {
             self.close(key);
         }
     }
+}
+
+/// Gives a worker's buffers back where they are larger than `keep` bytes.
+fn keep_at_most(keep: usize, input: &mut Buf, out: &mut Vec<u8>) {
+    if out.capacity() > keep {
+        *out = Vec::new();
+    }
+    input.shrink_idle(keep);
 }
 
 /// Reads, processes and writes one connection until it has nothing ready, its budget is used up, or
@@ -379,8 +393,9 @@ enum Filled {
 /// Reads once into the connection.
 fn fill(client: &mut Client, exec: &Executor, left: &mut usize) -> io::Result<Filled> {
     let wanted = client.conn.wanted(READ_SIZE).min(*left);
-    let space = client.conn.input().space(wanted);
-    let room = space.len().min(*left);
+    // Only what was asked for, however large the buffer is: what stays unexecuted stays in memory.
+    let space = &mut client.conn.input().space(wanted)[..wanted];
+    let room = space.len();
     loop {
         return match client.stream.read(&mut space[..room]) {
             Ok(0) => Ok(Filled::Closed),
@@ -406,7 +421,7 @@ fn flush(client: &mut Client, exec: &Executor) -> io::Result<bool> {
         match client.stream.write(client.conn.replies().sendable()) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(n) => {
-                client.conn.replies().sent(n, SCRATCH_KEEP);
+                client.conn.replies().sent(n, SCRATCH_MAX);
                 exec.store.counters().add(Counter::BytesWritten, n as u64);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
