@@ -123,16 +123,24 @@ impl Side {
     }
 }
 
+/// Who is measured first changes with each round: neither always has the warmer machine.
+fn order(round: u32) -> [usize; 2] {
+    match round % 2 {
+        0 => [0, 1],
+        _ => [1, 0],
+    }
+}
+
 fn in_turns(scenario: &Scenario, sides: &mut [Side; 2], options: &Options) -> Result<Line, String> {
     eprintln!("{} ...", scenario.name);
     let batches = scenario.batches();
     let per_batch = batches[0].requests;
     let count = (options.requests / scenario.weight / per_batch).max(1000) as usize;
     let mut line = Line { name: scenario.name, ours: Vec::new(), peer: Vec::new() };
-    for _ in 0..options.rounds {
-        for (index, side) in sides.iter_mut().enumerate() {
-            let measured =
-                side.measure(|client| client.run(batches.iter().cycle().take(count), count))?;
+    for round in 0..options.rounds {
+        for index in order(round) {
+            let run = |client: &mut Client| client.run(batches.iter().cycle().take(count), count);
+            let measured = sides[index].measure(run)?;
             if index == 0 { &mut line.ours } else { &mut line.peer }.push(measured);
         }
     }
@@ -155,9 +163,9 @@ fn paced(sides: &mut [Side; 2], options: &Options) -> Result<Line, String> {
     let count = (options.requests as f64 / 5.0).max(rate * PACED_SECONDS) as usize;
     eprintln!("  at {rate:.0} requests a second");
     let mut line = Line { name: scenario.name, ours: Vec::new(), peer: Vec::new() };
-    for _ in 0..options.rounds {
-        for (index, side) in sides.iter_mut().enumerate() {
-            let measured = side.measure(|client| {
+    for round in 0..options.rounds {
+        for index in order(round) {
+            let measured = sides[index].measure(|client| {
                 client.run_paced(batches.iter().cycle().take(count), count, rate)
             })?;
             if index == 0 { &mut line.ours } else { &mut line.peer }.push(measured);

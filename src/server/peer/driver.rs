@@ -497,7 +497,8 @@ impl Driver {
             links.iter().filter(|link| matches!(link.state, "copying" | "live")).collect();
         general("replication", self.node.role().name().to_owned());
         general("repcached_version", REPCACHED_VERSION.to_owned());
-        general("repcached_qi_free", self.node.queue_free().to_string());
+        // repcached keeps one item of its queue in hand: an idle node with -q 8192 says 8191.
+        general("repcached_qi_free", self.node.queue_free().saturating_sub(1).to_string());
         general("repl_peers_linked", live.len().to_string());
         let lag = live.iter().map(|link| link.lag_us).max().unwrap_or(0);
         general("repl_lag_us", lag.to_string());
