@@ -156,9 +156,7 @@ impl Store {
             if writer.open.is_some() {
                 return true;
             }
-            let mut budget = INLINE_STEP;
-            let step = self.reclaim(&mut lock(&self.reclaimer), &mut budget, now, &me.counters);
-            if step == Step::Nothing {
+            if !self.reclaim_inline(me, now) {
                 return false;
             }
         }
@@ -173,13 +171,18 @@ impl Store {
             if self.segments.allocated() <= self.segments.allowed(self.off_arena()) {
                 return true;
             }
-            let mut budget = INLINE_STEP;
-            let step = self.reclaim(&mut lock(&self.reclaimer), &mut budget, now, &me.counters);
-            if step == Step::Nothing {
+            if !self.reclaim_inline(me, now) {
                 return false;
             }
         }
         false
+    }
+
+    /// One bounded step of reclaim by a writer itself. False when there is nothing to reclaim.
+    fn reclaim_inline(&self, me: &Local, now: Now) -> bool {
+        let mut budget = INLINE_STEP;
+        let step = self.reclaim(&mut lock(&self.reclaimer), &mut budget, now, &me.counters);
+        step != Step::Nothing
     }
 
     /// Whether fewer segments are free than should be.
