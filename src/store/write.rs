@@ -424,6 +424,8 @@ impl Handle {
             store.seal_record(open, &record);
             let freq = stripe.freq(slot);
             store.replace(stripe, slot, freq, &old, &record, &me.counters);
+            // memcached makes a new item of a number that has grown, and counts it.
+            me.counters.add(Counter::TotalItems, 1);
             me.counters.add(hits, 1);
             Look::Done(Arith::Value(result, version))
         });
