@@ -14,7 +14,6 @@
 //!          +------(quit, refused for good)-----> Closing
 //! ```
 
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use crate::base::buf::Buf;
@@ -24,7 +23,7 @@ use crate::protocol::classic::{encode, Keys, MoreKeys};
 use crate::protocol::reject::Reject;
 use crate::protocol::{classic, GetVerb, Parsed, Request, StoreHead};
 use crate::server::execute::{After, Executor};
-use crate::server::shared::{ConnInfo, ConnState, Shared};
+use crate::server::shared::{ConnInfo, ConnState};
 
 /// Replies that may wait in memory before no further command is executed, and that one portion of a
 /// get may add: enough for a write of full size, little enough that a thousand slow readers stay
@@ -113,7 +112,7 @@ impl Conn {
 
     /// Gives the worker's buffers back; a partial command moves to memory of its own, of its size,
     /// unless it is a long one that will fill the buffer that it has.
-    pub fn reclaim(&mut self, shared: &Shared, input: &mut Buf, out: &mut Vec<u8>) {
+    pub fn reclaim(&mut self, exec: &mut Executor, now: Now, input: &mut Buf, out: &mut Vec<u8>) {
         let (rest, larger) = (self.input.len(), input.capacity() < self.input.capacity());
         if rest == 0 {
             if larger {
@@ -121,7 +120,8 @@ impl Conn {
             }
             // The smaller one had a partial command; the connection may be idle for long now.
             self.input = Buf::new();
-        } else if larger && !self.grows_into_buffer(shared) && rest <= self.input.capacity() / 4 {
+        } else if larger && !self.grows_into_buffer(exec, now) && rest <= self.input.capacity() / 4
+        {
             let mut own = Buf::new();
             own.extend(self.input.data());
             self.input.consume(rest);
@@ -133,18 +133,16 @@ impl Conn {
 
     /// Whether a long data block under way may keep the buffer it is in: then all of it is counted,
     /// and the block comes in without growing or moving.
-    fn grows_into_buffer(&mut self, shared: &Shared) -> bool {
+    fn grows_into_buffer(&mut self, exec: &mut Executor, now: Now) -> bool {
         let capacity = self.input.capacity();
         let State::Data { need, reserved } = &mut self.state else { return false };
         if *need <= READ_MORE || capacity / KEEP_FACTOR > *need {
             return false;
         }
         let more = (capacity as u64).saturating_sub(*reserved);
-        if !shared.reserve_data(more) {
-            return false;
-        }
-        *reserved += more;
-        true
+        let kept = exec.make_room(more, now);
+        *reserved += if kept { more } else { 0 };
+        kept
     }
 
     /// How much to read at once: `fresh` for a new command, else up to what the data block that is
@@ -418,8 +416,7 @@ fn take_data<'a>(
     now: Now,
 ) -> Data<'a> {
     if !exec.fits(head) {
-        exec.drop_refused(head, now);
-        return Data::Refused { reject: classic::too_large(head), used: 0 };
+        return Data::Refused { reject: exec.too_large(head, now), used: 0 };
     }
     match classic::parse_data(&input[line..], head.len) {
         Parsed::Done { value, used } => Data::Here { value, used },
@@ -428,15 +425,10 @@ fn take_data<'a>(
         }
         Parsed::Incomplete => {
             let reserved = to_reserve(input.len(), line + head.len as usize + 2);
-            if exec.shared.reserve_data(reserved) {
-                if exec.store.make_way(now) {
-                    return Data::Missing { reserved };
-                }
-                exec.shared.release_data(reserved);
+            if exec.make_room(reserved, now) {
+                return Data::Missing { reserved };
             }
-            exec.shared.data_refused.fetch_add(1, Ordering::Relaxed);
-            exec.drop_refused(head, now);
-            Data::Refused { reject: classic::no_memory(head), used: 0 }
+            Data::Refused { reject: exec.no_memory(head, now), used: 0 }
         }
     }
 }
@@ -462,7 +454,9 @@ fn log_reply(id: u64, reply: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::counters::Counter;
     use crate::server::config::Config;
+    use crate::server::shared::Shared;
     use crate::store::{self, Store};
 
     const NOW: Now = Now { unix_us: 1_800_000_000_000_000, mono_us: 5_000_000 };
@@ -576,6 +570,7 @@ mod tests {
         set.extend(b"\r\nget k\r\n");
         let (_, out) = run(&mut conn, &mut exec, &set);
         assert_eq!(out, b"SERVER_ERROR object too large for cache\r\nEND\r\n");
+        assert_eq!(exec.store.counters().get(Counter::TooLarge), 1);
     }
 
     #[test]
@@ -595,14 +590,14 @@ mod tests {
         input.space(65_536);
         conn.lend(&mut input, &mut out);
         run(&mut conn, &mut exec, b"get k\r\nget hal");
-        conn.reclaim(&exec.shared, &mut input, &mut out);
+        conn.reclaim(&mut exec, NOW, &mut input, &mut out);
         assert!(input.capacity() >= 65_536 && input.is_empty());
         assert_eq!(conn.input().data(), b"get hal");
         assert!(conn.input().capacity() < 1024);
         assert!(!conn.is_idle());
         conn.lend(&mut input, &mut out);
         assert_eq!(run(&mut conn, &mut exec, b"f\r\n").1, b"END\r\n");
-        conn.reclaim(&exec.shared, &mut input, &mut out);
+        conn.reclaim(&mut exec, NOW, &mut input, &mut out);
         assert!(conn.is_idle());
         assert!(conn.input().capacity() == 0 && input.capacity() >= 65_536);
     }

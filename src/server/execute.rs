@@ -4,13 +4,15 @@
 //! One [`Executor`] per worker. Never reads or writes a socket; replies are appended to the bytes
 //! it is given.
 
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use crate::base::clock::Now;
 use crate::base::counters::Counter;
-use crate::protocol::classic::encode;
+use crate::protocol::classic::{self, encode};
 use crate::protocol::meta::{MetaGet, MetaItem};
-use crate::protocol::{reject, ArithVerb, GetVerb, Request, StoreHead, StoreVerb};
+use crate::protocol::reject::{self, Reject};
+use crate::protocol::{ArithVerb, GetVerb, Request, StoreHead, StoreVerb};
 use crate::server::admin;
 use crate::server::shared::{Shared, Shutdown};
 use crate::store::{Arith, Exptime, Handle, Item, Mode, Stored, Version};
@@ -59,10 +61,41 @@ impl Executor {
 
     /// A storage command failed for its data. As in memcached, a `set` that fails takes the old
     /// item with it: better a miss than a value that the client believes it has replaced.
-    pub fn drop_refused(&mut self, head: &StoreHead<'_>, now: Now) {
+    fn drop_refused(&mut self, head: &StoreHead<'_>, now: Now) {
         if head.verb == StoreVerb::Set {
             self.store.refuse(head.key, now);
         }
+    }
+
+    /// Refuses a value over `-I` before its data block is read.
+    pub fn too_large(&mut self, head: &StoreHead<'_>, now: Now) -> Reject {
+        self.store.counters().add(Counter::TooLarge, 1);
+        self.drop_refused(head, now);
+        classic::too_large(head)
+    }
+
+    /// Refuses a value whose data block may not come in, see [`Executor::make_room`].
+    pub fn no_memory(&mut self, head: &StoreHead<'_>, now: Now) -> Reject {
+        self.store.counters().add(Counter::OutOfMemory, 1);
+        self.shared.data_refused.fetch_add(1, Ordering::Relaxed);
+        self.drop_refused(head, now);
+        classic::no_memory(head)
+    }
+
+    /// Counts `bytes` of a long data block that is about to come in, and makes room for them in
+    /// `-m`. False, and nothing is counted, when there is none.
+    pub fn make_room(&mut self, bytes: u64, now: Now) -> bool {
+        if bytes == 0 {
+            return true;
+        }
+        if !self.shared.reserve_data(bytes) {
+            return false;
+        }
+        let room = self.store.make_way(now);
+        if !room {
+            self.shared.release_data(bytes);
+        }
+        room
     }
 
     /// One key of a get, gets, gat or gats.

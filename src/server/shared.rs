@@ -239,9 +239,6 @@ impl Shared {
     /// way already, half of `-m` and a little: then the block is refused, as memcached refuses one
     /// that finds no memory.
     pub fn reserve_data(&self, bytes: u64) -> bool {
-        if bytes == 0 {
-            return true;
-        }
         let mut reserved = self.reserved();
         let sum = reserved.saturating_add(bytes);
         if !self.store.lend(self.over(sum) - self.over(*reserved)) {

@@ -282,7 +282,8 @@ impl Worker {
         let owned = client.conn.input().capacity();
         client.conn.lend(&mut self.scratch_in, &mut self.scratch_out);
         let visit = serve(client, &mut self.exec, now);
-        client.conn.reclaim(&self.shared, &mut self.scratch_in, &mut self.scratch_out);
+        let (input, out) = (&mut self.scratch_in, &mut self.scratch_out);
+        client.conn.reclaim(&mut self.exec, now, input, out);
         keep_at_most(SCRATCH_MAX, &mut self.scratch_in, &mut self.scratch_out);
         self.freed += owned.saturating_sub(client.conn.input().capacity());
         match visit {
