@@ -63,7 +63,7 @@ fn is_pure(path: &str) -> bool {
     path.starts_with("src/store/")
         || path.starts_with("src/protocol/")
         || path.starts_with("src/replication/")
-        || path == "src/server/conn.rs"
+        || path.starts_with("src/server/conn")
         || proxy.iter().any(|part| {
             path == format!("src/proxy/{part}.rs")
                 || path.starts_with(&format!("src/proxy/{part}/"))

@@ -14,6 +14,7 @@ use crate::protocol::meta::{MetaGet, MetaItem};
 use crate::protocol::reject::{self, Reject};
 use crate::protocol::{ArithVerb, GetVerb, Request, StoreHead, StoreVerb};
 use crate::server::admin;
+use crate::server::conn::Producer;
 use crate::server::shared::{Shared, Shutdown};
 use crate::store::{Arith, Exptime, Handle, Item, Mode, Stored, Version};
 
@@ -21,12 +22,14 @@ use crate::store::{Arith, Exptime, Handle, Item, Mode, Stored, Version};
 const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
 
 /// What becomes of the connection after a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum After {
     /// The next command.
     Next,
     /// Send what waits, then close.
     Close,
+    /// The answer goes on: the connection asks this for more of it.
+    Stream(Box<dyn Producer>),
 }
 
 /// Executes the commands of one worker's connections.

@@ -1,0 +1,306 @@
+//! One client connection, without its socket.
+//!
+//! Owns the bytes received and not yet executed, the replies not yet sent, and where in a command
+//! the client is. Bytes come in through [`Conn::input`], replies go out through
+//! [`Conn::replies`]; the worker does the I/O, [`Executor`] the commands. Never touches a socket,
+//! a thread or a clock, so that a test is a client with two byte strings.
+//!
+//! ```text
+//!              +----------- end of data / of keys -----------+
+//!              v                                             |
+//!   --> Command --(head of a storage command)--> Data -------+
+//!          |  \---(get line, output full)------> Keys -------+
+//!          |  \---(data not wanted)------------> Swallow ----+
+//!          |  \---(a long answer)--------------> Stream -----+
+//!          +------(quit, refused for good)-----> Closing
+//! ```
+
+mod data;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use crate::base::buf::Buf;
+use crate::base::clock::Now;
+use crate::base::replies::Replies;
+use crate::protocol::reject::Reject;
+use crate::protocol::GetVerb;
+use crate::server::execute::Executor;
+use crate::server::shared::{ConnInfo, ConnState};
+use data::{next_read, to_reserve, READ_MORE};
+
+/// Replies that may wait in memory before no further command is executed, and that one portion of a
+/// get may add: enough for a write of full size, little enough that a thousand slow readers stay
+/// under half a gigabyte. One value may go over it by its own size.
+const OUT_HIGH: usize = 256 * 1024;
+
+/// A buffer up to so many times as large as the command it holds is kept for it.
+const KEEP_FACTOR: usize = 4;
+
+/// What the worker is to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Everything received is executed, as far as it is complete: read more.
+    Read,
+    /// Too many replies wait: write, then process on.
+    Write,
+    /// The budget is used up and there is more to do: let others go first.
+    Yield,
+    /// Send what is sendable, then close.
+    Close,
+}
+
+/// What a step of a long answer has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Produced {
+    /// There is more: again, when the output has room.
+    More,
+    /// That was all; the next command is executed.
+    Done,
+    /// There is nothing to say until somebody calls again.
+    Wait,
+}
+
+/// An answer that is too long for one piece, or has no end: a command leaves one behind
+/// ([`crate::server::execute::After::Stream`]), and the connection asks it for more as the client takes it.
+pub trait Producer: Send + std::fmt::Debug {
+    /// Appends the next part of the answer to `out`, in a step of bounded time: not much more than
+    /// a portion of a get adds.
+    fn produce(&mut self, exec: &mut Executor, now: Now, out: &mut Vec<u8>) -> Produced;
+}
+
+/// Bytes of a command line that are shown at `-vv`.
+const LOGGED_LINE: usize = 512;
+
+#[derive(Debug)]
+enum State {
+    Command,
+    /// In the middle of a get line: the keys before the input's head are answered.
+    Keys {
+        verb: GetVerb,
+        exptime: i64,
+    },
+    /// The command at the input's head needs this many bytes, data block included; so many of them
+    /// are counted by [`crate::server::shared::Shared::reserve_data`].
+    Data {
+        need: usize,
+        reserved: u64,
+    },
+    /// Bytes of an unwanted data block that are still to come.
+    Swallow(u64),
+    /// A long answer is under way: no command is executed until its producer is done.
+    Stream(Box<dyn Producer>),
+    Closing,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Conn {
+    id: u64,
+    info: Arc<ConnInfo>,
+    input: Buf,
+    replies: Replies,
+    state: State,
+}
+
+impl Conn {
+    /// A connection that has said nothing yet. `id` is its number in log lines.
+    pub fn new(id: u64, info: Arc<ConnInfo>) -> Conn {
+        Conn { id, info, input: Buf::new(), replies: Replies::new(), state: State::Command }
+    }
+
+    /// Where received bytes go.
+    pub fn input(&mut self) -> &mut Buf {
+        &mut self.input
+    }
+
+    /// What is to be sent.
+    pub fn replies(&mut self) -> &mut Replies {
+        &mut self.replies
+    }
+
+    /// Lends the worker's buffers to a connection that has none of its own.
+    pub fn lend(&mut self, input: &mut Buf, out: &mut Vec<u8>) {
+        if self.input.is_empty() {
+            std::mem::swap(&mut self.input, input);
+        }
+        self.replies.lend(out);
+    }
+
+    /// Gives the worker's buffers back; a partial command moves to memory of its own, of its size,
+    /// unless it is a long one that will fill the buffer that it has.
+    pub fn reclaim(&mut self, exec: &mut Executor, now: Now, input: &mut Buf, out: &mut Vec<u8>) {
+        let (rest, larger) = (self.input.len(), input.capacity() < self.input.capacity());
+        if rest == 0 {
+            if larger {
+                std::mem::swap(&mut self.input, input);
+            }
+            // The smaller one had a partial command; the connection may be idle for long now.
+            self.input = Buf::new();
+        } else if larger && !self.grows_into_buffer(exec, now) && rest <= self.input.capacity() / 4
+        {
+            let mut own = Buf::new();
+            own.extend(self.input.data());
+            self.input.consume(rest);
+            std::mem::swap(&mut self.input, input);
+            self.input = own;
+        }
+        self.replies.reclaim(out);
+    }
+
+    /// Whether a long data block under way may keep the buffer it is in: then all of it is counted,
+    /// and the block comes in without growing or moving.
+    fn grows_into_buffer(&mut self, exec: &mut Executor, now: Now) -> bool {
+        let capacity = self.input.capacity();
+        let State::Data { need, reserved } = &mut self.state else { return false };
+        if *need <= READ_MORE || capacity / KEEP_FACTOR > *need {
+            return false;
+        }
+        let more = (capacity as u64).saturating_sub(*reserved);
+        let kept = exec.make_room(more, now);
+        *reserved += if kept { more } else { 0 };
+        kept
+    }
+
+    /// How much to read at once: `fresh` for a new command, else up to what the data block that is
+    /// coming in needs, as far as it is counted.
+    pub fn wanted(&self, fresh: usize) -> usize {
+        let here = self.input.len();
+        match self.state {
+            State::Data { need, .. } => (need.max(here) - here).clamp(READ_MORE, next_read(here)),
+            _ if here == 0 => fresh,
+            _ => READ_MORE,
+        }
+    }
+
+    /// Between two commands with nothing to send.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.state, State::Command) && self.input.is_empty() && self.replies.is_empty()
+    }
+
+    /// Ends the connection as far as commands go: gives back what it reserved, keeps the replies
+    /// that wait to be sent.
+    pub fn release(&mut self, exec: &mut Executor) {
+        if let State::Data { reserved, .. } = self.state {
+            exec.shared.release_data(reserved);
+        }
+        self.state = State::Closing;
+    }
+
+    /// Executes what has been received. `budget` is the number of commands that may still run in
+    /// this turn (`-R`).
+    pub fn process(&mut self, exec: &mut Executor, now: Now, budget: &mut u32) -> Step {
+        let before = *budget;
+        let step = self.advance(exec, now, budget);
+        let state = match self.state {
+            State::Closing => ConnState::Closing,
+            _ if step == Step::Write => ConnState::Mwrite,
+            State::Data { .. } => ConnState::Nread,
+            State::Swallow(_) => ConnState::Swallow,
+            State::Stream(_) => ConnState::Mwrite,
+            State::Keys { .. } => ConnState::Read,
+            State::Command if self.input.is_empty() => ConnState::NewCmd,
+            State::Command => ConnState::Read,
+        };
+        self.info.note(state, before != *budget, now);
+        step
+    }
+
+    fn advance(&mut self, exec: &mut Executor, now: Now, budget: &mut u32) -> Step {
+        loop {
+            if self.replies.queued_bytes() >= OUT_HIGH {
+                return Step::Write;
+            }
+            match self.state {
+                State::Closing => return Step::Close,
+                State::Swallow(left) => {
+                    let here = self.input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                    self.input.consume(here);
+                    let left = left - here as u64;
+                    if left > 0 {
+                        self.state = State::Swallow(left);
+                        return Step::Read;
+                    }
+                    self.state = State::Command;
+                }
+                State::Data { need, reserved } if self.input.len() < need => {
+                    // The next read may only take what is counted. This does not finish a command.
+                    let enough = reserved >= to_reserve(self.input.len(), need);
+                    if enough || !self.command(exec, now) {
+                        return Step::Read;
+                    }
+                }
+                State::Keys { verb, exptime } => {
+                    if !self.more_keys(exec, verb, exptime, now) {
+                        return Step::Read;
+                    }
+                }
+                State::Stream(ref mut producer) => {
+                    if *budget == 0 {
+                        return Step::Yield;
+                    }
+                    *budget -= 1;
+                    match producer.produce(exec, now, self.replies.out()) {
+                        Produced::More => {}
+                        Produced::Done => self.state = State::Command,
+                        Produced::Wait => return Step::Read,
+                    }
+                }
+                State::Command | State::Data { .. } => {
+                    if self.input.is_empty() {
+                        return Step::Read;
+                    }
+                    if *budget == 0 {
+                        return Step::Yield;
+                    }
+                    if !self.command(exec, now) {
+                        return Step::Read;
+                    }
+                    *budget -= 1;
+                }
+            }
+        }
+    }
+
+    /// Executes the command at the input's head. False when it is not complete.
+    fn command(&mut self, exec: &mut Executor, now: Now) -> bool {
+        if let State::Data { reserved, .. } = self.state {
+            exec.shared.release_data(reserved);
+            self.state = State::Command;
+        }
+        self.text_command(exec, now)
+    }
+
+    /// Answers a refusal and drops what it covers.
+    fn refuse(&mut self, reject: Reject, used: usize) {
+        log_reply(self.id, reject.line);
+        self.replies.out().extend_from_slice(reject.line);
+        self.input.consume(used);
+        self.state = match reject {
+            Reject { close: true, .. } => State::Closing,
+            Reject { swallow: 0, .. } => State::Command,
+            Reject { swallow, .. } => State::Swallow(swallow),
+        };
+    }
+}
+
+/// Shows a command line at `-vv`, as memcached does.
+pub(super) fn log_line(id: u64, input: &[u8], used: usize) {
+    if log::log_enabled!(log::Level::Debug) {
+        let line = String::from_utf8_lossy(&input[..used.min(LOGGED_LINE)]);
+        log::debug!("<{id} {}", line.trim_end());
+    }
+}
+
+/// Shows the first line of a reply at `-vv`, as memcached does.
+pub(super) fn log_reply(id: u64, reply: &[u8]) {
+    if log::log_enabled!(log::Level::Debug) {
+        let line = reply.split(|&byte| byte == b'\r').next().unwrap_or_default();
+        let line = &line[..line.len().min(LOGGED_LINE)];
+        let line = if line.is_empty() { b"NOREPLY" } else { line };
+        log::debug!(">{id} {}", String::from_utf8_lossy(line));
+    }
+}
