@@ -1,7 +1,7 @@
 //! Data blocks that come in behind a command, counted before they are read.
 //!
-//! Owns the rule how much of a long block may be read at once and what of it is counted. Never holds
-//! a byte: the block stays in the connection's input until it is complete.
+//! Owns the rule how much of a long block may be read at once and what of it is counted. Never
+//! holds a byte: the block stays in the connection's input until it is complete.
 
 use crate::base::clock::Now;
 use crate::protocol::reject::Reject;

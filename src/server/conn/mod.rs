@@ -65,7 +65,8 @@ pub enum Produced {
 }
 
 /// An answer that is too long for one piece, or has no end: a command leaves one behind
-/// ([`crate::server::execute::After::Stream`]), and the connection asks it for more as the client takes it.
+/// ([`crate::server::execute::After::Stream`]), and the connection asks it for more as the client
+/// takes it.
 pub trait Producer: Send + std::fmt::Debug {
     /// Appends the next part of the answer to `out`, in a step of bounded time: not much more than
     /// a portion of a get adds.
