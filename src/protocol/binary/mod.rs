@@ -15,6 +15,7 @@
 //! that encoders append to the `Vec` they are given.
 
 pub mod encode;
+pub mod sasl;
 
 #[cfg(test)]
 mod tests;
@@ -312,6 +313,11 @@ pub fn parse(input: &[u8]) -> Framed<'_> {
 impl<'a> Frame<'a> {
     fn lead(&self) -> u64 {
         u64::from(self.head.extras_len) + u64::from(self.head.key_len)
+    }
+
+    /// The key; empty when it is too long.
+    pub fn key(&self) -> &'a [u8] {
+        self.key
     }
 
     /// A refusal that ends the connection, once extras and key are read.
