@@ -151,7 +151,10 @@ impl Store {
         }
         for _ in 0..INLINE_TRIES {
             let bytes = self.off_arena();
-            writer.open = self.segments.take(bytes, RESERVE, self.watermark(), mono_secs(now));
+            // Where nothing may be evicted, nothing comes beside what a lowered limit leaves.
+            if self.config.evict || self.segments.free_at_target(bytes) > RESERVE {
+                writer.open = self.segments.take(bytes, RESERVE, self.watermark(), mono_secs(now));
+            }
             if writer.open.is_some() {
                 return true;
             }
@@ -186,7 +189,8 @@ impl Store {
 
     /// Whether fewer segments are free than should be.
     pub(super) fn is_low(&self) -> bool {
-        self.segments.free_count(self.off_arena()) <= self.segments.low_mark()
+        let off_arena = self.off_arena();
+        self.segments.free_count(off_arena) <= self.segments.low_mark(off_arena)
     }
 
     /// One step of reclaim.
@@ -282,7 +286,7 @@ impl Store {
             return None;
         }
         let small = self.segments.sealed(Class::Small);
-        let order = if small * SMALL_SHARE > self.segments.count() {
+        let order = if small * SMALL_SHARE > self.segments.usable(self.off_arena()) {
             [Class::Small, Class::Main]
         } else {
             [Class::Main, Class::Small]

@@ -80,7 +80,7 @@ impl Store {
         let mut shape = Shape { key, flags, exptime, extras, vlen, large: false };
         let small = self.is_small(shape.size(), vlen);
         let _alone = (!small && self.is_big(vlen)).then(|| lock(&self.big));
-        let mut writer = lock(&self.writers[me.writer]);
+        let mut writer = lock(self.writer(me));
         let roomy =
             writer.open.as_ref().is_some_and(|open| self.segments.room(open) >= shape.size());
         if !roomy || !small {
