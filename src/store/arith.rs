@@ -114,17 +114,16 @@ impl Step<'_> {
     ) -> Look<Arith> {
         let arena = &self.store.segments.arena;
         let (_, old) = found;
-        // In memcached's order: what cannot be a number at all, the unique, the digits.
-        if old.is_large() || old.value_len() == 0 {
+        // In memcached's order: nothing is no number, the unique, the digits.
+        if old.value_len() == 0 {
             return Look::Done(Arith::NonNumeric);
         }
         let refuses = |compare| compare != 0 && compare != old.cas(arena);
         if self.terms.compare.is_some_and(refuses) {
             return Look::Done(Arith::Exists);
         }
-        let Some(number) = number::parse(old.value(arena)) else {
-            return Look::Done(Arith::NonNumeric);
-        };
+        let number = if old.is_large() { None } else { number::parse(old.value(arena)) };
+        let Some(number) = number else { return Look::Done(Arith::NonNumeric) };
         let value = number::add(number, incr, delta);
         let mut digits = itoa::Buffer::new();
         let text = digits.format(value).as_bytes();
