@@ -21,6 +21,7 @@ mod resize;
 mod segment;
 mod version;
 mod view;
+mod witness;
 mod write;
 
 pub use self::core::Store;
@@ -30,6 +31,7 @@ pub use handle::Handle;
 pub use resize::CannotResize;
 pub use version::Version;
 pub use view::{Change, Item, Value, What};
+pub use witness::{Evicted, Witness};
 
 use crate::base::counters::Sums;
 
