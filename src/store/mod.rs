@@ -4,7 +4,9 @@
 //! thread and no clock: time comes in as an argument. This file is the one public door.
 
 mod arena;
+mod arith;
 mod banks;
+mod concat;
 mod core;
 mod evict;
 mod expire;
@@ -15,10 +17,12 @@ mod handle;
 mod index;
 mod item;
 mod large;
+mod meta;
 mod number;
 mod replica;
 mod resize;
 mod segment;
+mod terms;
 mod version;
 mod view;
 mod witness;
@@ -29,8 +33,11 @@ pub use feed::{ChangeSignal, Drained};
 pub use flush::{FlushState, PendingFlush};
 pub use handle::Handle;
 pub use resize::CannotResize;
+pub use terms::{
+    Arith, ArithTerms, DeleteTerms, Deleted, Found, GetTerms, Mode, Stored, Terms, Written,
+};
 pub use version::Version;
-pub use view::{Change, Item, Value, What};
+pub use view::{Change, Item, Marks, Value, What};
 pub use witness::{Evicted, Witness};
 
 use crate::base::counters::Sums;
@@ -113,53 +120,6 @@ impl Exptime {
     pub fn is_past(self, unix_secs: u32) -> bool {
         matches!(self, Exptime::At(secs) if secs <= unix_secs)
     }
-}
-
-/// What a storage command does with what is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Whatever is there.
-    Set,
-    /// Only if nothing is there.
-    Add,
-    /// Only if something is there.
-    Replace,
-    /// Behind what is there; keeps its flags and exptime.
-    Append,
-    /// Before what is there; keeps its flags and exptime.
-    Prepend,
-    /// Only if what is there has this version.
-    Cas(Version),
-}
-
-/// Outcome of a storage command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
-    /// Done; the item's new version.
-    Stored(Version),
-    /// The mode's condition does not hold.
-    NotStored,
-    /// Cas: somebody changed it.
-    Exists,
-    /// Cas: it is not there.
-    NotFound,
-    /// Over `item_max`.
-    TooLarge,
-    /// No room, and nothing may be (or can be) evicted.
-    OutOfMemory,
-}
-
-/// Outcome of `incr` and `decr`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arith {
-    /// The new value.
-    Value(u64, Version),
-    /// It is not there.
-    NotFound,
-    /// What is there is not a 64-bit decimal.
-    NonNumeric,
-    /// No room for the longer number.
-    OutOfMemory,
 }
 
 /// Outcome of applying a peer's change.
