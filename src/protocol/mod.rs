@@ -7,6 +7,7 @@
 pub mod classic;
 pub mod meta;
 pub mod reject;
+pub mod udp;
 
 /// Longest key, in bytes (protocol.txt).
 pub const KEY_MAX: usize = 250;
