@@ -9,6 +9,8 @@ pub mod meta;
 pub mod reject;
 pub mod udp;
 
+use crate::base::clock::ClockMove;
+
 /// Longest key, in bytes (protocol.txt).
 pub const KEY_MAX: usize = 250;
 
@@ -165,6 +167,8 @@ pub enum Request<'a> {
         /// `shutdown graceful`: let connections finish.
         graceful: bool,
     },
+    /// debugtime, memcached's debug build only.
+    DebugTime(ClockMove),
     /// Meta no-op: answered `MN`.
     MetaNoop,
     /// Meta get, not yet looked into: [`meta::MetaGet::parse`] reads the flags.

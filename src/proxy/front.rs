@@ -370,7 +370,7 @@ impl Front {
                 self.say(&shared.stats);
             }
             Request::MetaNoop => self.say(encode::META_NOOP),
-            Request::Shutdown { .. } => self.say(UNSUPPORTED),
+            Request::Shutdown { .. } | Request::DebugTime(_) => self.say(UNSUPPORTED),
             Request::Quit => {
                 self.close();
             }

@@ -26,6 +26,8 @@ const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
 pub enum After {
     /// The next command.
     Next,
+    /// The next command, in a turn of its own: the clock was moved.
+    NextTurn,
     /// Send what waits, then close.
     Close,
     /// The answer goes on: the connection asks this for more of it.
@@ -209,6 +211,14 @@ impl Executor {
             Request::Stats { args } => admin::stats(&self.shared, args, now, out),
             Request::Quit => return After::Close,
             Request::Shutdown { graceful } => return self.shutdown(graceful, out),
+            Request::DebugTime(what) => match &self.shared.debug_clock {
+                Some(clock) => {
+                    clock.make(what, now);
+                    out.extend_from_slice(encode::OK);
+                    return After::NextTurn;
+                }
+                None => out.extend_from_slice(reject::ERROR),
+            },
             Request::MetaNoop => out.extend_from_slice(encode::META_NOOP),
             Request::MetaGet { key, flags } => self.meta_get(key, flags, now, out),
             // Both need the connection: a get its output's bound, a storage command its data.
