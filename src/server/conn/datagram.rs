@@ -1,8 +1,8 @@
 //! One request datagram and its replies, without the socket.
 //!
-//! Owns how a [`Conn`] serves datagrams, one after the other, none knowing of another: where a reply
-//! begins and ends, what a datagram cannot ask for, and how much one may cause. Never touches a
-//! socket and never waits for the rest of a command: what is not in the datagram does not come.
+//! Owns how a [`Conn`] serves datagrams, one after the other, none knowing of another: where a
+//! reply begins and ends, what a datagram cannot ask for, and how much one may cause. Never touches
+//! a socket and never waits for the rest of a command: what is not in the datagram does not come.
 //!
 //! ```text
 //!   space, begin --> [ Conn ] --advance--> one reply --datagram, sent--> 1400 bytes at a time
@@ -75,8 +75,8 @@ impl Exchange {
         &mut self.conn.input.space(REQUEST_MAX)[..REQUEST_MAX]
     }
 
-    /// Takes the request of `len` bytes that was received into [`Exchange::space`]. False when it is
-    /// none: it is dropped.
+    /// Takes the request of `len` bytes that was received into [`Exchange::space`]. False when it
+    /// is none: it is dropped.
     pub fn begin(&mut self, len: usize) -> bool {
         self.conn.input.filled(len);
         match udp::request(self.conn.input.data()) {
