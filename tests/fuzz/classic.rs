@@ -7,7 +7,7 @@ use twincached::protocol::classic::{self, encode, LINE_MAX};
 use twincached::protocol::{Parsed, Request};
 
 /// Bytes that are tried one by one as the end of the input.
-const CUTS: usize = 64;
+const CUTS: usize = 32;
 
 /// Runs both parsers over `data`.
 pub fn run(data: &[u8]) {
