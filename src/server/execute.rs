@@ -16,7 +16,7 @@ use crate::protocol::{ArithVerb, GetVerb, Request, StoreHead, StoreVerb};
 use crate::server::admin;
 use crate::server::conn::Producer;
 use crate::server::shared::{Shared, Shutdown};
-use crate::store::{Arith, Exptime, Handle, Item, Mode, Stored, Version};
+use crate::store::{Arith, Exptime, Handle, Item, Mode, Stored};
 
 /// Up to this many seconds an exptime is relative, beyond it is unix time (protocol.txt: 30 days).
 const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
@@ -108,7 +108,7 @@ impl Executor {
         let with_cas = matches!(verb, GetVerb::Gets | GetVerb::Gats);
         let cas_enabled = self.shared.config.cas;
         let answer = |item: &Item<'_>| {
-            let cas = with_cas.then_some(if cas_enabled { item.version.0 } else { 0 });
+            let cas = with_cas.then_some(if cas_enabled { item.cas } else { 0 });
             encode::value_head(out, item.key, item.flags, item.value.len(), cas);
             item.value.copy_to(out);
             out.extend_from_slice(b"\r\n");
@@ -138,7 +138,7 @@ impl Executor {
                 Exptime::Never => None,
                 Exptime::At(secs) => Some(secs.saturating_sub(now.unix_secs())),
             };
-            let (len, cas) = (item.value.len(), if cas_enabled { item.version.0 } else { 0 });
+            let (len, cas) = (item.value.len(), if cas_enabled { item.cas } else { 0 });
             let Item { key, flags, fetched, last_access_secs, .. } = *item;
             get.encode_hit(out, &MetaItem { key, flags, cas, len, ttl, fetched, last_access_secs });
             if get.value {
@@ -165,8 +165,8 @@ impl Executor {
             StoreVerb::Append => Mode::Append,
             StoreVerb::Prepend => Mode::Prepend,
             // With -C nobody was shown a unique, so none is right.
-            StoreVerb::Cas(_) if !self.shared.config.cas => Mode::Cas(Version(0)),
-            StoreVerb::Cas(unique) => Mode::Cas(Version(unique)),
+            StoreVerb::Cas(_) if !self.shared.config.cas => Mode::Cas(0),
+            StoreVerb::Cas(unique) => Mode::Cas(unique),
         };
         let expires = exptime(head.exptime, now);
         let reply = match self.store.store(mode, head.key, head.flags, expires, value, now) {
@@ -237,13 +237,14 @@ impl Executor {
         out: &mut Vec<u8>,
     ) {
         let reply = match self.store.arith(key, verb == ArithVerb::Incr, delta, now) {
-            Arith::Value(value, _) => {
+            Arith::Value { value, .. } => {
                 if !noreply {
                     encode::number(out, value);
                 }
                 return;
             }
             Arith::NotFound => encode::NOT_FOUND,
+            Arith::Exists => encode::EXISTS,
             Arith::NonNumeric => reject::NON_NUMERIC,
             Arith::OutOfMemory => reject::NO_MEMORY_ARITH,
         };

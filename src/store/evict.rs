@@ -23,7 +23,6 @@ use super::expire::Sweep;
 use super::index::Locked;
 use super::item::{Record, Shape};
 use super::segment::{Class, Open, RESERVE};
-use super::Exptime;
 use crate::base::clock::Now;
 use crate::base::counters::{Counter, Counters};
 use std::sync::atomic::Ordering;
@@ -152,7 +151,10 @@ impl Store {
         }
         for _ in 0..INLINE_TRIES {
             let bytes = self.off_arena();
-            writer.open = self.segments.take(bytes, RESERVE, self.watermark(), mono_secs(now));
+            // Where nothing may be evicted, nothing comes beside what a lowered limit leaves.
+            if self.config.evict || self.segments.free_at_target(bytes) > RESERVE {
+                writer.open = self.segments.take(bytes, RESERVE, self.watermark(), mono_secs(now));
+            }
             if writer.open.is_some() {
                 return true;
             }
@@ -187,7 +189,8 @@ impl Store {
 
     /// Whether fewer segments are free than should be.
     pub(super) fn is_low(&self) -> bool {
-        self.segments.free_count(self.off_arena()) <= self.segments.low_mark()
+        let off_arena = self.off_arena();
+        self.segments.free_count(off_arena) <= self.segments.low_mark(off_arena)
     }
 
     /// One step of reclaim.
@@ -283,7 +286,7 @@ impl Store {
             return None;
         }
         let small = self.segments.sealed(Class::Small);
-        let order = if small * SMALL_SHARE > self.segments.count() {
+        let order = if small * SMALL_SHARE > self.segments.usable(self.off_arena()) {
             [Class::Small, Class::Main]
         } else {
             [Class::Main, Class::Small]
@@ -437,8 +440,7 @@ impl Store {
         let arena = &self.segments.arena;
         let Some(open) = reclaimer.slot(class) else { return false };
         let key = record.key(arena);
-        let shape = Shape { key, flags: 0, exptime: Exptime::Never, vlen: 0, large: false };
-        let to = self.begin(open, &shape, now);
+        let to = self.begin(open, &Shape::tombstone(key), now);
         to.set_version(arena, record.version(arena).0, true);
         self.seal_record(open, &to);
         self.note_due(&to);
@@ -495,7 +497,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Config, Handle, Mode, Stored};
+    use crate::store::{Config, Exptime, Handle, Mode, Stored};
 
     const NOW: Now = Now { unix_us: 1_700_000_000_000_000, mono_us: 0 };
 

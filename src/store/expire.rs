@@ -181,9 +181,9 @@ impl Store {
     /// Closes open segments in which something has expired: nobody may write there for a long time.
     fn close_idle(&self, now: Now) {
         let idle = |segment: u32| self.wants_sweep(segment, now);
-        for writer in &self.writers {
+        for (writer, used) in self.each_writer() {
             let Ok(mut writer) = writer.try_lock() else { continue };
-            if let Some(open) = writer.open.take_if(|open| idle(open.segment)) {
+            if let Some(open) = writer.open.take_if(|open| !used || idle(open.segment)) {
                 self.segments.seal(open, Class::Small, false);
             }
         }
@@ -195,7 +195,7 @@ impl Store {
     }
 
     /// Looks at some stripes whether their tables are too large.
-    fn shrink_index(&self, reclaimer: &mut Reclaimer) {
+    pub(super) fn shrink_index(&self, reclaimer: &mut Reclaimer) {
         for _ in 0..SHRINK_STRIPES.min(self.index.stripes()) {
             let stripe = reclaimer.sweep.stripe;
             reclaimer.sweep.stripe = (stripe + 1) % self.index.stripes();
@@ -206,9 +206,13 @@ impl Store {
 
     /// Keeps segments free ahead of demand. True when it used its budget up.
     fn free_ahead(&self, budget: &mut usize, now: Now, counters: &Counters) -> bool {
-        while self.is_low() {
+        while self.is_low() || self.lower_limit() {
             if *budget == 0 {
                 return true;
+            }
+            if !self.is_low() {
+                *budget = budget.saturating_sub(1);
+                continue;
             }
             let mut hold = HOLD.min(*budget);
             *budget -= hold;
@@ -255,11 +259,12 @@ impl Handle {
     }
 
     /// Whether the maintenance thread should run now rather than at its next turn: fewer segments
-    /// are free than should be, and the last step had not found that there are none to be had.
+    /// are free than should be, or the limit was lowered, and the last step had not found that there
+    /// are none to be had.
     /// Cheap enough for every turn of a worker's loop.
     pub fn needs_maintenance(&self) -> bool {
         let store = self.store_ref();
-        store.is_low() && !store.exhausted.load(Ordering::Relaxed)
+        (store.is_low() || store.is_shrinking()) && !store.exhausted.load(Ordering::Relaxed)
     }
 }
 

@@ -4,6 +4,9 @@
 //! thread and no clock: time comes in as an argument. This file is the one public door.
 
 mod arena;
+mod arith;
+mod banks;
+mod concat;
 mod core;
 mod evict;
 mod expire;
@@ -14,9 +17,12 @@ mod handle;
 mod index;
 mod item;
 mod large;
+mod meta;
 mod number;
 mod replica;
+mod resize;
 mod segment;
+mod terms;
 mod version;
 mod view;
 mod write;
@@ -25,8 +31,12 @@ pub use self::core::Store;
 pub use feed::{ChangeSignal, Drained};
 pub use flush::{FlushState, PendingFlush};
 pub use handle::Handle;
+pub use resize::CannotResize;
+pub use terms::{
+    Arith, ArithTerms, DeleteTerms, Deleted, Found, GetTerms, Mode, Stored, Terms, Written,
+};
 pub use version::Version;
-pub use view::{Change, Item, Value, What};
+pub use view::{Change, Item, Marks, Value, What};
 
 use crate::base::counters::Sums;
 
@@ -41,7 +51,8 @@ const MEMCACHED_ITEM_OVERHEAD: usize = 48 + 8 + 1 + 2;
 /// What a store is made with.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `-m`, in bytes, at least 1 MiB: items, index and overhead live inside it.
+    /// `-m`, in bytes, at least 1 MiB: items, index and overhead live inside it. At first:
+    /// [`Store::memory_limit`] says what it is.
     pub memory_limit: u64,
     /// `-I`, in bytes: the largest value (with key and header) that is accepted.
     pub item_max: u32,
@@ -109,53 +120,6 @@ impl Exptime {
     }
 }
 
-/// What a storage command does with what is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Whatever is there.
-    Set,
-    /// Only if nothing is there.
-    Add,
-    /// Only if something is there.
-    Replace,
-    /// Behind what is there; keeps its flags and exptime.
-    Append,
-    /// Before what is there; keeps its flags and exptime.
-    Prepend,
-    /// Only if what is there has this version.
-    Cas(Version),
-}
-
-/// Outcome of a storage command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
-    /// Done; the item's new version.
-    Stored(Version),
-    /// The mode's condition does not hold.
-    NotStored,
-    /// Cas: somebody changed it.
-    Exists,
-    /// Cas: it is not there.
-    NotFound,
-    /// Over `item_max`.
-    TooLarge,
-    /// No room, and nothing may be (or can be) evicted.
-    OutOfMemory,
-}
-
-/// Outcome of `incr` and `decr`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arith {
-    /// The new value.
-    Value(u64, Version),
-    /// It is not there.
-    NotFound,
-    /// What is there is not a 64-bit decimal.
-    NonNumeric,
-    /// No room for the longer number.
-    OutOfMemory,
-}
-
 /// Outcome of applying a peer's change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
@@ -203,7 +167,7 @@ pub struct StoreStats {
     pub curr_items: u64,
     /// Bytes of these items: header, key, value and rounding.
     pub bytes: u64,
-    /// `-m`.
+    /// [`Store::memory_limit`].
     pub limit_maxbytes: u64,
     /// Bytes of the index.
     pub index_bytes: u64,
@@ -213,7 +177,9 @@ pub struct StoreStats {
     pub segment_bytes: u64,
     /// Segments that may be used.
     pub segments: u64,
-    /// Of these, segments that hold nothing.
+    /// Segments that take memory at present.
+    pub segments_committed: u64,
+    /// Of those that may be used, segments that hold nothing.
     pub segments_free: u64,
     /// Deletes that are remembered.
     pub tombstones: u64,
