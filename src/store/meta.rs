@@ -209,7 +209,8 @@ impl Handle {
                 return Look::Done(Deleted::NotFound);
             };
             if terms.compare.is_some_and(|compare| compare != old.cas(arena)) {
-                me.counters.add(Counter::DeleteMisses, 1);
+                let missed = u64::from(!terms.uncounted_mismatch);
+                me.counters.add(Counter::DeleteMisses, missed);
                 return Look::Done(Deleted::Exists);
             }
             if terms.remove_value {

@@ -346,7 +346,8 @@ impl Handle {
         me.counters.add(Counter::CmdSet, 1);
         let extras = Extras::of_new(terms.binary_key, terms.cas);
         let new = New { key, flags, exptime, extras, parts: &[value] };
-        let stored = if !store.config.fits(key.len(), flags, value.len()) {
+        let fits = store.config.fits(key.len(), flags, value.len());
+        let stored = if !fits {
             Stored::TooLarge
         } else {
             match mode {
@@ -358,7 +359,8 @@ impl Handle {
             }
         };
         match stored {
-            Stored::TooLarge => me.counters.add(Counter::TooLarge, 1),
+            // As memcached: growing beyond the limit is not one that was sent too large.
+            Stored::TooLarge => me.counters.add(Counter::TooLarge, u64::from(!fits)),
             Stored::OutOfMemory => me.counters.add(Counter::OutOfMemory, 1),
             _ => return stored,
         }
