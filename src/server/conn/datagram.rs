@@ -16,9 +16,10 @@
 
 use std::sync::Arc;
 
-use super::{Conn, State, Step, OUT_HIGH};
+use super::{Conn, Dialect, State, Step, OUT_HIGH};
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
+use crate::protocol::binary::REQUEST;
 use crate::protocol::classic;
 use crate::protocol::reject;
 use crate::protocol::udp::{self, DATAGRAM_MAX, HEADER, MESSAGE_MAX, PAYLOAD_MAX, REQUEST_MAX};
@@ -80,7 +81,10 @@ impl Exchange {
     pub fn begin(&mut self, len: usize) -> bool {
         self.conn.input.filled(len);
         match udp::request(self.conn.input.data()) {
-            Some((id, _)) => {
+            Some((id, commands)) => {
+                // As in memcached: every datagram may speak as it likes, whatever -B says.
+                let binary = commands.first() == Some(&REQUEST);
+                self.conn.dialect = if binary { Dialect::Binary } else { Dialect::Text };
                 self.conn.input.consume(HEADER);
                 (self.id, self.sequence, self.left, self.open) = (id, 0, REPLY_MAX, true);
             }
@@ -144,10 +148,12 @@ impl Exchange {
     }
 
     /// The datagram is at its end. Whoever announced a data block that is not all there hears what
-    /// memcached would say of it when it has taken the next datagram for the rest.
+    /// memcached would say of it when it has taken the next datagram for the rest. A binary request
+    /// is dropped.
     fn cut_short(&mut self) {
         self.open = false;
-        if !matches!(self.conn.state, State::Data { .. }) {
+        let data = matches!(self.conn.state, State::Data { .. });
+        if !data || self.conn.dialect == Dialect::Binary {
             return;
         }
         let quiet = match classic::parse(self.conn.input.data()) {
@@ -309,6 +315,21 @@ mod tests {
         assert_eq!(world.texts(b" b\r\n"), ["ERROR\r\n"]);
         assert_eq!(world.texts(b"quit\r\nget a\r\n"), [""; 0]);
         assert_eq!(world.texts(b"get a\r\n"), ["END\r\n"]);
+    }
+
+    #[test]
+    fn every_datagram_chooses_its_protocol_anew() {
+        let mut world = World::new(1 << 20);
+        let noop = [&[0x80, 0x0a][..], &[0; 22]].concat();
+        let answer = [&[0x81, 0x0a][..], &[0; 22]].concat();
+        assert_eq!(world.ask(&noop.repeat(2)), [(answer.clone(), 1), (answer.clone(), 1)]);
+        assert_eq!(world.texts(b"get a\r\n"), ["END\r\n"]);
+        // A set that is not all there: its value is not looked for in the next datagram.
+        let set = [&[0x80, 1, 0, 1, 8, 0, 0, 0, 0, 0, 0, 90][..], &[0; 20], b"kvalue"].concat();
+        assert_eq!(world.ask(&set), []);
+        assert_eq!(world.ask(&[&noop[..], b"get a\r\n"].concat()), [(answer, 1)]);
+        assert_eq!(world.ask(&noop[..20]), []);
+        assert_eq!(world.texts(b"get k\r\n"), ["END\r\n"]);
     }
 
     #[test]
