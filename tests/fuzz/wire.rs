@@ -43,7 +43,10 @@ fn decode(mut data: &[u8]) {
     while let Ok(Some((frame, used))) = native::decode(data) {
         let mut again = Vec::new();
         native::encode(&mut again, &frame);
-        assert_eq!(native::decode(&again), Ok(Some((frame, again.len()))));
+        // Only we cut what we say at the end; what a peer says is never shown.
+        if !matches!(frame, Frame::Bye { text, .. } if text.len() > native::BYE_TEXT_MAX) {
+            assert_eq!(native::decode(&again), Ok(Some((frame, again.len()))));
+        }
         for cut in (0..used).step_by(7) {
             assert!(matches!(native::decode(&data[..cut]), Ok(None)), "cut at {cut}");
         }
