@@ -84,7 +84,7 @@ impl ConnState {
 pub struct ConnInfo {
     /// Who is connected, as `tcp:ADDRESS:PORT` or `unix:PATH`; for a listener, where it listens.
     pub addr: String,
-    /// Where the connection came in; empty for a listener itself.
+    /// Where the connection came in; empty for a listener itself and for a UDP socket.
     pub listen_addr: String,
     state: AtomicU8,
     /// Monotonic second of the last command.
@@ -108,6 +108,11 @@ impl ConnInfo {
         if active {
             self.last_cmd.store(mono_secs(now), Ordering::Relaxed);
         }
+    }
+
+    /// Whether it is a UDP socket, which serves many clients.
+    pub fn is_udp(&self) -> bool {
+        self.addr.starts_with("udp")
     }
 
     /// What the connection was last seen doing.
@@ -152,6 +157,8 @@ pub struct Shared {
     pub curr_connections: AtomicU64,
     /// Client connections accepted since the start.
     pub total_connections: AtomicU64,
+    /// UDP sockets that are served now. They count as connections, and not towards `-c`.
+    pub udp_sockets: AtomicU64,
     /// Client connections refused because of `-c`.
     pub rejected_connections: AtomicU64,
     /// Times that accepting was suspended.
@@ -214,6 +221,7 @@ impl Shared {
             pid,
             curr_connections: AtomicU64::new(0),
             total_connections: AtomicU64::new(0),
+            udp_sockets: AtomicU64::new(0),
             rejected_connections: AtomicU64::new(0),
             listen_disabled: AtomicU64::new(0),
             listen_disabled_us: AtomicU64::new(0),
