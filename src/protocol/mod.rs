@@ -8,6 +8,7 @@ pub mod binary;
 pub mod classic;
 pub mod meta;
 pub mod reject;
+pub mod udp;
 
 use crate::base::clock::ClockMove;
 

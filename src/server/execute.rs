@@ -6,8 +6,6 @@
 
 mod binary;
 
-pub use binary::Login;
-
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 

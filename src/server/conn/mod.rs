@@ -17,8 +17,10 @@
 //!
 //! The first byte says for good whether the client speaks text or binary, unless `-B` does.
 
+mod auth;
 mod binary;
 mod data;
+pub mod datagram;
 mod text;
 
 #[cfg(test)]
@@ -32,8 +34,9 @@ use crate::base::replies::Replies;
 use crate::protocol::binary::REQUEST;
 use crate::protocol::reject::Reject;
 use crate::protocol::GetVerb;
+use crate::server::auth::Login;
 use crate::server::config::Protocol;
-use crate::server::execute::{Executor, Login};
+use crate::server::execute::Executor;
 use crate::server::shared::{ConnInfo, ConnState};
 use data::{next_read, to_reserve, READ_MORE};
 
@@ -76,6 +79,12 @@ pub trait Producer: Send + std::fmt::Debug {
     /// Appends the next part of the answer to `out`, in a step of bounded time: not much more than
     /// a portion of a get adds.
     fn produce(&mut self, exec: &mut Executor, now: Now, out: &mut Vec<u8>) -> Produced;
+
+    /// Whether the answer may also go out as datagrams. Not where it has no end, or where a few
+    /// bytes from a forged sender would make everything in the cache go there.
+    fn may_go_by_datagram(&self) -> bool {
+        false
+    }
 }
 
 /// Bytes of a command line that are shown at `-vv`.
