@@ -13,6 +13,8 @@ mod in_process;
 mod rng;
 #[path = "wire/script.rs"]
 mod script;
+#[path = "wire/streams.rs"]
+mod streams;
 #[path = "wire/transport.rs"]
 mod transport;
 
@@ -136,6 +138,23 @@ fn random_commands_are_answered_as_memcached_does() {
     for seed in seeds(CONVERSATIONS) {
         let outcome = differential::converse(seed, &mut *ours.open(), &mut *real.open());
         outcome.unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// Conversations of [`streams`].
+const STREAMS: u64 = 100;
+
+#[test]
+fn random_streams_are_answered_as_memcached_does() {
+    if !memcached_is_installed() {
+        return;
+    }
+    let args = ["-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
+    let mut real = Process::unix("memcached", &args);
+    let mut ours = in_process::Server::start(&[]);
+    let mut open = || (ours.open(), real.open());
+    for seed in seeds(STREAMS) {
+        streams::converse(seed, &mut open).unwrap_or_else(|error| panic!("{error}"));
     }
 }
 

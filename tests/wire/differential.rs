@@ -10,7 +10,8 @@ use crate::Rng;
 const COMMANDS: usize = 40;
 
 impl Rng {
-    fn pick(&mut self, from: &[&str]) -> String {
+    /// One of them.
+    pub fn pick(&mut self, from: &[&str]) -> String {
         from[self.below(from.len())].to_owned()
     }
 
@@ -51,7 +52,7 @@ impl Rng {
 }
 
 /// A command, with its data block if it has one.
-fn command(rng: &mut Rng) -> Vec<u8> {
+pub fn command(rng: &mut Rng) -> Vec<u8> {
     let (key, other, tail) = (rng.key(), rng.key(), rng.tail());
     let exptime = rng.pick(&["0", "0", "0", "0", "0", "-1", "100", "x"]);
     let line = match rng.below(12) {
@@ -118,7 +119,7 @@ fn store(rng: &mut Rng, key: &str, exptime: &str, tail: &str) -> Vec<u8> {
 
 /// Damages a byte or two of the command line. No digits come in, and none that are there may become
 /// a length beyond the marks below.
-fn damage(rng: &mut Rng, bytes: &mut Vec<u8>) {
+pub fn damage(rng: &mut Rng, bytes: &mut Vec<u8>) {
     // A NUL is left to the transcripts: in a value it ends a number for memcached's incr.
     const ODD: &[u8] = b"\r\n \t-+xz\xff";
     for _ in 0..[0, 0, 0, 0, 1, 2][rng.below(6)] {
