@@ -24,7 +24,7 @@ use super::index::Locked;
 use super::item::{Record, Shape};
 use super::segment::{Class, Open, RESERVE};
 use crate::base::clock::Now;
-use crate::base::counters::{Counter, Counters};
+use crate::base::counters::{ClassCounter, Counter, Counters};
 use std::sync::atomic::Ordering;
 
 /// The small queue gives up its oldest segment when it has more than this part of all (S3-FIFO).
@@ -386,6 +386,7 @@ impl Store {
                 self.segments.meta(victim.segment).sub_live(record.size());
                 victim.kept += record.size();
                 counters.add(Counter::Moved, 1);
+                self.class_counts(record, ClassCounter::Moved, counters);
             }
         }
         true
@@ -400,12 +401,19 @@ impl Store {
         now: Now,
         counters: &Counters,
     ) {
+        let (class, _) = self.class_of(record);
         counters.add(Counter::Evictions, 1);
+        counters.add_class(class, ClassCounter::Evicted, 1);
+        if record.has_exptime() {
+            counters.add_class(class, ClassCounter::EvictedNonzero, 1);
+        }
         if !record.fetched(&self.segments.arena) {
             counters.add(Counter::EvictedUnfetched, 1);
+            counters.add_class(class, ClassCounter::EvictedUnfetched, 1);
         }
         if stripe.freq(slot) > 0 {
             counters.add(Counter::EvictedActive, 1);
+            counters.add_class(class, ClassCounter::EvictedActive, 1);
         }
         self.tell_evicted(record, now);
         stripe.haunt(slot);
@@ -421,9 +429,12 @@ impl Store {
         now: Now,
         counters: &Counters,
     ) {
+        let (class, _) = self.class_of(record);
         counters.add(Counter::Reclaimed, 1);
+        counters.add_class(class, ClassCounter::Reclaimed, 1);
         if !record.fetched(&self.segments.arena) {
             counters.add(Counter::ExpiredUnfetched, 1);
+            counters.add_class(class, ClassCounter::ExpiredUnfetched, 1);
         }
         self.drop_expired(stripe, slot, record, now, counters);
     }

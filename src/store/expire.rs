@@ -15,7 +15,7 @@ use super::item::{Record, COARSE_AFTER};
 use super::segment::Class;
 use super::{Handle, Maintained, Version};
 use crate::base::clock::Now;
-use crate::base::counters::Counters;
+use crate::base::counters::{ClassCounter, Counters};
 use std::sync::atomic::Ordering;
 
 /// A segment is walked at most once in this time, however many of its items expire one by one.
@@ -92,6 +92,7 @@ impl Store {
         let meta = self.segments.meta(segment);
         let flushed = meta.swept.load(Ordering::Relaxed) < self.watermark().0;
         let rested = self.rested(segment, SWEEP_EVERY_SECS, now);
+        let rested = rested || self.is_crawling();
         // The lifetime of deletes was cut short: segments do not know that from their due time.
         let cut = self.too_many_tombstones();
         flushed || (rested && (cut || meta.due() <= now.unix_secs()))
@@ -136,11 +137,25 @@ impl Store {
         None
     }
 
+    /// Has the sweep go round once more, now and however lately it was anywhere.
+    pub fn crawl(&self) {
+        // One more than there are: a segment is walked before the next one is looked at.
+        self.crawl_left.store(self.segments.count() + 1, Ordering::Relaxed);
+    }
+
+    /// Whether a sweep that [`Store::crawl`] asked for is under way.
+    pub fn is_crawling(&self) -> bool {
+        self.crawl_left.load(Ordering::Relaxed) > 0
+    }
+
     /// The next segment to sweep, if there is one among the next few.
     fn next_sweep(&self, sweep: &mut Sweep, now: Now) -> Option<(u32, u32)> {
         for _ in 0..LOOK.min(self.segments.count()) {
             let segment = sweep.cursor;
             sweep.cursor = (sweep.cursor + 1) % self.segments.count();
+            if self.is_crawling() {
+                self.crawl_left.fetch_sub(1, Ordering::Relaxed);
+            }
             if sweep.cursor == 0 {
                 self.adapt_tombstones();
             }
@@ -210,7 +225,10 @@ impl Store {
         let Some(slot) = stripe.find(place.tag, |found| found == location) else { return };
         match self.status(record, now) {
             Status::Flushed => self.unlink(&mut stripe, slot, record, counters),
-            Status::Expired => self.reclaim_expired(&mut stripe, slot, record, now, counters),
+            Status::Expired => {
+                self.class_counts(record, ClassCounter::CrawlerReclaimed, counters);
+                self.reclaim_expired(&mut stripe, slot, record, now, counters);
+            }
             Status::Live => {
                 record.age(arena, now.unix_secs());
                 self.note_due(record);
@@ -315,7 +333,8 @@ impl Handle {
     /// Cheap enough for every turn of a worker's loop.
     pub fn needs_maintenance(&self) -> bool {
         let store = self.store_ref();
-        (store.is_low() || store.is_shrinking()) && !store.exhausted.load(Ordering::Relaxed)
+        let low = store.is_low() || store.is_shrinking();
+        (low && !store.exhausted.load(Ordering::Relaxed)) || store.is_crawling()
     }
 }
 
