@@ -112,9 +112,12 @@ counters! {
 counters! {
     /// What is counted by size class, by memcached's names in `stats items` and `stats slabs`.
     ClassCounter, CLASS_COUNTERS:
-    /// Items that are here: a gauge, which goes up and down and is never reset.
-    Number,
-    /// Their bytes, as memcached would count them: a gauge.
+    /// Items that became reachable; with the next, a gauge that is never reset.
+    Linked,
+    /// Items that became unreachable, for whatever reason.
+    Unlinked,
+    /// Bytes of the items that are here, as memcached would count them: goes up and down, and is
+    /// never reset.
     MemRequested,
     /// Live items that were dropped for room.
     Evicted,
@@ -262,21 +265,28 @@ impl Default for ClassSums {
 }
 
 impl ClassSums {
-    /// One sum; of a gauge never less than zero, though its threads are not read at one moment.
+    /// One sum.
     pub fn get(&self, class: u8, counter: ClassCounter) -> u64 {
         let sum = self.0[usize::from(class) % CLASSES][counter as usize];
-        if is_gauge(counter) {
-            u64::try_from(sum as i64).unwrap_or(0)
-        } else {
-            sum
+        // Its threads are not read at one moment: less than nothing is nothing.
+        match counter {
+            ClassCounter::MemRequested => u64::try_from(sum as i64).unwrap_or(0),
+            _ => sum,
         }
+    }
+
+    /// Items of a class that are here.
+    pub fn number(&self, class: u8) -> u64 {
+        let get = |counter| self.get(class, counter);
+        get(ClassCounter::Linked).saturating_sub(get(ClassCounter::Unlinked))
     }
 
     /// What came on top of `base` (sums taken earlier, at `stats reset`). Gauges stay.
     #[must_use]
     pub fn since(&self, base: &ClassSums) -> ClassSums {
         let mut out = self.clone();
-        let gauges = [ClassCounter::Number as usize, ClassCounter::MemRequested as usize];
+        let gauges = [ClassCounter::Linked, ClassCounter::Unlinked, ClassCounter::MemRequested]
+            .map(|counter| counter as usize);
         for (values, before) in out.0.iter_mut().zip(&base.0) {
             for (at, (value, before)) in values.iter_mut().zip(before).enumerate() {
                 if !gauges.contains(&at) {
@@ -286,10 +296,6 @@ impl ClassSums {
         }
         out
     }
-}
-
-fn is_gauge(counter: ClassCounter) -> bool {
-    matches!(counter, ClassCounter::Number | ClassCounter::MemRequested)
 }
 
 #[cfg(test)]
@@ -316,19 +322,21 @@ mod tests {
     #[test]
     fn classes_have_gauges_that_a_reset_leaves_alone() {
         let (a, b) = (Counters::new(), Counters::new());
-        a.add_class(3, ClassCounter::Number, 2);
+        a.add_class(3, ClassCounter::Linked, 2);
+        a.add_class(3, ClassCounter::MemRequested, 20);
         a.add_class(3, ClassCounter::GetHits, 5);
         // What one thread linked another one may unlink.
-        b.sub_class(3, ClassCounter::Number, 1);
+        b.add_class(3, ClassCounter::Unlinked, 1);
+        b.sub_class(3, ClassCounter::MemRequested, 10);
         let mut base = ClassSums::default();
         a.sum_classes_into(&mut base);
-        assert_eq!(base.get(3, ClassCounter::Number), 2);
+        assert_eq!(base.number(3), 2);
         b.sum_classes_into(&mut base);
         let later = base.since(&base);
-        assert_eq!(later.get(3, ClassCounter::Number), 1);
+        assert_eq!((later.number(3), later.get(3, ClassCounter::MemRequested)), (1, 10));
         assert_eq!(later.get(3, ClassCounter::GetHits), 0);
         let mut one = ClassSums::default();
         b.sum_classes_into(&mut one);
-        assert_eq!(one.get(3, ClassCounter::Number), 0);
+        assert_eq!((one.number(3), one.get(3, ClassCounter::MemRequested)), (0, 0));
     }
 }

@@ -217,7 +217,7 @@ impl Executor {
                 say(out, encode::OK, noreply);
             }
             Request::Stats { args } => return admin::stats(self, args, now, out),
-            Request::Admin { line } => return admin::run(self, line, now, out),
+            Request::Admin { line } => return admin::run(self, line, out),
             Request::Quit => return After::Close,
             Request::Shutdown { graceful, noreply } => {
                 return self.shutdown(graceful, noreply, out);

@@ -98,7 +98,7 @@ impl Store {
     #[inline]
     pub(super) fn class_gains(&self, record: &Record, counters: &Counters) {
         let (class, size) = self.class_of(record);
-        counters.add_class(class, ClassCounter::Number, 1);
+        counters.add_class(class, ClassCounter::Linked, 1);
         counters.add_class(class, ClassCounter::MemRequested, size);
     }
 
@@ -106,7 +106,7 @@ impl Store {
     #[inline]
     pub(super) fn class_loses(&self, record: &Record, counters: &Counters) {
         let (class, size) = self.class_of(record);
-        counters.sub_class(class, ClassCounter::Number, 1);
+        counters.add_class(class, ClassCounter::Unlinked, 1);
         counters.sub_class(class, ClassCounter::MemRequested, size);
     }
 
@@ -175,15 +175,15 @@ mod tests {
         let (mut a, mut b) = (store.handle(), store.handle());
         let get = |class, counter| store.class_stats().get(class, counter);
         a.store(Mode::Set, b"k", 7, Exptime::Never, b"value", now);
-        assert_eq!(get(1, ClassCounter::Number), 1);
+        assert_eq!(store.class_stats().number(1), 1);
         assert_eq!(get(1, ClassCounter::MemRequested), 48 + 8 + 2 + 4 + 7);
         let large = vec![0; 70_000];
         b.store(Mode::Set, b"k", 0, Exptime::Never, &large, now);
-        assert_eq!((get(1, ClassCounter::Number), get(31, ClassCounter::Number)), (0, 1));
+        assert_eq!((store.class_stats().number(1), store.class_stats().number(31)), (0, 1));
         store.reset_stats();
-        assert_eq!(get(31, ClassCounter::Number), 1);
+        assert_eq!(store.class_stats().number(31), 1);
         assert!(a.delete(b"k", now));
-        assert_eq!(get(31, ClassCounter::Number), 0);
+        assert_eq!(store.class_stats().number(31), 0);
         assert_eq!(get(31, ClassCounter::MemRequested), 0);
     }
 }

@@ -355,7 +355,7 @@ impl Store {
             return true;
         };
         match self.status(record, now) {
-            Status::Flushed => self.unlink(&mut stripe, slot, record, counters),
+            Status::Flushed => self.reclaim_flushed(&mut stripe, slot, record, now, counters),
             Status::Expired => self.reclaim_expired(&mut stripe, slot, record, now, counters),
             Status::Live | Status::Deleted => {}
         }
@@ -417,6 +417,29 @@ impl Store {
         }
         self.tell_evicted(record, now);
         stripe.haunt(slot);
+        self.unlink(stripe, slot, record, counters);
+    }
+
+    /// Counts a dead item whose memory is taken back, or whose place a new one takes.
+    pub(super) fn count_reclaimed(&self, record: &Record, now: Now, counters: &Counters) {
+        if matches!(self.status(record, now), Status::Expired | Status::Flushed)
+            && !record.version(&self.segments.arena).1
+        {
+            counters.add(Counter::Reclaimed, 1);
+            self.class_counts(record, ClassCounter::Reclaimed, counters);
+        }
+    }
+
+    /// Takes the memory of an item back that was flushed.
+    pub(super) fn reclaim_flushed(
+        &self,
+        stripe: &mut Locked<'_>,
+        slot: usize,
+        record: &Record,
+        now: Now,
+        counters: &Counters,
+    ) {
+        self.count_reclaimed(record, now, counters);
         self.unlink(stripe, slot, record, counters);
     }
 
@@ -493,7 +516,7 @@ impl Store {
         });
         let (Some(slot), Some(head)) = (slot, head) else { return true };
         match self.status(&head, now) {
-            Status::Flushed => self.unlink(&mut stripe, slot, &head, counters),
+            Status::Flushed => self.reclaim_flushed(&mut stripe, slot, &head, now, counters),
             Status::Expired => self.reclaim_expired(&mut stripe, slot, &head, now, counters),
             Status::Live | Status::Deleted => {
                 let freq = stripe.freq(slot);

@@ -19,7 +19,7 @@ use crate::base::counters::{ClassCounter, Counters};
 use std::sync::atomic::Ordering;
 
 /// A segment is walked at most once in this time, however many of its items expire one by one.
-const SWEEP_EVERY_SECS: u32 = 4;
+const SWEEP_EVERY_SECS: u32 = 2;
 /// How often all items are looked at for when they were used. An item that is just too young for
 /// [`COARSE_AFTER`] must be seen again before its time runs over, with a quarter of an hour to
 /// spare.
@@ -148,6 +148,17 @@ impl Store {
         self.crawl_left.load(Ordering::Relaxed) > 0
     }
 
+    /// Frees a sealed segment in which nothing is alive any more: what died was perhaps found from
+    /// elsewhere, as chunks are. False when it is not one. Under the reclaimer's lock.
+    fn free_dead(&self, segment: u32) -> bool {
+        let meta = self.segments.meta(segment);
+        let dead = meta.live() == 0 && self.segments.claim(segment).is_some();
+        if dead {
+            self.segments.free(segment, self.off_arena());
+        }
+        dead
+    }
+
     /// The next segment to sweep, if there is one among the next few.
     fn next_sweep(&self, sweep: &mut Sweep, now: Now) -> Option<(u32, u32)> {
         for _ in 0..LOOK.min(self.segments.count()) {
@@ -158,6 +169,9 @@ impl Store {
             }
             if sweep.cursor == 0 {
                 self.adapt_tombstones();
+            }
+            if self.free_dead(segment) {
+                continue;
             }
             if self.wants_sweep(segment, now) {
                 if let Some(sealing) = self.segments.sealing(segment) {
@@ -211,9 +225,7 @@ impl Store {
         }
         meta.swept_at.store(mono_secs(now), Ordering::Relaxed);
         meta.swept.fetch_max(watermark.0, Ordering::Relaxed);
-        if meta.live() == 0 && self.segments.claim(segment).is_some() {
-            self.segments.free(segment, self.off_arena());
-        }
+        self.free_dead(segment);
         true
     }
 
@@ -224,7 +236,7 @@ impl Store {
         let location = self.segments.location(record.at);
         let Some(slot) = stripe.find(place.tag, |found| found == location) else { return };
         match self.status(record, now) {
-            Status::Flushed => self.unlink(&mut stripe, slot, record, counters),
+            Status::Flushed => self.reclaim_flushed(&mut stripe, slot, record, now, counters),
             Status::Expired => {
                 self.class_counts(record, ClassCounter::CrawlerReclaimed, counters);
                 self.reclaim_expired(&mut stripe, slot, record, now, counters);

@@ -10,7 +10,7 @@ use crate::base::counters::CLASSES;
 use crate::server::shared::Shared;
 
 /// Bytes of memcached's slab pages.
-const PAGE: u64 = 1 << 20;
+pub(super) const PAGE: u64 = 1 << 20;
 
 /// What memcached keeps and we do not: rows that tools expect all the same.
 const NONE: u64 = 0;
@@ -25,7 +25,7 @@ pub(super) fn items(shared: &Shared, out: &mut Vec<u8>) {
     let segmented = shared.config.lru_maintainer;
     for class in classes() {
         let get = |counter: ClassCounter| stats.get(class, counter);
-        let number = get(Number);
+        let number = stats.number(class);
         if number == 0 {
             continue;
         }
@@ -72,17 +72,18 @@ pub(super) fn items(shared: &Shared, out: &mut Vec<u8>) {
     }
 }
 
-/// `stats slabs`: every class that holds items, and the memory of all.
+/// `stats slabs`: every class that has had items, and the memory of all.
 pub(super) fn slabs(shared: &Shared, out: &mut Vec<u8>) {
     let stats = shared.store.class_stats();
     let sizes = &shared.store.config().classes;
     let mut active = 0;
     for class in classes() {
         let get = |counter: ClassCounter| stats.get(class, counter);
-        let items = get(Number);
-        if items == 0 {
+        // A class that ever had items stays, as in memcached it keeps a page.
+        if get(Linked) == 0 {
             continue;
         }
+        let items = stats.number(class);
         active += 1;
         let chunk_size = u64::from(sizes.size(class)).max(1);
         let per_page = (PAGE / chunk_size).max(1);

@@ -142,7 +142,7 @@ fn metadump(item: &Item<'_>, class: u8, cas_enabled: bool, now: Now, out: &mut V
     out.extend_from_slice(b" la=");
     push_u64(out, u64::from(now.unix_secs().saturating_sub(item.last_access_secs)));
     out.extend_from_slice(b" cas=");
-    push_u64(out, if cas_enabled { item.version.0 } else { 0 });
+    push_u64(out, if cas_enabled { item.cas } else { 0 });
     out.extend_from_slice(if item.fetched { b" fetch=yes cls=" } else { b" fetch=no cls=" });
     push_u64(out, u64::from(class));
     out.extend_from_slice(b" size=");
@@ -166,7 +166,8 @@ fn mgdump(item: &Item<'_>, out: &mut Vec<u8>) {
 
 /// Whether a key cannot be written as it is: it came in base64.
 fn is_binary(item: &Item<'_>) -> bool {
-    item.key.iter().any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control())
+    item.marks.binary_key
+        || item.key.iter().any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control())
 }
 
 /// Appends a key so that it is one word: everything but letters, digits and `-._~` becomes `%XX`.

@@ -5,8 +5,8 @@
 //! said where it is done. `lru_crawler crawl` sweeps expired items now instead of soon;
 //! `lru_crawler disable` refuses dumps, as in memcached.
 
+use super::classes::PAGE;
 use super::dump::{self, Kind};
-use crate::base::clock::Now;
 use crate::base::counters::ClassCounter;
 use crate::protocol::classic::admin::{self, Admin};
 use crate::protocol::classic::encode;
@@ -76,13 +76,13 @@ impl Tuning {
 }
 
 /// Answers a line of [`crate::protocol::Request::Admin`].
-pub fn run(exec: &mut Executor, line: &[u8], now: Now, out: &mut Vec<u8>) -> After {
+pub fn run(exec: &Executor, line: &[u8], out: &mut Vec<u8>) -> After {
     let noreply = admin::is_noreply(line);
     let alone = out.is_empty();
     let answer = match admin::parse(line) {
         Ok(Admin::Metadump(classes)) => dump(exec, Kind::Metadump, classes, alone),
         Ok(Admin::Mgdump(classes)) => dump(exec, Kind::Mgdump, classes, alone),
-        Ok(other) => Err(apply(exec, &other, now)),
+        Ok(other) => Err(apply(exec, &other)),
         Err(reject) => Err(reject.line),
     };
     match answer {
@@ -93,13 +93,17 @@ pub fn run(exec: &mut Executor, line: &[u8], now: Now, out: &mut Vec<u8>) -> Aft
 }
 
 /// Does what follows from a command, and returns its answer.
-fn apply(exec: &mut Executor, command: &Admin<'_>, _now: Now) -> &'static [u8] {
+fn apply(exec: &Executor, command: &Admin<'_>) -> &'static [u8] {
     let shared = &exec.shared;
     match *command {
         Admin::SlabsReassign { src, dst } => return reassign(shared, src, dst),
         Admin::Crawl(classes) => return crawl(shared, classes),
-        // The size of the arena is fixed at the start.
-        Admin::Memlimit(_) => return MEMLIMIT_FAILED,
+        Admin::Memlimit(megabytes) => {
+            return match shared.store.resize(u64::from(megabytes) << 20) {
+                Ok(()) => encode::OK,
+                Err(_) => MEMLIMIT_FAILED,
+            };
+        }
         _ => {}
     }
     let tuning = &mut *shared.tuning();
@@ -137,14 +141,17 @@ fn reassign(shared: &Shared, src: i32, dst: i32) -> &'static [u8] {
     if !(any || (0..=last).contains(&src)) || !(0..=last).contains(&dst) {
         return MOVE_CLASS;
     }
-    let stats = shared.store.class_stats();
-    let holds = |class: i32| {
-        u8::try_from(class).is_ok_and(|class| stats.get(class, ClassCounter::Number) > 0)
+    let (stats, sizes) = (shared.store.class_stats(), &shared.store.config().classes);
+    // A class of memcached keeps the pages that its items once took.
+    let spare = |class: i32| {
+        let class = u8::try_from(class).unwrap_or(0);
+        let ever = stats.get(class, ClassCounter::Linked);
+        ever.saturating_mul(u64::from(sizes.size(class))) > PAGE
     };
     match any {
-        true if (1..=last).any(|class| class != dst && holds(class)) => encode::OK,
+        true if (1..=last).any(|class| class != dst && spare(class)) => encode::OK,
         true => MOVE_CLASS,
-        false if holds(src) => encode::OK,
+        false if spare(src) => encode::OK,
         false => MOVE_SPARE,
     }
 }
