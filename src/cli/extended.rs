@@ -80,7 +80,6 @@ pub static KEYS: &[Key<Draft>] = &[
             let kb = number("-o slab_chunk_max", v, 0..=ITEM_MAX_MAX / 1024)?;
             // As in memcached: half of a slab page where it is 0.
             d.config.slab_chunk_max = if kb == 0 { SLAB_CHUNK_MAX } else { kb * 1024 };
-            note(d, "slab_chunk_max");
             Ok(())
         }),
         help: "",
@@ -104,7 +103,6 @@ pub static KEYS: &[Key<Draft>] = &[
         name: "lru_maintainer",
         takes: KeyTakes::Nothing(|d| {
             d.config.lru_maintainer = true;
-            note(d, "lru_maintainer");
         }),
         help: "",
     },
@@ -112,7 +110,6 @@ pub static KEYS: &[Key<Draft>] = &[
         name: "no_lru_maintainer",
         takes: KeyTakes::Nothing(|d| {
             d.config.lru_maintainer = false;
-            note(d, "no_lru_maintainer");
         }),
         help: "",
     },
@@ -124,7 +121,6 @@ pub static KEYS: &[Key<Draft>] = &[
         name: "temporary_ttl",
         takes: KeyTakes::Value("secs", |d, v| {
             d.config.temporary_ttl = Some(number("-o temporary_ttl", v, 0..=u32::MAX)?);
-            note(d, "temporary_ttl");
             Ok(())
         }),
         help: "",
@@ -160,7 +156,6 @@ pub static KEYS: &[Key<Draft>] = &[
         takes: KeyTakes::Nothing(|d| {
             d.config.lru_crawler = true;
             d.config.lru_maintainer = true;
-            note(d, "modern");
         }),
         help: "",
     },
@@ -169,7 +164,6 @@ pub static KEYS: &[Key<Draft>] = &[
         takes: KeyTakes::Nothing(|d| {
             d.config.lru_crawler = false;
             d.config.lru_maintainer = false;
-            note(d, "no_modern");
         }),
         help: "",
     },
