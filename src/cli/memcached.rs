@@ -5,7 +5,7 @@
 
 use super::extended::KEYS;
 use super::table::{Flag, Page, Takes};
-use super::values::{addresses, number, path, size};
+use super::values::{addresses, listeners, number, path, size};
 use crate::server::config::{
     Config, Personality, Port, Protocol, Replication, DEFAULT_QUEUE_MAX, DEFAULT_REPLICATION_PORT,
     ITEM_MAX_MAX, ITEM_MAX_MIN, THREADS_MAX,
@@ -31,6 +31,7 @@ pub struct Draft {
     queue_max: Option<usize>,
     refused: Option<&'static str>,
     protocol: Option<Protocol>,
+    tcp_specified: bool,
 }
 
 impl Draft {
@@ -76,6 +77,10 @@ impl Draft {
         };
         self.config.item_max = u32::try_from(item_max).unwrap_or(ITEM_MAX_MAX);
         self.config.protocol = self.settle_protocol()?;
+        if self.config.udp_port != Port::Off && !self.tcp_specified {
+            // As in memcached: one port for both.
+            self.config.port = self.config.udp_port;
+        }
         if self.config.unix_path.is_some() {
             self.config.port = Port::Off;
             self.config.udp_port = Port::Off;
@@ -128,6 +133,7 @@ pub static FLAGS: &[Flag<Draft>] = &[
         short: Some('p'),
         longs: &["port"],
         takes: Takes::Value("num", |d, v| {
+            d.tcp_specified = true;
             d.config.port = port(v).ok_or_else(|| format!("ERROR: Invalid port number {v}."))?;
             Ok(())
         }),
@@ -178,7 +184,7 @@ pub static FLAGS: &[Flag<Draft>] = &[
         short: Some('l'),
         longs: &["listen"],
         takes: Takes::Value("addr", |d, v| {
-            let all = addresses("-l", v)?;
+            let all = listeners(v)?;
             d.config.listen.extend(all.iter().map(ToString::to_string));
             Ok(())
         }),
@@ -246,7 +252,7 @@ pub static FLAGS: &[Flag<Draft>] = &[
     Flag {
         short: Some('v'),
         longs: &["verbose"],
-        takes: Takes::Nothing(|d| d.config.verbose = d.config.verbose.saturating_add(1)),
+        takes: Takes::Count(|d| d.config.verbose = d.config.verbose.saturating_add(1)),
         help: "verbose: what happens; -vv also client commands and responses; -vvv everything",
     },
     Flag {
@@ -385,8 +391,9 @@ pub static FLAGS: &[Flag<Draft>] = &[
         short: None,
         longs: &["disable-dumping"],
         takes: Takes::Nothing(|d| d.config.dump_command = false),
-        help: "disable stats cachedump and lru_crawler metadump (no short form: -X is the \
-               replication port)",
+        help:
+            "disable stats cachedump, stats detail and lru_crawler metadump (short: -X without a \
+               number)",
     },
     Flag {
         short: Some('W'),
@@ -419,12 +426,16 @@ pub static FLAGS: &[Flag<Draft>] = &[
     Flag {
         short: Some('X'),
         longs: &["replication-port"],
-        takes: Takes::Value("num", |d, v| {
-            d.replication_port = Some(number("-X: replication port", v, 1..=65535)?);
-            Ok(())
-        }),
+        takes: Takes::ValueOrAlone(
+            "num",
+            |d, v| {
+                d.replication_port = Some(number("-X: replication port", v, 1..=65535)?);
+                Ok(())
+            },
+            |d| d.config.dump_command = false,
+        ),
         help: "TCP port for replication, ours and the peers' (default: 11212; without -x and -X \
-               there is no replication)",
+               there is no replication); a -X without a number is memcached's: --disable-dumping",
     },
     Flag {
         short: Some('q'),
@@ -482,7 +493,10 @@ pub static FLAGS: &[Flag<Draft>] = &[
     Flag {
         short: Some('N'),
         longs: &["napi_ids", "napi-ids"],
-        takes: Takes::Value("num", |d, _| {
+        takes: Takes::Value("num", |d, v| {
+            if !v.parse::<i64>().is_ok_and(|n| n > 0) {
+                return Err("Maximum number of NAPI IDs must be greater than 0".into());
+            }
             d.note("-N");
             Ok(())
         }),
