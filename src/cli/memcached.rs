@@ -336,10 +336,7 @@ pub static FLAGS: &[Flag<Draft>] = &[
             d.protocol = Some(match v {
                 "auto" => Protocol::Auto,
                 "ascii" => Protocol::Ascii,
-                "binary" => {
-                    d.warn("-B binary: the binary protocol is not served".into());
-                    Protocol::Binary
-                }
+                "binary" => Protocol::Binary,
                 _ => {
                     return Err(format!(
                         "Invalid value for binding protocol: {v} -- should be one of auto, \

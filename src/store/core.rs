@@ -15,12 +15,12 @@ use super::index::{Index, Locked, Place};
 use super::item::{Record, Shape};
 use super::segment::{Open, Segments};
 use super::version::VersionClock;
-use super::{Config, FlushState, Handle, StoreStats, Version};
+use super::{Config, FlushState, Handle, StoreStats, Version, Witness};
 use crate::base::clock::Now;
 use crate::base::counters::{Counter, Counters, Sums};
 use crate::base::hash::hash_key;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Most open segments that writers have between them; more threads share.
 const WRITERS_MAX: usize = 64;
@@ -104,6 +104,7 @@ pub struct Store {
     /// The last step of maintenance found nothing to reclaim.
     pub(super) exhausted: AtomicBool,
     members: Mutex<Vec<Member>>,
+    pub(super) witness: OnceLock<Box<dyn Witness>>,
     base: Mutex<Sums>,
 }
 
@@ -148,6 +149,7 @@ impl Store {
             tombstone_life: AtomicU32::new(config.tombstone_secs),
             exhausted: AtomicBool::new(false),
             members: Mutex::default(),
+            witness: OnceLock::new(),
             base: Mutex::default(),
             config,
         })

@@ -375,9 +375,11 @@ impl Store {
         let freq = stripe.freq(slot);
         match self.fate(reclaimer.run, victim, room, freq, record.size()) {
             Fate::Drop if !self.config.evict => return false,
-            Fate::Drop => self.evict(&mut stripe, slot, record, counters),
+            Fate::Drop => self.evict(&mut stripe, slot, record, now, counters),
             Fate::Move(freq) => {
                 let Some(open) = reclaimer.slot(class) else { return false };
+                // It may move to where the sweep has been already.
+                record.age(arena, now.unix_secs());
                 let to = self.copy_record(open, record);
                 stripe.set(slot, freq, self.segments.location(to.at));
                 self.note_due(&to);
@@ -390,7 +392,14 @@ impl Store {
     }
 
     /// Drops a live item for room.
-    fn evict(&self, stripe: &mut Locked<'_>, slot: usize, record: &Record, counters: &Counters) {
+    fn evict(
+        &self,
+        stripe: &mut Locked<'_>,
+        slot: usize,
+        record: &Record,
+        now: Now,
+        counters: &Counters,
+    ) {
         counters.add(Counter::Evictions, 1);
         if !record.fetched(&self.segments.arena) {
             counters.add(Counter::EvictedUnfetched, 1);
@@ -398,6 +407,7 @@ impl Store {
         if stripe.freq(slot) > 0 {
             counters.add(Counter::EvictedActive, 1);
         }
+        self.tell_evicted(record, now);
         stripe.haunt(slot);
         self.unlink(stripe, slot, record, counters);
     }
@@ -478,7 +488,7 @@ impl Store {
                 let freq = stripe.freq(slot);
                 match self.fate(reclaimer.run, victim, room, freq, chunk.size()) {
                     Fate::Drop if !self.config.evict => return false,
-                    Fate::Drop => self.evict(&mut stripe, slot, &head, counters),
+                    Fate::Drop => self.evict(&mut stripe, slot, &head, now, counters),
                     Fate::Move(_) => {
                         let Some(open) = reclaimer.slot(class) else { return false };
                         let to = self.copy_record(open, chunk);

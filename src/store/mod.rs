@@ -25,6 +25,7 @@ mod segment;
 mod terms;
 mod version;
 mod view;
+mod witness;
 mod write;
 
 pub use self::core::Store;
@@ -37,6 +38,7 @@ pub use terms::{
 };
 pub use version::Version;
 pub use view::{Change, Item, Marks, Value, What};
+pub use witness::{Evicted, Witness};
 
 use crate::base::counters::Sums;
 
