@@ -92,8 +92,10 @@ fn every_server_flag_does_its_work() {
         ("-p -1", |c| c.port == Port::Any),
         ("-p 0", |c| c.port == Port::Off),
         ("-U 0", |c| c.warnings.is_empty() && c.udp_port == Port::Off),
-        ("-U 11211", |c| c.warnings.len() == 1 && c.warnings[0].contains("UDP")),
-        ("-U -1", |c| c.warnings.len() == 1 && c.udp_port == Port::Any),
+        ("-U 11222", |c| c.udp_port == Port::Number(11222) && c.port == Port::Number(11222)),
+        ("-U -1", |c| c.udp_port == Port::Any && c.port == Port::Any),
+        ("-p 1 -U 2", |c| c.udp_port == Port::Number(2) && c.port == Port::Number(1)),
+        ("-U 2 -p -1", |c| c.udp_port == Port::Number(2) && c.port == Port::Any),
         ("-s /run/x.sock", |c| {
             c.unix_path == Some(PathBuf::from("/run/x.sock")) && c.port == Port::Off
         }),
@@ -153,8 +155,6 @@ fn every_server_flag_does_its_work() {
         }),
         ("--replication-port 11111", |c| c.replication.is_some()),
         ("--verbose=2 --verb", |c| c.verbose == 2),
-        ("-U 5", |c| c.udp_port == Port::Number(5) && c.port == Port::Number(5)),
-        ("-U 5 -p 6", |c| c.udp_port == Port::Number(5) && c.port == Port::Number(6)),
         ("-U 5 -s /x", |c| c.udp_port == Port::Off && c.port == Port::Off),
         ("-l 127.0.0.1;tag_b_:[::1]:7", |c| c.listen == ["127.0.0.1", "[::1]:7"]),
         ("-x a -q 10", |c| c.replication.as_ref().is_some_and(|r| r.queue_max == 10)),

@@ -3,14 +3,18 @@
 //! Owns the table: ours, memcached's that mean something here, and every other key of memcached
 //! 1.6, so that a command line that worked keeps working.
 
-use super::memcached::{set_personality, Draft};
 use std::ops::RangeInclusive;
 
+use super::memcached::{set_personality, Draft};
 use super::table::{Key, KeyTakes};
 use super::values::{number, path};
+use crate::server::config::ITEM_MAX_MAX;
 
 /// Most that `-o watcher_logbuf_size` takes, in kilobytes: a gigabyte, which no watcher fills.
 const WATCHER_LOGBUF_MAX_KB: usize = 1 << 20;
+
+/// memcached's `slab_chunk_max` where none is given: half of its slab pages.
+const SLAB_CHUNK_MAX: u32 = 512 * 1024;
 
 const fn meaningless(name: &'static str) -> Key<Draft> {
     Key { name, takes: KeyTakes::Meaningless(note), help: "" }
@@ -103,11 +107,17 @@ pub static KEYS: &[Key<Draft>] = &[
         "slab_automove_window must be > 2 and < 1800",
     ),
     number_of_memcached("slab_automove_freeratio", ANY, ""),
-    number_of_memcached(
-        "slab_chunk_max",
-        1.0..=1024.0,
-        "slab_chunk_max must be specified in kilobytes.",
-    ),
+    Key {
+        name: "slab_chunk_max",
+        takes: KeyTakes::Value("kb", |d, v| {
+            let kb = number("-o slab_chunk_max", v, 0..=ITEM_MAX_MAX / 1024)?;
+            // As in memcached: half of a slab page where it is 0.
+            d.config.slab_chunk_max = if kb == 0 { SLAB_CHUNK_MAX } else { kb * 1024 };
+            note(d, "slab_chunk_max");
+            Ok(())
+        }),
+        help: "",
+    },
     meaningless("slab_sizes"),
     meaningless("no_chunked_items"),
     number_of_memcached(
@@ -115,8 +125,16 @@ pub static KEYS: &[Key<Draft>] = &[
         10.0..=f64::MAX,
         "Cannot set tail_repair_time to less than 10 seconds",
     ),
-    meaningless("lru_crawler"),
-    meaningless("no_lru_crawler"),
+    Key {
+        name: "lru_crawler",
+        takes: KeyTakes::Nothing(|d| d.config.lru_crawler = true),
+        help: "allow lru_crawler crawl, metadump and mgdump (default: enabled)",
+    },
+    Key {
+        name: "no_lru_crawler",
+        takes: KeyTakes::Nothing(|d| d.config.lru_crawler = false),
+        help: "refuse them until a client says lru_crawler enable",
+    },
     number_of_memcached(
         "lru_crawler_sleep",
         0.0..=1_000_000.0,
@@ -127,13 +145,35 @@ pub static KEYS: &[Key<Draft>] = &[
         BITS_32,
         "lru_crawler_tocrawl takes a numeric 32bit value",
     ),
-    meaningless("lru_maintainer"),
-    meaningless("no_lru_maintainer"),
+    Key {
+        name: "lru_maintainer",
+        takes: KeyTakes::Nothing(|d| {
+            d.config.lru_maintainer = true;
+            note(d, "lru_maintainer");
+        }),
+        help: "",
+    },
+    Key {
+        name: "no_lru_maintainer",
+        takes: KeyTakes::Nothing(|d| {
+            d.config.lru_maintainer = false;
+            note(d, "no_lru_maintainer");
+        }),
+        help: "",
+    },
     number_of_memcached("hot_lru_pct", 1.0..=79.0, "hot_lru_pct must be > 1 and < 80"),
     number_of_memcached("warm_lru_pct", 1.0..=79.0, "warm_lru_pct must be > 1 and < 80"),
     number_of_memcached("hot_max_factor", ABOVE_ZERO..=f64::MAX, "hot_max_factor must be > 0"),
     number_of_memcached("warm_max_factor", ABOVE_ZERO..=f64::MAX, "warm_max_factor must be > 0"),
-    number_of_memcached("temporary_ttl", ANY, ""),
+    Key {
+        name: "temporary_ttl",
+        takes: KeyTakes::Value("secs", |d, v| {
+            d.config.temporary_ttl = Some(number("-o temporary_ttl", v, 0..=u32::MAX)?);
+            note(d, "temporary_ttl");
+            Ok(())
+        }),
+        help: "",
+    },
     Key {
         name: "watcher_logbuf_size",
         takes: KeyTakes::Value("kb", |d, v| {
@@ -168,8 +208,24 @@ pub static KEYS: &[Key<Draft>] = &[
     meaningless("inline_ascii_resp"),
     meaningless("no_inline_ascii_resp"),
     meaningless("meta_response_old"),
-    meaningless("modern"),
-    meaningless("no_modern"),
+    Key {
+        name: "modern",
+        takes: KeyTakes::Nothing(|d| {
+            d.config.lru_crawler = true;
+            d.config.lru_maintainer = true;
+            note(d, "modern");
+        }),
+        help: "",
+    },
+    Key {
+        name: "no_modern",
+        takes: KeyTakes::Nothing(|d| {
+            d.config.lru_crawler = false;
+            d.config.lru_maintainer = false;
+            note(d, "no_modern");
+        }),
+        help: "",
+    },
     meaningless("drop_privileges"),
     meaningless("no_drop_privileges"),
     meaningless("relaxed_privileges"),

@@ -25,13 +25,13 @@ const MANY_THREADS: usize = 64;
 pub struct Draft {
     /// What is final already.
     pub config: Config,
+    port_given: bool,
     item_max: Option<u64>,
     peers: Vec<String>,
     replication_port: Option<u16>,
     queue_max: Option<usize>,
     refused: Option<&'static str>,
     protocol: Option<Protocol>,
-    tcp_specified: bool,
 }
 
 impl Draft {
@@ -77,8 +77,7 @@ impl Draft {
         };
         self.config.item_max = u32::try_from(item_max).unwrap_or(ITEM_MAX_MAX);
         self.config.protocol = self.settle_protocol()?;
-        if self.config.udp_port != Port::Off && !self.tcp_specified {
-            // As in memcached: one port for both.
+        if !self.port_given && self.config.udp_port != Port::Off {
             self.config.port = self.config.udp_port;
         }
         if self.config.unix_path.is_some() {
@@ -133,8 +132,8 @@ pub static FLAGS: &[Flag<Draft>] = &[
         short: Some('p'),
         longs: &["port"],
         takes: Takes::Value("num", |d, v| {
-            d.tcp_specified = true;
             d.config.port = port(v).ok_or_else(|| format!("ERROR: Invalid port number {v}."))?;
+            d.port_given = true;
             Ok(())
         }),
         help: "TCP port to listen on (default: 11211; 0: none, -1: any free one)",
@@ -145,12 +144,10 @@ pub static FLAGS: &[Flag<Draft>] = &[
         takes: Takes::Value("num", |d, v| {
             d.config.udp_port =
                 port(v).ok_or_else(|| format!("ERROR: Invalid UDP port number {v}."))?;
-            if d.config.udp_port != Port::Off {
-                d.warn(format!("-U {v}: UDP is not served"));
-            }
             Ok(())
         }),
-        help: "UDP port; accepted for compatibility, UDP is not served (default: 0, off)",
+        help: "UDP port to listen on; without -p also the TCP port (default: 0, off; -1: any free \
+               one)",
     },
     Flag {
         short: Some('s'),

@@ -230,6 +230,16 @@ impl Record {
         self.kind & LARGE != 0
     }
 
+    /// Whether it has room for flags.
+    pub fn has_flags(&self) -> bool {
+        self.kind & HAS_FLAGS != 0
+    }
+
+    /// Length of the key.
+    pub fn key_len(&self) -> usize {
+        self.klen
+    }
+
     /// Whether it has room for an exptime.
     pub fn has_exptime(&self) -> bool {
         self.kind & HAS_EXPTIME != 0

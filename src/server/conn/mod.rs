@@ -20,6 +20,7 @@
 mod auth;
 mod binary;
 mod data;
+pub mod datagram;
 mod text;
 
 #[cfg(test)]
@@ -78,6 +79,12 @@ pub trait Producer: Send + std::fmt::Debug {
     /// Appends the next part of the answer to `out`, in a step of bounded time: not much more than
     /// a portion of a get adds.
     fn produce(&mut self, exec: &mut Executor, now: Now, out: &mut Vec<u8>) -> Produced;
+
+    /// Whether the answer may also go out as datagrams. Not where it has no end, or where a few
+    /// bytes from a forged sender would make everything in the cache go there.
+    fn may_go_by_datagram(&self) -> bool {
+        false
+    }
 }
 
 /// Bytes of a command line that are shown at `-vv`.
@@ -227,15 +234,15 @@ impl Conn {
     /// this turn (`-R`).
     pub fn process(&mut self, exec: &mut Executor, now: Now, budget: &mut u32) -> Step {
         let before = *budget;
+        self.info.note(ConnState::ParseCmd, false, now);
         let step = self.advance(exec, now, budget);
         let state = match self.state {
             State::Closing => ConnState::Closing,
             _ if step == Step::Write => ConnState::Mwrite,
             State::Data { .. } => ConnState::Nread,
             State::Swallow(_) | State::Drain(_) => ConnState::Swallow,
-            State::Stream(_) => ConnState::Mwrite,
+            State::Stream(_) => ConnState::Watch,
             State::Keys { .. } => ConnState::Read,
-            State::Command if self.input.is_empty() => ConnState::NewCmd,
             State::Command | State::NextTurn => ConnState::Read,
         };
         self.info.note(state, before != *budget, now);
