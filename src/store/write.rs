@@ -11,12 +11,11 @@
 //! ```
 
 use super::core::{lock, Local, Status, Store, Writer, FREQ_BACK, FREQ_MAX};
-use super::handle::Look;
 use super::item::{Extras, Record, Shape};
 use super::large::Built;
-use super::{Exptime, Handle, Marks, Mode, Stored, Terms, Version, Written};
+use super::{memcached_size, Exptime, Handle, Marks, Mode, Stored, Terms, Version, Written};
 use crate::base::clock::Now;
-use crate::base::counters::Counter;
+use crate::base::counters::{ClassCounter, Counter};
 
 /// A value up to this length that takes the place of one with the same length is written over it:
 /// no dead bytes, and the copy under the stripe's lock stays below a microsecond.
@@ -165,6 +164,7 @@ impl Store {
                 record.set_version(arena, version, false);
                 self.seal_record(open, &record);
                 let freq = stripe.freq(slot);
+                self.count_reclaimed(&old, now, &me.counters);
                 self.replace(&mut stripe, slot, freq, &old, &record, &me.counters);
             }
             None => {
@@ -177,58 +177,44 @@ impl Store {
         Put::Done(version)
     }
 
-    /// Whether the mode's condition holds for what is there; counts what memcached counts.
-    fn check(&self, me: &Local, mode: Mode, old: Option<&Record>, now: Now) -> Result<(), Stored> {
-        let live = old.filter(|old| self.status(old, now) == Status::Live);
+    /// Whether the mode's condition holds for what is there; counts what memcached counts, on a
+    /// commit also what is dead and makes place.
+    fn check(
+        &self,
+        me: &Local,
+        mode: Mode,
+        old: Option<&Record>,
+        ask: Ask,
+        now: Now,
+    ) -> Result<(), Stored> {
+        let arena = &self.segments.arena;
+        let status = old.map(|old| self.status(old, now));
+        let live = old.filter(|_| status == Some(Status::Live));
         match (mode, live) {
             (Mode::Add, Some(_)) | (Mode::Replace | Mode::Append | Mode::Prepend, None) => {
-                Err(Stored::NotStored)
+                return Err(Stored::NotStored);
             }
             (Mode::Cas(_), None) => {
                 me.counters.add(Counter::CasMisses, 1);
-                Err(Stored::NotFound)
+                return Err(Stored::NotFound);
             }
-            (Mode::Cas(unique), Some(old))
-                if unique == 0 || old.cas(&self.segments.arena) != unique =>
-            {
+            (Mode::Cas(unique), Some(old)) if unique == 0 || old.cas(arena) != unique => {
                 me.counters.add(Counter::CasBadval, 1);
-                Err(Stored::Exists)
+                self.class_counts(old, ClassCounter::CasBadval, &me.counters);
+                return Err(Stored::Exists);
             }
-            _ => Ok(()),
+            _ => {}
         }
-    }
-
-    /// Stores an item that has expired already: nothing is left but, on a replicated node, the
-    /// knowledge that it was deleted.
-    fn store_expired(&self, me: &mut Local, mode: Mode, new: New<'_>, now: Now) -> Stored {
-        let key = new.key;
-        let hash = self.hash(key);
-        let stored = self.look(me, hash, now, |me, stripe, place, open| {
-            let old = self.find(stripe, place, key);
-            if let Err(refused) = self.check(me, mode, old.as_ref().map(|old| &old.1), now) {
-                return Look::Done(refused);
+        if let (Some(old), None, Ask::Commit) = (old, live, ask) {
+            match status {
+                Some(Status::Expired) => me.counters.add(Counter::GetExpired, 1),
+                Some(Status::Flushed) if !old.version(arena).1 => {
+                    me.counters.add(Counter::GetFlushed, 1);
+                }
+                _ => {}
             }
-            let version;
-            if let Some((slot, old)) = old {
-                version = self.issue(me, hash, now);
-                self.remove(stripe, slot, &old, version, &me.counters);
-            } else if self.config.replicated {
-                let shape = Shape::tombstone(key);
-                let Some(open) = self.with_room(open, shape.size()) else {
-                    return Look::NeedsRoom(shape.size());
-                };
-                version = self.issue(me, hash, now);
-                let record = self.begin(open, &shape, now);
-                record.set_version(&self.segments.arena, version, true);
-                self.seal_record(open, &record);
-                self.link(stripe, place, 0, &record, &me.counters);
-            } else {
-                version = self.issue(me, hash, now);
-            }
-            self.count_stored(me, mode);
-            Look::Done(Stored::Stored(new.written(version)))
-        });
-        stored.unwrap_or(Stored::OutOfMemory)
+        }
+        Ok(())
     }
 
     pub(super) fn count_stored(&self, me: &Local, mode: Mode) {
@@ -240,12 +226,9 @@ impl Store {
 
     /// set, add, replace, cas.
     pub(super) fn store_new(&self, me: &mut Local, mode: Mode, new: New<'_>, now: Now) -> Stored {
-        if new.exptime.is_past(now.unix_secs()) {
-            return self.store_expired(me, mode, new, now);
-        }
         let hash = self.hash(new.key);
         let put = self.put(me, new, now, |me, old, ask| {
-            self.check(me, mode, old, now)?;
+            self.check(me, mode, old, ask, now)?;
             Ok(match ask {
                 Ask::Before => Version(0),
                 Ask::Commit => self.issue(me, hash, now),
@@ -256,7 +239,14 @@ impl Store {
                 self.count_stored(me, mode);
                 Stored::Stored(new.written(version))
             }
-            Put::Refused(refused) => refused,
+            Put::Refused(refused) => {
+                if matches!(mode, Mode::Replace | Mode::Cas(_)) && refused != Stored::Exists {
+                    // What is dead there goes at once, and is counted, as in memcached.
+                    let (mut stripe, place) = self.lock(hash);
+                    self.fetch(&mut stripe, place, new.key, now, &me.counters);
+                }
+                refused
+            }
             Put::NoRoom => Stored::OutOfMemory,
         }
     }
@@ -315,8 +305,8 @@ impl Store {
 }
 
 impl Handle {
-    /// A storage command. An exptime that is past stores nothing and answers `Stored`. Where a
-    /// `Set` is refused the old item goes, as in memcached.
+    /// A storage command. What has a past exptime is stored all the same, and found expired, as in
+    /// memcached. Where a `Set` is refused the old item goes, as there.
     pub fn store(
         &mut self,
         mode: Mode,
@@ -344,6 +334,8 @@ impl Handle {
         let (store, me) = self.split();
         store.settle(now);
         me.counters.add(Counter::CmdSet, 1);
+        let class = store.config.classes.of(memcached_size(key.len(), flags != 0, value.len()));
+        me.counters.add_class(class, ClassCounter::CmdSet, 1);
         let extras = Extras::of_new(terms.binary_key, terms.cas);
         let new = New { key, flags, exptime, extras, parts: &[value] };
         let fits = store.config.fits(key.len(), flags, value.len());
@@ -361,8 +353,16 @@ impl Handle {
         match stored {
             // As memcached: growing beyond the limit is not one that was sent too large.
             Stored::TooLarge => me.counters.add(Counter::TooLarge, u64::from(!fits)),
-            Stored::OutOfMemory => me.counters.add(Counter::OutOfMemory, 1),
-            _ => return stored,
+            Stored::OutOfMemory => {
+                me.counters.add(Counter::OutOfMemory, 1);
+                me.counters.add_class(class, ClassCounter::OutOfMemory, 1);
+            }
+            _ => {
+                if let (Mode::Cas(_), Stored::Stored(_)) = (mode, stored) {
+                    me.counters.add_class(class, ClassCounter::CasHits, 1);
+                }
+                return stored;
+            }
         }
         if mode == Mode::Set {
             store.delete_live(me, key, now);
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exptime_that_is_past_stores_nothing() {
+    fn what_is_stored_with_a_past_exptime_is_found_expired() {
         let mut handle = handle();
         set(&mut handle, b"k", b"old");
         let past = Exptime::At(NOW.unix_secs());
@@ -414,6 +414,7 @@ mod tests {
         let stored = handle.store(Mode::Replace, b"k", 0, past, b"new", NOW);
         assert_eq!(stored, Stored::NotStored);
         assert_eq!(handle.store_ref().stats().curr_items, 0);
+        assert_eq!(handle.counters().get(Counter::GetExpired), 1);
     }
 
     #[test]

@@ -17,6 +17,7 @@
 //!
 //! The first byte says for good whether the client speaks text or binary, unless `-B` does.
 
+mod auth;
 mod binary;
 mod data;
 pub mod datagram;
@@ -33,8 +34,9 @@ use crate::base::replies::Replies;
 use crate::protocol::binary::REQUEST;
 use crate::protocol::reject::Reject;
 use crate::protocol::GetVerb;
+use crate::server::auth::Login;
 use crate::server::config::Protocol;
-use crate::server::execute::{Executor, Login};
+use crate::server::execute::Executor;
 use crate::server::shared::{ConnInfo, ConnState};
 use data::{next_read, to_reserve, READ_MORE};
 
@@ -232,15 +234,15 @@ impl Conn {
     /// this turn (`-R`).
     pub fn process(&mut self, exec: &mut Executor, now: Now, budget: &mut u32) -> Step {
         let before = *budget;
+        self.info.note(ConnState::ParseCmd, false, now);
         let step = self.advance(exec, now, budget);
         let state = match self.state {
             State::Closing => ConnState::Closing,
             _ if step == Step::Write => ConnState::Mwrite,
             State::Data { .. } => ConnState::Nread,
             State::Swallow(_) | State::Drain(_) => ConnState::Swallow,
-            State::Stream(_) => ConnState::Mwrite,
+            State::Stream(_) => ConnState::Watch,
             State::Keys { .. } => ConnState::Read,
-            State::Command if self.input.is_empty() => ConnState::NewCmd,
             State::Command | State::NextTurn => ConnState::Read,
         };
         self.info.note(state, before != *budget, now);

@@ -8,6 +8,8 @@ use crate::base::clock::Now;
 use crate::protocol::binary::{self, encode, sasl, Command, Head, Refusal, Request, Status};
 use crate::protocol::{ArithVerb, StoreHead, StoreVerb};
 use crate::server::admin;
+use crate::server::auth::Login;
+use crate::server::conn::{Produced, Producer};
 use crate::store::{Arith, ArithTerms, DeleteTerms, Deleted, Item, Mode, Stored, Terms};
 
 /// Longest message of a SASL step, in bytes. The longest that memcached takes is half of `-I`; this
@@ -18,15 +20,6 @@ const SASL_MAX: usize = 4096;
 const NO_ROOM: &[u8] = b"Out of memory allocating item";
 /// memcached's words when there is no room for a longer number.
 const NO_ROOM_ARITH: &[u8] = b"Out of memory incrementing value";
-
-/// Who is behind a connection, as far as it has said.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Login {
-    /// It has named a user with its password.
-    pub authenticated: bool,
-    /// The next SASL step is the answer to an empty first one.
-    started: bool,
-}
 
 impl Executor {
     /// How many bytes of value are to be taken in behind this request.
@@ -293,7 +286,9 @@ impl Executor {
         };
         let mut text = Vec::new();
         if let Some(asked) = asked {
-            admin::stats(&self.shared, asked, now, &mut text);
+            if let After::Stream(lines) = admin::stats(self, asked, now, &mut text) {
+                return After::Stream(Box::new(StatStream { head: *head, lines }));
+            }
         }
         if asked.is_none() || text.starts_with(b"CLIENT_ERROR") {
             encode::error(out, head, Status::NotFound, Status::NotFound.text());
@@ -325,16 +320,34 @@ impl Executor {
         }
 
         let named = sasl::plain(message).filter(|_| expected);
-        login.authenticated = named.is_some_and(|(user, password)| {
-            let _ = (user, password);
-            false
-        });
+        // A message that names nobody is an attempt, too.
+        let (user, password) = named.unwrap_or_default();
+        login.authenticated = self.log_in(user, password) && named.is_some();
         if login.authenticated {
             encode::text(out, head, b"Authenticated");
         } else {
             encode::error(out, head, Status::AuthError, Status::AuthError.text());
         }
         After::Next
+    }
+}
+
+/// Statistics that take a while, as packets.
+#[derive(Debug)]
+struct StatStream {
+    head: Head,
+    lines: Box<dyn Producer>,
+}
+
+impl Producer for StatStream {
+    fn produce(&mut self, exec: &mut Executor, now: Now, out: &mut Vec<u8>) -> Produced {
+        let mut text = Vec::new();
+        let produced = self.lines.produce(exec, now, &mut text);
+        stat_packets(&self.head, &text, out);
+        if produced == Produced::Done {
+            encode::stat(out, &self.head, b"", b"");
+        }
+        produced
     }
 }
 
