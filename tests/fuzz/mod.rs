@@ -6,6 +6,7 @@
 
 #![allow(dead_code)] // each fuzz target uses its part
 
+pub mod auth;
 pub mod binary;
 pub mod classic;
 pub mod conn;
