@@ -319,6 +319,7 @@ mod tests {
         flags: 0,
         cas: None,
         binary_key: false,
+        uncounted_mismatch: false,
     };
 
     #[test]
