@@ -106,7 +106,19 @@ impl Credentials {
         if text.len() as u64 > FILE_MAX {
             return Err(failed("read", &format_args!("it is longer than {FILE_MAX} bytes")));
         }
-        Credentials::parse(&text, format).map_err(|fault| {
+        Credentials::from_text(&text, format, &name)
+    }
+
+    /// Takes the text of a file that is called `name`.
+    ///
+    /// # Errors
+    /// A line of it is not what the format says, or there are too many.
+    pub fn from_text(
+        text: &[u8],
+        format: Format,
+        name: &dyn fmt::Display,
+    ) -> Result<Credentials, LoadError> {
+        Credentials::parse(text, format).map_err(|fault| {
             LoadError(match fault {
                 Fault::Malformed(line) => format!(
                     "Authfile [{name}] has a malformed entry in line {line}. Should be \
