@@ -14,6 +14,9 @@
 //! | a number in an empty value, or with NUL in it | memcached's incr reads on behind the value |
 //! | a line of over 2 KiB that is no get | memcached closes where the newline is not in what it has read so far |
 //! | an exptime after January 2038 | a time like any other here |
+//! | the count cmd_set | memcached counts a block that does not end where it should |
+//! | the count get_expired | what is stored with a time that has passed is never there to be found |
+//! | a cas without its unique | 1.6.45 swallows its block, as we do; 1.6.18 reads it as commands |
 //! | lengths of which the data never comes | both wait for it: too-large.txt |
 //! | a get of over 64 KiB with a wrong key far behind | answered in portions here; the keys before it are out by then |
 
@@ -35,14 +38,12 @@ const MARK: &[u8] = b"zz\r\nverbosity bye\r\n";
 const MARK_ANSWER: &[u8] = b"ERROR\r\nCLIENT_ERROR bad command line format\r\n";
 
 /// Counters that both servers must agree on after a conversation.
-const COUNTED: [&str; 17] = [
+const COUNTED: [&str; 15] = [
     "cmd_get",
-    "cmd_set",
     "cmd_flush",
     "cmd_touch",
     "get_hits",
     "get_misses",
-    "get_expired",
     "get_flushed",
     "delete_misses",
     "delete_hits",
