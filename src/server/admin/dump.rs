@@ -269,6 +269,11 @@ impl Producer for Sizes {
         out.extend_from_slice(encode::END);
         Produced::Done
     }
+
+    /// A line for every size.
+    fn may_go_by_datagram(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]
