@@ -248,8 +248,7 @@ fn the_other_commands() {
         whole(b"ms k 3 c\r\n"),
         Err(Reject { line: reject::ERROR, swallow: 5, close: false })
     );
-    for line in ["\r\n", "\n", " \r\n", "\0\r\n", "GET a\r\n", "get\ta\r\n"]
-    {
+    for line in ["\r\n", "\n", " \r\n", "\0\r\n", "GET a\r\n", "get\ta\r\n"] {
         refused(line.as_bytes(), reject::ERROR);
     }
 }
