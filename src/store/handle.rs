@@ -1,9 +1,9 @@
 //! One thread's door to the store: reading, touching and deleting.
 //!
-//! Owns [`Handle`] and the classic commands that write no value. Storing is in `write`, `concat` and
-//! `arith`, what only meta commands ask for in `meta`, what peers ask for in `replica`, housekeeping
-//! in `expire`. Small values are read under the lock of their stripe; large ones are pinned and read
-//! without it.
+//! Owns [`Handle`] and the classic commands that write no value. Storing is in `write`, `concat`
+//! and `arith`, what only meta commands ask for in `meta`, what peers ask for in `replica`,
+//! housekeeping in `expire`. Small values are read under the lock of their stripe; large ones are
+//! pinned and read without it.
 
 use super::core::{Local, Status, Store, FREQ_MAX};
 use super::index::{Locked, Place};
