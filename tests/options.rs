@@ -120,7 +120,7 @@ fn shutdown_and_flush_all_are_switched_by_flags() {
     client.send("shutdown\r\n");
     assert_eq!(node.exit_code(), Some(0));
     let node = Node::plain(free_port(), &[]);
-    assert_eq!(node.client().ask("shutdown"), "ERROR: shutdown not enabled");
+    assert_eq!(node.client().ask("shutdown"), "SERVER_ERROR: shutdown not enabled");
 }
 
 #[test]
