@@ -9,10 +9,14 @@ mod binary;
 mod differential;
 #[path = "wire/in_process.rs"]
 mod in_process;
+#[path = "wire/packet.rs"]
+mod packet;
 #[path = "wire/rng.rs"]
 mod rng;
 #[path = "wire/script.rs"]
 mod script;
+#[path = "wire/stories.rs"]
+mod stories;
 #[path = "wire/transport.rs"]
 mod transport;
 
@@ -153,5 +157,43 @@ fn random_packets_are_answered_as_memcached_does() {
     let mut open = || (ours.open(), real.open());
     for seed in seeds(BINARY_CONVERSATIONS) {
         binary::converse(seed, &mut open).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// Tells every story of [`stories`] to a server of its own.
+fn tell_all(start: impl Fn(&[String]) -> Box<dyn Transport>) {
+    type Story = fn(&mut dyn Transport);
+    let stories: [(&[&str], Story); 10] = [
+        (&[], stories::uniques),
+        (&[], stories::numbers),
+        (&[], stories::quiet),
+        (&[], stories::too_large),
+        (&[], stories::nonsense),
+        (&[], stories::statistics),
+        (&["-C"], stories::without_cas),
+        (&["-F"], stories::without_flush),
+        (&["-B", "binary"], stories::binary_only),
+        (&["-B", "ascii"], stories::text_only),
+    ];
+    for (args, story) in stories {
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        story(&mut *start(&args));
+    }
+}
+
+#[test]
+fn packets_in_process() {
+    tell_all(|args| Box::new(in_process::Server::start(args)));
+}
+
+#[test]
+fn packets_to_our_program() {
+    tell_all(|args| Box::new(Process::unix(env!("CARGO_BIN_EXE_twincached"), args)));
+}
+
+#[test]
+fn packets_to_the_real_memcached() {
+    if memcached_is_installed() {
+        tell_all(|args| Box::new(Process::unix("memcached", args)));
     }
 }

@@ -15,6 +15,9 @@ use crate::store::{Arith, ArithTerms, DeleteTerms, Deleted, Item, Mode, Stored, 
 /// is more than any user with its password, and is not counted as a data block.
 const SASL_MAX: usize = 4096;
 
+/// A CAS unique that no item has: versions are times, and this is the end of it.
+const NO_ITEMS: u64 = u64::MAX;
+
 /// memcached's words when there is no room for a value.
 const NO_ROOM: &[u8] = b"Out of memory allocating item";
 /// memcached's words when there is no room for a longer number.
@@ -131,9 +134,13 @@ impl Executor {
         }
     }
 
-    /// The CAS unique that a client asks for, if it asks for one. With `-C` nobody was shown any.
-    fn compared(&self, cas: u64) -> Option<u64> {
-        (self.shared.config.cas && cas != 0).then_some(cas)
+    /// The CAS unique that a client asks for, if it asks for one. With `-C` no item has any: as in
+    /// memcached, storage commands do not look at it then, and all others find it wrong.
+    fn compared(&self, cas: u64, stores: bool) -> Option<u64> {
+        match self.shared.config.cas {
+            true => (cas != 0).then_some(cas),
+            false => (cas != 0 && !stores).then_some(NO_ITEMS),
+        }
     }
 
     /// get, gat and their kind.
@@ -189,7 +196,7 @@ impl Executor {
         value: &[u8],
         now: Now,
     ) -> Result<u64, Refusal> {
-        let compare = self.compared(cas);
+        let compare = self.compared(cas, true);
         let mode = match (head.verb, compare) {
             (StoreVerb::Append, _) => Mode::Append,
             (StoreVerb::Prepend, _) => Mode::Prepend,
@@ -223,7 +230,7 @@ impl Executor {
     }
 
     fn binary_delete(&mut self, cas: u64, key: &[u8], now: Now) -> Result<u64, Refusal> {
-        let compare = self.compared(cas);
+        let compare = self.compared(cas, false);
         let terms = DeleteTerms { compare, uncounted_mismatch: true, ..DeleteTerms::default() };
         let status = match self.store.delete_with(key, &terms, now) {
             Deleted::Deleted => return Ok(0),
@@ -246,7 +253,7 @@ impl Executor {
     ) {
         let head = &request.head;
         let terms = ArithTerms {
-            compare: self.compared(head.cas),
+            compare: self.compared(head.cas, false),
             vivify: create.map(|(initial, raw)| (exptime(raw.into(), now), initial)),
             ..ArithTerms::default()
         };
