@@ -371,6 +371,7 @@ impl Front {
             }
             Request::MetaNoop => self.say(encode::META_NOOP),
             Request::Shutdown { .. } | Request::DebugTime(_) => self.say(UNSUPPORTED),
+            Request::Admin { .. } => self.say(reject::ERROR),
             Request::Quit => {
                 self.close();
             }

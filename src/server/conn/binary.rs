@@ -54,7 +54,8 @@ impl Conn {
         self.input.consume(need);
         self.state = match after {
             After::Close => State::Closing,
-            _ => State::Command,
+            After::Stream(producer) => State::Stream(producer),
+            After::Next | After::NextTurn => State::Command,
         };
         true
     }

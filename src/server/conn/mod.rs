@@ -45,6 +45,10 @@ use data::{next_read, to_reserve, READ_MORE};
 /// under half a gigabyte. One value may go over it by its own size.
 const OUT_HIGH: usize = 256 * 1024;
 
+/// What a step of a long answer takes of the budget of a turn: it does more than a command does, and
+/// the others are not to wait for many of them.
+const STREAM_COST: u32 = 10;
+
 /// A buffer up to so many times as large as the command it holds is kept for it.
 const KEEP_FACTOR: usize = 4;
 
@@ -234,15 +238,15 @@ impl Conn {
     /// this turn (`-R`).
     pub fn process(&mut self, exec: &mut Executor, now: Now, budget: &mut u32) -> Step {
         let before = *budget;
+        self.info.note(ConnState::ParseCmd, false, now);
         let step = self.advance(exec, now, budget);
         let state = match self.state {
             State::Closing => ConnState::Closing,
             _ if step == Step::Write => ConnState::Mwrite,
             State::Data { .. } => ConnState::Nread,
             State::Swallow(_) | State::Drain(_) => ConnState::Swallow,
-            State::Stream(_) => ConnState::Mwrite,
+            State::Stream(_) => ConnState::Watch,
             State::Keys { .. } => ConnState::Read,
-            State::Command if self.input.is_empty() => ConnState::NewCmd,
             State::Command | State::NextTurn => ConnState::Read,
         };
         self.info.note(state, before != *budget, now);
@@ -292,7 +296,7 @@ impl Conn {
                     if *budget == 0 {
                         return Step::Yield;
                     }
-                    *budget -= 1;
+                    *budget = budget.saturating_sub(STREAM_COST);
                     match producer.produce(exec, now, self.replies.out()) {
                         Produced::More => {}
                         Produced::Done => self.state = State::Command,
