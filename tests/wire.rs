@@ -160,9 +160,14 @@ fn random_packets_are_answered_as_memcached_does() {
     }
 }
 
-/// Tells every story of [`stories`] to a server of its own.
-fn tell_all(start: impl Fn(&[String]) -> Box<dyn Transport>) {
-    type Story = fn(&mut dyn Transport);
+type Story = fn(&mut dyn Transport);
+
+/// The memcached that is installed may be built without SASL; what is told here is what one says
+/// that has it.
+const LOGINS: (&[&str], Story) = (&["-Y", "tests/wire/users", "-S"], stories::logins);
+
+/// Tells every story of [`stories`], and `more`, to a server of its own.
+fn tell_all(more: &[(&[&str], Story)], start: impl Fn(&[String]) -> Box<dyn Transport>) {
     let stories: [(&[&str], Story); 10] = [
         (&[], stories::uniques),
         (&[], stories::numbers),
@@ -175,7 +180,7 @@ fn tell_all(start: impl Fn(&[String]) -> Box<dyn Transport>) {
         (&["-B", "binary"], stories::binary_only),
         (&["-B", "ascii"], stories::text_only),
     ];
-    for (args, story) in stories {
+    for (args, story) in stories.iter().chain(more) {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         story(&mut *start(&args));
     }
@@ -183,17 +188,17 @@ fn tell_all(start: impl Fn(&[String]) -> Box<dyn Transport>) {
 
 #[test]
 fn packets_in_process() {
-    tell_all(|args| Box::new(in_process::Server::start(args)));
+    tell_all(&[LOGINS], |args| Box::new(in_process::Server::start(args)));
 }
 
 #[test]
 fn packets_to_our_program() {
-    tell_all(|args| Box::new(Process::unix(env!("CARGO_BIN_EXE_twincached"), args)));
+    tell_all(&[LOGINS], |args| Box::new(Process::unix(env!("CARGO_BIN_EXE_twincached"), args)));
 }
 
 #[test]
 fn packets_to_the_real_memcached() {
     if memcached_is_installed() {
-        tell_all(|args| Box::new(Process::unix("memcached", args)));
+        tell_all(&[], |args| Box::new(Process::unix("memcached", args)));
     }
 }

@@ -146,7 +146,7 @@ impl<'a> Side<'a> {
     }
 
     /// The next response. None: the server closed the connection.
-    fn next(&mut self) -> Result<Option<Answer>, String> {
+    pub fn next(&mut self) -> Result<Option<Answer>, String> {
         loop {
             if let Some(header) = self.received.get(..HEADER) {
                 let body = u32::from_be_bytes(header[8..12].try_into().expect("4 bytes")) as usize;

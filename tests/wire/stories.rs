@@ -327,3 +327,56 @@ pub fn text_only(server: &mut dyn Transport) {
     let text = String::from_utf8(received).expect("no packet");
     assert_eq!(text.lines().filter(|line| line.contains("ERROR")).count(), 2, "{text}");
 }
+
+/// `-S`: nothing before a login but logins and the version.
+pub fn logins(server: &mut dyn Transport) {
+    const FAILURE: &[u8] = b"Auth failure.";
+    let mut client = Client::new(server);
+    let auth = |message: &[u8]| Packet::with(SASL_AUTH, b"", b"PLAIN", message);
+    let step = |message: &[u8]| Packet { opcode: SASL_STEP, ..auth(message) };
+    let refused = |opcode| [said(opcode, 0x20, FAILURE)];
+    client.ends(&get(b"k").bytes(0), &refused(GET));
+    client.ends(&set(b"k", b"v").bytes(0), &refused(SET));
+    client.ends(&Packet::new(NOOP, b"").bytes(0), &refused(NOOP));
+    client.ends(&[Packet::new(VERSION, b"x").bytes(0)].concat(), &[said(VERSION, 4, INVALID)]);
+    let mut client = Unmarked(client);
+    client.is(Packet::new(SASL_LIST_MECHS, b""), 0, b"PLAIN");
+    let wrong: [&[u8]; 5] = [b"\0foo\0ba", b"\0nobody\0bar", b"bar\0foo\0bar", b"foo", b"\0\0"];
+    for message in wrong {
+        client.is(auth(message), 0x20, FAILURE);
+    }
+    client.is(step(b"\0foo\0bar"), 0x20, FAILURE);
+    client.is(Packet { key: b"CRAM-MD5".to_vec(), ..auth(b"\0foo\0bar") }, 0x20, FAILURE);
+    client.is(Packet { key: vec![b'm'; 33], ..auth(b"\0foo\0bar") }, 4, INVALID);
+    client.is(auth(&[b'x'; 5000]), 0x82, b"Out of memory");
+    client.is(auth(b"\0foo\0bar"), 0, b"Authenticated");
+    client.is(set(b"k", b"v"), 0, b"");
+    // A wrong login takes the right one back.
+    client.is(auth(b"\0foo\0"), 0x20, FAILURE);
+    client.0.ends(&get(b"k").bytes(0), &refused(GET));
+    // In two steps.
+    client.is(auth(b""), 0x21, b"");
+    client.is(step(b"foo\0foo\0bar"), 0, b"Authenticated");
+    client.is(get(b"k"), 0, b"\0\0\0\x09v");
+    client.is(Packet::new(STAT, b"x"), 1, NOT_FOUND);
+    let rows = client.0.answers(&[Packet::new(STAT, b"")]);
+    let count =
+        |name: &[u8]| rows.iter().find(|row| row.named().0 == name).map(|row| row.named().1);
+    assert_eq!(count(b"auth_cmds"), Some(&b"10"[..]));
+    assert_eq!(count(b"auth_errors"), Some(&b"8"[..]));
+    client.is(Packet::new(SASL_LIST_MECHS, b""), 0, b"PLAIN");
+    client.0.ends(&get(b"k").bytes(0), &refused(GET));
+}
+
+/// A client that may not send noops yet.
+struct Unmarked<'a>(Client<'a>);
+
+impl Unmarked<'_> {
+    #[track_caller]
+    fn is(&mut self, packet: Packet, status: u16, body: &[u8]) {
+        let mut side = self.0.side();
+        side.send(&packet.bytes(0), &[]).expect("sent");
+        let answer = side.next().expect("an answer").expect("not closed");
+        assert_eq!(answer.said(), said(packet.opcode, status, body));
+    }
+}
