@@ -5,8 +5,7 @@
 //! `evict` and `expire`.
 //!
 //! ```text
-//! Lock order: resizing | big build -> writer -> reclaimer -> stripe (one) -> feed | queues of
-//! segments
+//! resizing | big build -> writer -> reclaimer -> stripe (one) -> feed | queues of segments
 //! ```
 //! Nobody ever waits for a lock further to the left than one it holds, and for no second stripe.
 
