@@ -168,13 +168,14 @@ const LOGINS: (&[&str], Story) = (&["-Y", "tests/wire/users", "-S"], stories::lo
 
 /// Tells every story of [`stories`], and `more`, to a server of its own.
 fn tell_all(more: &[(&[&str], Story)], start: impl Fn(&[String]) -> Box<dyn Transport>) {
-    let stories: [(&[&str], Story); 10] = [
+    let stories: [(&[&str], Story); 11] = [
         (&[], stories::uniques),
         (&[], stories::numbers),
         (&[], stories::quiet),
         (&[], stories::too_large),
         (&[], stories::nonsense),
         (&[], stories::statistics),
+        (&[], stories::detail),
         (&["-C"], stories::without_cas),
         (&["-F"], stories::without_flush),
         (&["-B", "binary"], stories::binary_only),

@@ -66,6 +66,7 @@ impl Uniques {
 
 fn key(rng: &mut Rng) -> Vec<u8> {
     match rng.below(12) {
+        0 if rng.below(8) == 0 => b"large".to_vec(),
         0 => vec![b'k'; 250],
         1 => b"with blank\r\n\0\xff".to_vec(),
         n => vec![b'a' + (n % 4) as u8],
@@ -170,7 +171,8 @@ fn packet(rng: &mut Rng) -> Packet {
         6 => packet = Packet::new([0x20, 0x21, 0x22][rng.below(3)], &[b'P'; 5][..rng.below(6)]),
         // Too large for -I, or nearly so.
         7 if rng.below(4) == 0 && !packet.value.is_empty() => {
-            packet.value = vec![b'v'; (1 << 20) - rng.below(400)]
+            packet.key = b"large".to_vec();
+            packet.value = vec![b'v'; (1 << 20) - rng.below(400)];
         }
         _ => {}
     }
@@ -209,7 +211,8 @@ pub fn converse(
     for step in 0..STEPS {
         let context = |error: String| format!("seed {seed}, step {step}: {error}");
         for packet in &mut batch {
-            if rng.below(4) == 0 {
+            // memcached says of large values that they are no numbers before it compares uniques.
+            if rng.below(4) == 0 && packet.key != b"large" {
                 // The last one is nobody's.
                 packet.cas = Some(rng.below(uniques.pairs.len() + 1));
             }

@@ -283,6 +283,25 @@ pub fn statistics(server: &mut dyn Transport) {
     }
 }
 
+/// Counts by prefix.
+pub fn detail(server: &mut dyn Transport) {
+    let mut client = Client::new(server);
+    let stat = |key: &str| Packet::new(STAT, key.as_bytes());
+    client.is(stat("detail on"), 0, b"");
+    client.is(set(b"a:1", b"v"), 0, b"");
+    client.is(get(b"a:1"), 0, b"\0\0\0\x09v");
+    client.is(get(b"a:2"), 1, NOT_FOUND);
+    client.is(touch(TOUCH, b"a:1", 0), 0, b"\0\0\0\x09");
+    client.is(Packet::with(APPEND, b"", b"a:none", b"v"), 5, NOT_STORED);
+    client.is(Packet::new(DELETE, b"a:3"), 1, NOT_FOUND);
+    client.is(Packet::new(DELETE, b"a:1"), 0, b"");
+    client.is(arith(INCREMENT, b"a:4", 1, 1, 0), 0, &1u64.to_be_bytes());
+    client.is(stat("detail off"), 0, b"");
+    client.is(get(b"a:1"), 1, NOT_FOUND);
+    let dump = b"detailedPREFIX a get 3 hit 2 set 2 del 2\r\nEND\r\n";
+    assert_eq!(client.all(&[stat("detail dump")]), [said(STAT, 0, dump), said(STAT, 0, b"")]);
+}
+
 /// `-C`: no uniques are shown. Whoever asks for one stores all the same, but neither counts nor
 /// deletes.
 pub fn without_cas(server: &mut dyn Transport) {

@@ -36,6 +36,7 @@ impl Executor {
                 if self.fits(head) {
                     return Ok(head.len as usize);
                 }
+                self.shared.detail.set(head.key);
                 self.drop_refused(head, now);
                 Err(Refusal::status(Status::TooLarge).swallow(u64::from(head.len)))
             }
@@ -165,6 +166,7 @@ impl Executor {
             None => self.store.get(key, now, answer),
             Some(raw) => self.store.get_and_touch(key, exptime(raw.into(), now), now, answer),
         };
+        self.shared.detail.get(key, found.is_some());
         match found {
             Some(()) => {}
             None if request.quiet => {}
@@ -182,7 +184,9 @@ impl Executor {
         out: &mut Vec<u8>,
     ) -> After {
         let read = |item: &Item<'_>| (item.flags, item.cas);
-        match self.store.get_and_touch(key, exptime(raw.into(), now), now, read) {
+        let found = self.store.get_and_touch(key, exptime(raw.into(), now), now, read);
+        self.shared.detail.get(key, found.is_some());
+        match found {
             Some((flags, cas)) => encode::hit(out, head, flags, b"", 0, self.shown(cas)),
             None => encode::error(out, head, Status::NotFound, Status::NotFound.text()),
         }
@@ -197,6 +201,7 @@ impl Executor {
         value: &[u8],
         now: Now,
     ) -> Result<u64, Refusal> {
+        self.shared.detail.set(head.key);
         let compare = self.compared(cas, true);
         let mode = match (head.verb, compare) {
             (StoreVerb::Append, _) => Mode::Append,
@@ -231,6 +236,7 @@ impl Executor {
     }
 
     fn binary_delete(&mut self, cas: u64, key: &[u8], now: Now) -> Result<u64, Refusal> {
+        self.shared.detail.delete(key);
         let compare = self.compared(cas, false);
         let terms = DeleteTerms { compare, uncounted_mismatch: true, ..DeleteTerms::default() };
         let status = match self.store.delete_with(key, &terms, now) {
@@ -293,8 +299,15 @@ impl Executor {
         };
         let mut text = Vec::new();
         if let Some(asked) = asked {
-            if let After::Stream(lines) = admin::stats(self, asked, now, &mut text) {
-                return After::Stream(Box::new(StatStream { head: *head, lines }));
+            match admin::stats(self, asked, now, &mut text) {
+                // One packet for all of it, whose length comes first: it is bounded.
+                After::Stream(mut lines) if detail => {
+                    while lines.produce(self, now, &mut text) == Produced::More {}
+                }
+                After::Stream(lines) => {
+                    return After::Stream(Box::new(StatStream { head: *head, lines }));
+                }
+                _ => {}
             }
         }
         if asked.is_none() || text.starts_with(b"CLIENT_ERROR") {
