@@ -7,8 +7,9 @@ use super::memcached::{set_personality, Draft};
 use super::table::{Key, KeyTakes};
 use super::values::{number, path};
 
-/// Most that `-o watcher_logbuf_size` takes, in kilobytes: a gigabyte, which no watcher fills.
-const WATCHER_LOGBUF_MAX_KB: usize = 1 << 20;
+/// Most that `-o watcher_logbuf_size` and `-o worker_logbuf_size` take, in kilobytes: a gigabyte,
+/// which nobody fills.
+const LOGBUF_MAX_KB: usize = 1 << 20;
 
 const fn meaningless(name: &'static str) -> Key<Draft> {
     Key { name, takes: KeyTakes::Meaningless(note), help: "" }
@@ -88,13 +89,21 @@ pub static KEYS: &[Key<Draft>] = &[
     Key {
         name: "watcher_logbuf_size",
         takes: KeyTakes::Value("kb", |d, v| {
-            let kb: usize = number("-o watcher_logbuf_size", v, 1..=WATCHER_LOGBUF_MAX_KB)?;
+            let kb: usize = number("-o watcher_logbuf_size", v, 1..=LOGBUF_MAX_KB)?;
             d.config.watcher_logbuf = kb * 1024;
             Ok(())
         }),
         help: "size in kilobytes of per-watcher write buffer (default: 256)",
     },
-    meaningless_number("worker_logbuf_size"),
+    Key {
+        name: "worker_logbuf_size",
+        takes: KeyTakes::Value("kb", |d, v| {
+            let kb: usize = number("-o worker_logbuf_size", v, 1..=LOGBUF_MAX_KB)?;
+            d.config.worker_logbuf = kb * 1024;
+            Ok(())
+        }),
+        help: "size in kilobytes of per-worker-thread buffer read by watchers (default: 64)",
+    },
     meaningless_number("read_buf_mem_limit"),
     meaningless_number("resp_obj_mem_limit"),
     Key {

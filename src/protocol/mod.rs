@@ -159,6 +159,18 @@ pub enum Request<'a> {
         /// What follows `stats`, without surrounding blanks; empty for the general ones.
         args: &'a [u8],
     },
+    /// watch, with the rest of its line.
+    Watch {
+        /// The classes of lines, separated by blanks.
+        args: &'a [u8],
+    },
+    /// cache_memlimit
+    CacheMemlimit {
+        /// The new limit.
+        megabytes: u32,
+        /// Answer nothing.
+        noreply: bool,
+    },
     /// quit
     Quit,
     /// shutdown

@@ -55,7 +55,21 @@ pub const BAD_DELETE: &[u8] =
 /// shutdown with a mode other than `graceful`.
 pub const BAD_SHUTDOWN: &[u8] = b"CLIENT_ERROR invalid shutdown mode\r\n";
 /// shutdown without `-A`.
-pub const SHUTDOWN_OFF: &[u8] = b"ERROR: shutdown not enabled\r\n";
+pub const SHUTDOWN_OFF: &[u8] = b"SERVER_ERROR: shutdown not enabled\r\n";
+/// watch with `-W`.
+pub const WATCH_OFF: &[u8] = b"CLIENT_ERROR watch commands not allowed\r\n";
+/// watch behind commands whose answers are still to be sent.
+pub const WATCH_PIPELINED: &[u8] = b"ERROR cannot pipeline other commands before watch\r\n";
+/// watch when there are as many watchers as there may be.
+pub const WATCH_TOO_MANY: &[u8] = b"WATCHER_TOO_MANY log watcher limit reached\r\n";
+/// watch where lines cannot be sent whenever there are some.
+pub const WATCH_FAILED: &[u8] = b"WATCHER_FAILED failed to add log watcher\r\n";
+/// cache_memlimit under 8 megabytes.
+pub const MEMLIMIT_SMALL: &[u8] = b"MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n";
+/// cache_memlimit with a number that must be meant as bytes.
+pub const MEMLIMIT_BYTES: &[u8] = b"MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n";
+/// cache_memlimit with a limit that cannot be had.
+pub const MEMLIMIT_FAILED: &[u8] = b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n";
 /// flush_all with `-F`.
 pub const FLUSH_OFF: &[u8] = b"CLIENT_ERROR flush_all not allowed\r\n";
 /// A value over `-I`.

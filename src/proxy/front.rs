@@ -370,7 +370,11 @@ impl Front {
                 self.say(&shared.stats);
             }
             Request::MetaNoop => self.say(encode::META_NOOP),
-            Request::Shutdown { .. } | Request::DebugTime(_) => self.say(UNSUPPORTED),
+            Request::CacheMemlimit { noreply: true, .. } => {}
+            Request::Shutdown { .. }
+            | Request::DebugTime(_)
+            | Request::Watch { .. }
+            | Request::CacheMemlimit { .. } => self.say(UNSUPPORTED),
             Request::Quit => {
                 self.close();
             }

@@ -213,7 +213,7 @@ fn yes_no(yes: bool) -> &'static str {
 
 fn settings(shared: &Shared, out: &mut Vec<u8>) {
     let config = &shared.config;
-    stat(out, "maxbytes", config.memory_limit);
+    stat(out, "maxbytes", shared.store.memory_limit());
     stat(out, "maxconns", config.max_conns);
     stat(out, "tcpport", shared.tcp_port.load(Ordering::Relaxed));
     stat(out, "udpport", 0);
@@ -326,7 +326,7 @@ fn slabs(store: &StoreStats, out: &mut Vec<u8>) {
         }
     }
     stat(out, "active_slabs", u8::from(store.curr_items > 0));
-    stat(out, "total_malloced", store.segments * store.segment_bytes + store.index_bytes);
+    stat(out, "total_malloced", store.segments_committed * store.segment_bytes + store.index_bytes);
 }
 
 fn conns(shared: &Shared, now: Now, out: &mut Vec<u8>) {

@@ -16,10 +16,16 @@ use crate::protocol::{ArithVerb, GetVerb, Request, StoreHead, StoreVerb};
 use crate::server::admin;
 use crate::server::conn::Producer;
 use crate::server::shared::{Shared, Shutdown};
-use crate::store::{Arith, Exptime, Handle, Item, Mode, Stored};
+use crate::server::watch::{self, Door, Status, Wake};
+use crate::store::{self, Arith, Exptime, Item, Mode, Stored};
 
 /// Up to this many seconds an exptime is relative, beyond it is unix time (protocol.txt: 30 days).
 const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
+
+/// Least that `cache_memlimit` takes, memcached's.
+const MEMLIMIT_MIN: u32 = 8;
+/// From here on `cache_memlimit` takes its number for bytes, as memcached does.
+const MEMLIMIT_BYTES: u32 = 1_000_000_001;
 
 /// What becomes of the connection after a command.
 #[derive(Debug)]
@@ -37,9 +43,11 @@ pub enum After {
 /// Executes the commands of one worker's connections.
 pub struct Executor {
     /// This worker's door to the store.
-    pub store: Handle,
+    pub store: Door,
     /// What all workers share.
     pub shared: Arc<Shared>,
+    /// Makes this worker look at its watching connections. None where it cannot have any.
+    pub wake: Option<Wake>,
 }
 
 /// Turns an exptime as a client writes it into an absolute one, by memcached's rule: 0 never,
@@ -56,7 +64,8 @@ pub fn exptime(raw: i64, now: Now) -> Exptime {
 impl Executor {
     /// An executor with a store handle of its own.
     pub fn new(shared: Arc<Shared>) -> Executor {
-        Executor { store: shared.store.handle(), shared }
+        let store = Door::new(shared.store.handle(), Arc::clone(&shared.watch));
+        Executor { store, shared, wake: None }
     }
 
     /// Whether a value of the announced size may be stored at all (`-I`).
@@ -75,6 +84,7 @@ impl Executor {
     /// Refuses a value over `-I` before its data block is read.
     pub fn too_large(&mut self, head: &StoreHead<'_>, now: Now) -> Reject {
         self.store.counters().add(Counter::TooLarge, 1);
+        self.store.note_refused(mode(head.verb, false), head.key, Status::TooLarge, now);
         self.drop_refused(head, now);
         classic::too_large(head)
     }
@@ -83,6 +93,7 @@ impl Executor {
     pub fn no_memory(&mut self, head: &StoreHead<'_>, now: Now) -> Reject {
         self.store.counters().add(Counter::OutOfMemory, 1);
         self.shared.data_refused.fetch_add(1, Ordering::Relaxed);
+        self.store.note_refused(mode(head.verb, false), head.key, Status::NoMemory, now);
         self.drop_refused(head, now);
         classic::no_memory(head)
     }
@@ -158,16 +169,7 @@ impl Executor {
 
     /// A storage command with its data.
     pub fn store_item(&mut self, head: &StoreHead<'_>, value: &[u8], now: Now, out: &mut Vec<u8>) {
-        let mode = match head.verb {
-            StoreVerb::Set => Mode::Set,
-            StoreVerb::Add => Mode::Add,
-            StoreVerb::Replace => Mode::Replace,
-            StoreVerb::Append => Mode::Append,
-            StoreVerb::Prepend => Mode::Prepend,
-            // With -C nobody was shown a unique, so none is right.
-            StoreVerb::Cas(_) if !self.shared.config.cas => Mode::Cas(0),
-            StoreVerb::Cas(unique) => Mode::Cas(unique),
-        };
+        let mode = mode(head.verb, self.shared.config.cas);
         let expires = exptime(head.exptime, now);
         let reply = match self.store.store(mode, head.key, head.flags, expires, value, now) {
             Stored::Stored(_) => encode::STORED,
@@ -209,6 +211,10 @@ impl Executor {
                 say(out, encode::OK, noreply);
             }
             Request::Stats { args } => admin::stats(&self.shared, args, now, out),
+            Request::Watch { args } => return self.watch(args, out),
+            Request::CacheMemlimit { megabytes, noreply } => {
+                say(out, self.cache_memlimit(megabytes), noreply);
+            }
             Request::Quit => return After::Close,
             Request::Shutdown { graceful } => return self.shutdown(graceful, out),
             Request::DebugTime(what) => match &self.shared.debug_clock {
@@ -265,6 +271,44 @@ impl Executor {
         say(out, encode::OK, noreply);
     }
 
+    fn watch(&mut self, args: &[u8], out: &mut Vec<u8>) -> After {
+        let refusal = match (watch::classes(args), &self.wake) {
+            _ if !self.shared.config.watchers_allowed => reject::WATCH_OFF,
+            _ if !out.is_empty() => reject::WATCH_PIPELINED,
+            (None, _) => reject::ERROR,
+            (_, None) => reject::WATCH_FAILED,
+            (Some(classes), Some(wake)) => {
+                match self.shared.watch.watch(classes, Arc::clone(wake)) {
+                    None => reject::WATCH_TOO_MANY,
+                    Some(lines) => {
+                        out.extend_from_slice(encode::OK);
+                        return After::Stream(Box::new(lines));
+                    }
+                }
+            }
+        };
+        out.extend_from_slice(refusal);
+        After::Next
+    }
+
+    /// Changes `-m`. The maintenance thread does the work of a lower one.
+    fn cache_memlimit(&mut self, megabytes: u32) -> &'static [u8] {
+        match megabytes {
+            0..MEMLIMIT_MIN => return reject::MEMLIMIT_SMALL,
+            MEMLIMIT_BYTES.. => return reject::MEMLIMIT_BYTES,
+            _ => {}
+        }
+        let bytes = u64::from(megabytes) << 20;
+        let more = bytes.saturating_sub(self.shared.store.memory_limit());
+        // A trial of all that is new at once, as at the start; with -k it would be committed.
+        let had = self.shared.config.lock_memory || more == 0 || store::Store::is_possible(more);
+        if !had || self.shared.store.resize(bytes).is_err() {
+            return reject::MEMLIMIT_FAILED;
+        }
+        log::info!("maxbytes adjusted to {megabytes}m");
+        encode::OK
+    }
+
     fn shutdown(&mut self, graceful: bool, out: &mut Vec<u8>) -> After {
         if !self.shared.config.shutdown_command {
             out.extend_from_slice(reject::SHUTDOWN_OFF);
@@ -274,6 +318,19 @@ impl Executor {
             tell(if graceful { Shutdown::Graceful } else { Shutdown::Now });
         }
         After::Close
+    }
+}
+
+/// What a storage command asks of the store. Without `cas` (`-C`) nobody was shown a unique, so
+/// none is right.
+fn mode(verb: StoreVerb, cas: bool) -> Mode {
+    match verb {
+        StoreVerb::Set => Mode::Set,
+        StoreVerb::Add => Mode::Add,
+        StoreVerb::Replace => Mode::Replace,
+        StoreVerb::Append => Mode::Append,
+        StoreVerb::Prepend => Mode::Prepend,
+        StoreVerb::Cas(unique) => Mode::Cas(if cas { unique } else { 0 }),
     }
 }
 

@@ -12,4 +12,5 @@ pub mod maintenance;
 pub mod peer;
 pub mod run;
 pub mod shared;
+pub mod watch;
 pub mod worker;

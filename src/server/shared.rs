@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use crate::base::clock::{DebugClock, Now};
 use crate::base::log;
 use crate::server::config::{Config, Personality, MEMCACHED_VERSION};
+use crate::server::watch::Hub;
 use crate::store::Store;
 
 /// Descriptors that the process needs for itself (listeners, polls, wakers, log, replication),
@@ -46,6 +47,8 @@ pub enum ConnState {
     Swallow,
     /// Sending replies.
     Mwrite,
+    /// Reading what the server does, until it leaves (`watch`).
+    Watch,
     /// Sending the last replies.
     Closing,
 }
@@ -60,18 +63,20 @@ impl ConnState {
             ConnState::Nread => "conn_nread",
             ConnState::Swallow => "conn_swallow",
             ConnState::Mwrite => "conn_mwrite",
+            ConnState::Watch => "conn_watch",
             ConnState::Closing => "conn_closing",
         }
     }
 
     fn from_u8(byte: u8) -> ConnState {
-        const ALL: [ConnState; 7] = [
+        const ALL: [ConnState; 8] = [
             ConnState::Listening,
             ConnState::NewCmd,
             ConnState::Read,
             ConnState::Nread,
             ConnState::Swallow,
             ConnState::Mwrite,
+            ConnState::Watch,
             ConnState::Closing,
         ];
         ALL.get(usize::from(byte)).copied().unwrap_or(ConnState::NewCmd)
@@ -139,6 +144,8 @@ pub struct Shared {
     pub config: Config,
     /// The cache.
     pub store: Arc<Store>,
+    /// Who watches, and what they wait for.
+    pub watch: Arc<Hub>,
     /// When the process started.
     pub started: Now,
     /// What `version` answers.
@@ -189,7 +196,10 @@ impl Shared {
                 format!("{MEMCACHED_VERSION}-twincached-{}", env!("CARGO_PKG_VERSION"))
             }
         };
+        let watch = Hub::new(config.watcher_logbuf, config.worker_logbuf);
+        store.tell_evictions(Box::new(Arc::clone(&watch)));
         Arc::new(Shared {
+            watch,
             debug_clock: config.debug_clock.then(|| Arc::new(DebugClock::new())),
             config,
             store,

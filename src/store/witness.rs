@@ -29,7 +29,7 @@ pub struct Evicted<'a> {
 /// Is told of evictions, by whichever thread makes room.
 pub trait Witness: Debug + Send + Sync {
     /// Whether it wants to be told at present.
-    fn wants(&self) -> bool;
+    fn is_listening(&self) -> bool;
     /// An item goes. Called under the lock of its stripe: it must return soon, and must not use the
     /// store.
     fn evicted(&self, item: &Evicted<'_>);
@@ -43,7 +43,9 @@ impl Store {
 
     /// Tells of a record that is about to be unlinked for room.
     pub(super) fn tell_evicted(&self, record: &Record, now: Now) {
-        let Some(witness) = self.witness.get().filter(|witness| witness.wants()) else { return };
+        let Some(witness) = self.witness.get().filter(|witness| witness.is_listening()) else {
+            return;
+        };
         let arena = &self.segments.arena;
         let len = if record.is_large() {
             let mut sum = 0;
@@ -80,7 +82,7 @@ mod tests {
     }
 
     impl Witness for Arc<Seen> {
-        fn wants(&self) -> bool {
+        fn is_listening(&self) -> bool {
             true
         }
         fn evicted(&self, item: &Evicted<'_>) {

@@ -127,6 +127,19 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_>) {
             }
             out.extend_from_slice(CRLF);
         }
+        Request::Watch { args } => {
+            out.extend_from_slice(b"watch");
+            if !args.is_empty() {
+                out.push(b' ');
+                out.extend_from_slice(args);
+            }
+            out.extend_from_slice(CRLF);
+        }
+        Request::CacheMemlimit { megabytes, noreply } => {
+            out.extend_from_slice(b"cache_memlimit ");
+            push_u64(out, u64::from(megabytes));
+            end(out, noreply);
+        }
         Request::Quit => out.extend_from_slice(b"quit\r\n"),
         Request::Shutdown { graceful: false } => out.extend_from_slice(b"shutdown\r\n"),
         Request::Shutdown { graceful: true } => out.extend_from_slice(b"shutdown graceful\r\n"),

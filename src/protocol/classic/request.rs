@@ -138,6 +138,8 @@ fn command(line: &[u8]) -> Outcome<'_> {
         b"version" => Ok(Request::Version),
         b"verbosity" => verbosity(&Words::cut(line)),
         b"stats" => Ok(Request::Stats { args: trim(rest) }),
+        b"watch" => Ok(Request::Watch { args: trim(rest) }),
+        b"cache_memlimit" => cache_memlimit(&Words::cut(line)),
         b"quit" => Ok(Request::Quit),
         b"shutdown" => shutdown(&Words::cut(line)),
         b"debugtime" => debug_time(&Words::cut(line)),
@@ -145,7 +147,7 @@ fn command(line: &[u8]) -> Outcome<'_> {
         b"mg" => meta_get(rest),
         b"ms" => Err(meta_set(&Words::cut(line))),
         // memcached hangs up on a browser, or whoever was led to speak HTTP to it.
-        _ if is_http(&Words::cut(line)) => Ok(Request::Quit),
+        _ if is_http(&Words::cut(line)) => Err(Reject::close(b"")),
         _ => Err(ERROR),
     }
 }
@@ -262,6 +264,13 @@ fn verbosity<'a>(words: &Words<'a>) -> Outcome<'a> {
     let noreply = words.noreply();
     let level = token::unsigned32(words.get(1)).ok_or(BAD_FORMAT.quiet_if(noreply))?;
     Ok(Request::Verbosity { level, noreply })
+}
+
+/// memcached reads the second word only.
+fn cache_memlimit<'a>(words: &Words<'a>) -> Outcome<'a> {
+    let noreply = words.noreply();
+    let megabytes = num::parse_u32(words.get(1)).ok_or(ERROR.quiet_if(noreply))?;
+    Ok(Request::CacheMemlimit { megabytes, noreply })
 }
 
 fn shutdown<'a>(words: &Words<'a>) -> Outcome<'a> {

@@ -30,6 +30,7 @@ use crate::protocol::reject::Reject;
 use crate::protocol::GetVerb;
 use crate::server::execute::Executor;
 use crate::server::shared::{ConnInfo, ConnState};
+use crate::server::watch::CloseReason;
 use data::{next_read, to_reserve, READ_MORE};
 
 /// Replies that may wait in memory before no further command is executed, and that one portion of a
@@ -71,6 +72,17 @@ pub trait Producer: Send + std::fmt::Debug {
     /// Appends the next part of the answer to `out`, in a step of bounded time: not much more than
     /// a portion of a get adds.
     fn produce(&mut self, exec: &mut Executor, now: Now, out: &mut Vec<u8>) -> Produced;
+
+    /// Whether it goes on until the client leaves: then nothing is done with what the client still
+    /// sends.
+    fn is_endless(&self) -> bool {
+        false
+    }
+
+    /// Whether it has more to say since it said [`Produced::Wait`].
+    fn is_called(&self) -> bool {
+        false
+    }
 }
 
 /// Bytes of a command line that are shown at `-vv`.
@@ -107,12 +119,25 @@ pub struct Conn {
     input: Buf,
     replies: Replies,
     state: State,
+    reason: CloseReason,
 }
 
 impl Conn {
     /// A connection that has said nothing yet. `id` is its number in log lines.
     pub fn new(id: u64, info: Arc<ConnInfo>) -> Conn {
-        Conn { id, info, input: Buf::new(), replies: Replies::new(), state: State::Command }
+        Conn {
+            id,
+            info,
+            input: Buf::new(),
+            replies: Replies::new(),
+            state: State::Command,
+            reason: CloseReason::Error,
+        }
+    }
+
+    /// Its number in log lines and `stats conns`.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// Where received bytes go.
@@ -179,9 +204,39 @@ impl Conn {
         }
     }
 
-    /// Between two commands with nothing to send.
+    /// Between two commands with nothing to send; or in an answer without an end.
     pub fn is_idle(&self) -> bool {
-        matches!(self.state, State::Command) && self.input.is_empty() && self.replies.is_empty()
+        let between = matches!(self.state, State::Command);
+        self.is_endless() || between && self.input.is_empty() && self.replies.is_empty()
+    }
+
+    /// Whether it reads what others make, until it leaves.
+    pub fn is_endless(&self) -> bool {
+        matches!(&self.state, State::Stream(producer) if producer.is_endless())
+    }
+
+    /// Whether what it reads has something new.
+    pub fn is_called(&self) -> bool {
+        matches!(&self.state, State::Stream(producer) if producer.is_called())
+    }
+
+    /// Why it is closing.
+    pub fn reason(&self) -> CloseReason {
+        self.reason
+    }
+
+    /// No further command is executed; what waits is sent.
+    pub(super) fn finish(&mut self, reason: CloseReason) {
+        self.reason = reason;
+        self.state = State::Closing;
+    }
+
+    /// The client has said its last word. As in memcached, a watcher's end is no normal one.
+    pub fn hung_up(&mut self, exec: &mut Executor) {
+        if !self.is_endless() && !matches!(self.state, State::Closing) {
+            self.reason = CloseReason::Normal;
+        }
+        self.release(exec);
     }
 
     /// Ends the connection as far as commands go: gives back what it reserved, keeps the replies
@@ -203,6 +258,7 @@ impl Conn {
             _ if step == Step::Write => ConnState::Mwrite,
             State::Data { .. } => ConnState::Nread,
             State::Swallow(_) => ConnState::Swallow,
+            State::Stream(_) if self.is_endless() => ConnState::Watch,
             State::Stream(_) => ConnState::Mwrite,
             State::Keys { .. } => ConnState::Read,
             State::Command if self.input.is_empty() => ConnState::NewCmd,
@@ -253,7 +309,12 @@ impl Conn {
                     match producer.produce(exec, now, self.replies.out()) {
                         Produced::More => {}
                         Produced::Done => self.state = State::Command,
-                        Produced::Wait => return Step::Read,
+                        Produced::Wait => {
+                            if producer.is_endless() {
+                                self.input.consume(self.input.len());
+                            }
+                            return Step::Read;
+                        }
                     }
                 }
                 State::Command | State::Data { .. } => {
