@@ -3,15 +3,20 @@
 //!
 //! Never checks a server's figures against the clock of the machine it runs on.
 
+#[path = "wire/binary.rs"]
+mod binary;
 #[path = "wire/differential.rs"]
 mod differential;
 #[path = "wire/in_process.rs"]
 mod in_process;
+#[path = "wire/rng.rs"]
+mod rng;
 #[path = "wire/script.rs"]
 mod script;
 #[path = "wire/transport.rs"]
 mod transport;
 
+use rng::Rng;
 use script::{Kind, Script, Transport};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -109,6 +114,13 @@ fn real_memcached() {
     });
 }
 
+/// So many seeds, from `WIRE_SEED` on.
+fn seeds(count: u64) -> std::ops::Range<u64> {
+    let first = std::env::var("WIRE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let count = std::env::var("WIRE_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(count);
+    first..first + count
+}
+
 /// Conversations of [`differential`].
 const CONVERSATIONS: u64 = 100;
 
@@ -121,9 +133,25 @@ fn random_commands_are_answered_as_memcached_does() {
     let args = ["-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
     let mut real = Process::unix("memcached", &args);
     let mut ours = in_process::Server::start(&[]);
-    let first = std::env::var("WIRE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    for seed in first..first + CONVERSATIONS {
+    for seed in seeds(CONVERSATIONS) {
         let outcome = differential::converse(seed, &mut *ours.open(), &mut *real.open());
         outcome.unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// Conversations of [`binary`].
+const BINARY_CONVERSATIONS: u64 = 60;
+
+#[test]
+fn random_packets_are_answered_as_memcached_does() {
+    if !memcached_is_installed() {
+        return;
+    }
+    let args = ["-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
+    let mut real = Process::unix("memcached", &args);
+    let mut ours = in_process::Server::start(&[]);
+    let mut open = || (ours.open(), real.open());
+    for seed in seeds(BINARY_CONVERSATIONS) {
+        binary::converse(seed, &mut open).unwrap_or_else(|error| panic!("{error}"));
     }
 }

@@ -4,9 +4,11 @@
 //! parses requests and encodes replies, a proxy also encodes requests and parses replies. Parsed
 //! values borrow from the input; nothing here allocates per request.
 
+pub mod binary;
 pub mod classic;
 pub mod meta;
 pub mod reject;
+pub mod udp;
 
 use crate::base::clock::ClockMove;
 

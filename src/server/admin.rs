@@ -17,8 +17,9 @@ use crate::base::num;
 use crate::platform;
 use crate::protocol::classic::encode;
 use crate::protocol::reject;
-use crate::server::config::Protocol;
+use crate::server::config::{Port, Protocol};
 use crate::server::shared::Shared;
+use crate::server::udp;
 use crate::store::StoreStats;
 
 /// The one slab class that `stats items` and `stats slabs` show.
@@ -109,8 +110,10 @@ fn process(shared: &Shared, now: Now, out: &mut Vec<u8>) {
         stat(out, name, format_args!("{}.{:06}", us / 1_000_000, us % 1_000_000));
     }
     stat(out, "max_connections", shared.config.max_conns);
-    stat(out, "curr_connections", shared.curr_connections.load(Ordering::Relaxed));
-    stat(out, "total_connections", shared.total_connections());
+    // As in memcached, where every UDP socket of a worker is a connection that never ends.
+    let udp = shared.udp_sockets.load(Ordering::Relaxed);
+    stat(out, "curr_connections", shared.curr_connections.load(Ordering::Relaxed) + udp);
+    stat(out, "total_connections", shared.total_connections() + udp);
     if shared.config.maxconns_fast {
         stat(out, "rejected_connections", shared.rejected_connections());
     }
@@ -147,11 +150,11 @@ fn commands(store: &StoreStats, out: &mut Vec<u8>) {
         ("touch_misses", TouchMisses),
         ("store_too_large", TooLarge),
         ("store_no_memory", OutOfMemory),
+        ("auth_cmds", AuthCmds),
+        ("auth_errors", AuthErrors),
     ] {
         stat(out, name, store.sums.get(counter));
     }
-    stat(out, "auth_cmds", 0);
-    stat(out, "auth_errors", 0);
     stat(out, "bytes_read", store.sums.get(BytesRead));
     stat(out, "bytes_written", store.sums.get(BytesWritten));
     stat(out, "limit_maxbytes", store.limit_maxbytes);
@@ -216,7 +219,15 @@ fn settings(shared: &Shared, out: &mut Vec<u8>) {
     stat(out, "maxbytes", shared.store.memory_limit());
     stat(out, "maxconns", config.max_conns);
     stat(out, "tcpport", shared.tcp_port.load(Ordering::Relaxed));
-    stat(out, "udpport", 0);
+    stat(
+        out,
+        "udpport",
+        match config.udp_port {
+            Port::Off => 0,
+            Port::Any => -1,
+            Port::Number(port) => i32::from(port),
+        },
+    );
     let inter = if config.listen.is_empty() { "NULL".into() } else { config.listen.join(",") };
     stat(out, "inter", inter);
     stat(out, "verbosity", shared.verbosity.load(Ordering::Relaxed));
@@ -231,7 +242,7 @@ fn settings(shared: &Shared, out: &mut Vec<u8>) {
     stat(out, "growth_factor", format_args!("{:.2}", config.growth_factor));
     stat(out, "chunk_size", config.chunk_size);
     stat(out, "num_threads", config.threads);
-    stat(out, "num_threads_per_udp", config.threads);
+    stat(out, "num_threads_per_udp", udp::sockets_per_address(config));
     stat(out, "stat_key_prefix", char::from(config.prefix_delimiter));
     stat(out, "detail_enabled", "no");
     stat(out, "reqs_per_event", config.reqs_per_event);
@@ -246,8 +257,11 @@ fn settings(shared: &Shared, out: &mut Vec<u8>) {
             Protocol::Binary => "binary",
         },
     );
-    stat(out, "auth_enabled_sasl", "no");
-    stat(out, "auth_enabled_ascii", "no");
+    stat(out, "auth_enabled_sasl", yes_no(config.sasl));
+    match &config.auth_file {
+        Some(path) => stat(out, "auth_enabled_ascii", path.display()),
+        None => stat(out, "auth_enabled_ascii", "no"),
+    }
     stat(out, "item_size_max", config.item_max);
     stat(out, "maxconns_fast", yes_no(config.maxconns_fast));
     stat(out, "hashpower_init", 0);
@@ -331,6 +345,9 @@ fn slabs(store: &StoreStats, out: &mut Vec<u8>) {
 
 fn conns(shared: &Shared, now: Now, out: &mut Vec<u8>) {
     for (id, info) in shared.conns().iter() {
+        if info.is_udp() {
+            stat(out, format_args!("{id}:UDP"), "UDP");
+        }
         stat(out, format_args!("{id}:addr"), &info.addr);
         if !info.listen_addr.is_empty() {
             stat(out, format_args!("{id}:listen_addr"), &info.listen_addr);

@@ -4,6 +4,8 @@
 //! One [`Executor`] per worker. Never reads or writes a socket; replies are appended to the bytes
 //! it is given.
 
+mod binary;
+
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
@@ -258,9 +260,14 @@ impl Executor {
     }
 
     fn flush_all(&mut self, delay: i64, noreply: bool, now: Now, out: &mut Vec<u8>) {
+        let reply = if self.flush(delay, now) { encode::OK } else { reject::FLUSH_OFF };
+        say(out, reply, noreply);
+    }
+
+    /// Takes all items away, now or later. False when nobody may (`-F`).
+    fn flush(&mut self, delay: i64, now: Now) -> bool {
         if !self.shared.config.flush_command {
-            say(out, reject::FLUSH_OFF, noreply);
-            return;
+            return false;
         }
         // memcached counts the delay like an exptime; at once is also what a past time means.
         let at = match exptime(delay, now) {
@@ -268,7 +275,7 @@ impl Executor {
             _ => None,
         };
         self.store.flush_all(at, now);
-        say(out, encode::OK, noreply);
+        true
     }
 
     fn watch(&mut self, args: &[u8], out: &mut Vec<u8>) -> After {

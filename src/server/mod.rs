@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod admin;
+pub mod auth;
 pub mod config;
 pub mod conn;
 pub mod execute;
@@ -12,5 +13,6 @@ pub mod maintenance;
 pub mod peer;
 pub mod run;
 pub mod shared;
+pub mod udp;
 pub mod watch;
 pub mod worker;

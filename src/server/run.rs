@@ -8,28 +8,32 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::base::clock::{Clock, RealClock};
 use crate::base::log as sink;
 use crate::net::listen::{self, Bound, Listener};
 use crate::net::mailbox::{mailbox, Mailbox, Sender};
+use crate::net::udp as datagrams;
 use crate::platform::daemon::{self, Keep};
 use crate::platform::logging::Logging;
 use crate::platform::pidfile::PidFile;
 use crate::platform::signals::{Signal, Signals};
 use crate::platform::{heap, limits, user, EX_OSERR};
 use crate::server::accept::{Acceptor, Again};
+use crate::server::auth::{Auth, Format};
 use crate::server::config::{Config, Port};
 use crate::server::execute::Executor;
 use crate::server::maintenance::{self, Bell};
 use crate::server::peer::{self, Peer, PeerConfig};
 use crate::server::shared::{Shared, Shutdown};
+use crate::server::udp;
 use crate::server::worker::{Message, Worker};
 use crate::store::{self, Store};
 
@@ -48,6 +52,12 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long a delete is remembered for peers that may still have the item: a link that was cut for
 /// up to an hour resumes without bringing deleted items back.
 const TOMBSTONE_SECS: u32 = 3600;
+
+/// Names the file of users of `-S` without `-Y`, as memcached's build with a password database.
+const SASL_FILE_VARIABLE: &str = "MEMCACHED_SASL_PWDB";
+
+/// memcached's exit status where the file of users is no good.
+const EXIT_FAILURE: i32 = 1;
 
 /// What reaches the main thread besides signals.
 enum Control {
@@ -105,6 +115,7 @@ fn start(mut config: Config) -> Result<i32, Failure> {
     if config.lock_memory {
         limits::raise_locked_memory();
     }
+    let auth = find_users(&config)?;
     let bound = bind(&config).map_err(Failure::os)?;
     if let (Some(path), Some(user)) = (&config.unix_path, &user) {
         // Clients get in by the permission bits of -a, which are about the user of -u.
@@ -142,7 +153,7 @@ fn start(mut config: Config) -> Result<i32, Failure> {
             log::warn!("warning: -k invalid, mlockall() failed: {error}");
         }
     }
-    let status = serve(config, bound).map_err(Failure::os)?;
+    let status = serve(config, bound, auth).map_err(Failure::os)?;
     if let Some(file) = pid_file {
         if let Err(error) = file.remove() {
             log::warn!("Could not remove the pid file: {error}");
@@ -151,23 +162,61 @@ fn start(mut config: Config) -> Result<i32, Failure> {
     Ok(status)
 }
 
-/// Takes the client addresses, without listening yet.
-fn bind(config: &Config) -> Result<Vec<Bound>, listen::BindError> {
-    if let Some(path) = &config.unix_path {
-        return Ok(vec![listen::bind_unix(path, config.unix_mode)?]);
+/// Reads who may log in, where clients have to.
+fn find_users(config: &Config) -> Result<Option<Auth>, Failure> {
+    if !config.sasl && config.auth_file.is_none() {
+        return Ok(None);
     }
-    let port = match config.port {
-        Port::Off => return Ok(Vec::new()),
-        Port::Any => 0,
-        Port::Number(port) => port,
+    let file = match (&config.auth_file, std::env::var_os(SASL_FILE_VARIABLE)) {
+        (Some(path), _) => Some((path.clone(), Format::AuthFile)),
+        (None, Some(path)) => Some((PathBuf::from(path), Format::Pwdb)),
+        (None, None) => None,
     };
-    listen::bind_tcp(&config.listen, port)
+    // A daemon changes its directory before it reads the file again.
+    let absolute = |(path, format)| Ok((std::path::absolute(path)?, format));
+    let file = file.map(absolute).transpose().map_err(|why: io::Error| Failure::os(why))?;
+    if file.is_none() {
+        log::warn!(
+            "-S: nobody can log in: name a file of users with -Y, or in {SASL_FILE_VARIABLE}"
+        );
+    }
+    let auth = Auth::load(file).map_err(|why| Failure(why.to_string(), EXIT_FAILURE))?;
+    Ok(Some(auth))
+}
+
+/// The client addresses, bound and not served yet.
+struct Sockets {
+    streams: Vec<Bound>,
+    /// The sockets of each address.
+    datagrams: Vec<Vec<UdpSocket>>,
+}
+
+/// Takes the client addresses, without listening yet.
+fn bind(config: &Config) -> Result<Sockets, listen::BindError> {
+    if let Some(path) = &config.unix_path {
+        let streams = vec![listen::bind_unix(path, config.unix_mode)?];
+        return Ok(Sockets { streams, datagrams: Vec::new() });
+    }
+    let number = |port| match port {
+        Port::Off => None,
+        Port::Any => Some(0),
+        Port::Number(port) => Some(port),
+    };
+    let streams = match number(config.port) {
+        Some(port) => listen::bind_tcp(&config.listen, port)?,
+        None => Vec::new(),
+    };
+    let datagrams = match number(config.udp_port) {
+        Some(port) => datagrams::bind(&config.listen, port, udp::sockets_per_address(config))?,
+        None => Vec::new(),
+    };
+    Ok(Sockets { streams, datagrams })
 }
 
 /// Names the ports where a test suite asked for it.
-fn write_ports(addrs: &[SocketAddr]) {
+fn write_ports(tcp: &[SocketAddr], udp: &[SocketAddr]) {
     if let Some(path) = std::env::var_os(listen::PORT_FILE_VARIABLE) {
-        if let Err(error) = listen::write_port_file(Path::new(&path), addrs) {
+        if let Err(error) = listen::write_port_file(Path::new(&path), tcp, udp) {
             log::warn!("cannot write the port file: {error}");
         }
     }
@@ -201,14 +250,14 @@ struct Server {
     signals: Signals,
     control: Mailbox<Control>,
     acceptor: Acceptor,
-    bound: Vec<Bound>,
+    bound: Sockets,
     workers: Vec<(Sender<Message>, JoinHandle<()>)>,
     maintenance: JoinHandle<()>,
     bell: Arc<Bell>,
     peer: Option<Arc<Peer>>,
 }
 
-fn serve(config: Config, bound: Vec<Bound>) -> io::Result<i32> {
+fn serve(config: Config, bound: Sockets, auth: Option<Auth>) -> io::Result<i32> {
     let clock = RealClock::new();
     let now = clock.now();
     let poll = Poll::new()?;
@@ -219,7 +268,7 @@ fn serve(config: Config, bound: Vec<Bound>) -> io::Result<i32> {
     let (control_in, control) = mailbox(waker, 64);
 
     let store = Store::new(store_config(&config), now);
-    let shared = Shared::new(config, Arc::clone(&store), now, std::process::id());
+    let shared = Shared::with_auth(config, Arc::clone(&store), now, std::process::id(), auth);
     let clock = clock.with_debug(shared.debug_clock.clone());
     let tell = control_in.clone();
     let tell_shutdown = Box::new(move |how| {
@@ -321,6 +370,7 @@ impl Server {
                     if let Err(error) = sink::reopen() {
                         log::error!("cannot open the log file again: {error}");
                     }
+                    self.reload_users();
                 }
                 Signal::Interrupt | Signal::Terminate => {
                     log::info!("got signal {}", signal.number());
@@ -333,6 +383,15 @@ impl Server {
             }
         }
         stop
+    }
+
+    /// Reads the file of users again; a bad one leaves things as they are.
+    fn reload_users(&self) {
+        let Some(auth) = &self.shared.auth else { return };
+        match auth.reload() {
+            Ok(users) => log::info!("the users were read again: {users}"),
+            Err(why) => log::error!("{why}: the users stay as they were"),
+        }
     }
 
     fn take_control(&mut self) -> io::Result<Option<Shutdown>> {
@@ -349,9 +408,10 @@ impl Server {
     /// Listens where the start has bound.
     fn open_client_port(&mut self) -> io::Result<()> {
         let backlog = self.shared.config.backlog;
-        let bound = std::mem::take(&mut self.bound);
+        let streams = std::mem::take(&mut self.bound.streams);
+        let datagrams = std::mem::take(&mut self.bound.datagrams);
         let listeners: Vec<Listener> =
-            bound.into_iter().map(|bound| bound.listen(backlog)).collect::<io::Result<_>>()?;
+            streams.into_iter().map(|bound| bound.listen(backlog)).collect::<io::Result<_>>()?;
         let addrs: Vec<SocketAddr> = listeners.iter().filter_map(Listener::local_addr).collect();
         if let Some(addr) = addrs.first() {
             let port = u32::from(addr.port());
@@ -359,7 +419,8 @@ impl Server {
         }
         let now = self.clock.now();
         self.acceptor.open(listeners, self.poll.registry(), LISTENERS, now)?;
-        write_ports(&addrs);
+        let workers: Vec<_> = self.workers.iter().map(|(sender, _)| sender.clone()).collect();
+        write_ports(&addrs, &udp::open(datagrams, &workers));
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::base::clock::{DebugClock, Now};
 use crate::base::log;
+use crate::server::auth::Auth;
 use crate::server::config::{Config, Personality, MEMCACHED_VERSION};
 use crate::server::watch::Hub;
 use crate::store::Store;
@@ -88,7 +89,7 @@ impl ConnState {
 pub struct ConnInfo {
     /// Who is connected, as `tcp:ADDRESS:PORT` or `unix:PATH`; for a listener, where it listens.
     pub addr: String,
-    /// Where the connection came in; empty for a listener itself.
+    /// Where the connection came in; empty for a listener itself and for a UDP socket.
     pub listen_addr: String,
     state: AtomicU8,
     /// Monotonic second of the last command.
@@ -112,6 +113,11 @@ impl ConnInfo {
         if active {
             self.last_cmd.store(mono_secs(now), Ordering::Relaxed);
         }
+    }
+
+    /// Whether it is a UDP socket, which serves many clients.
+    pub fn is_udp(&self) -> bool {
+        self.addr.starts_with("udp")
     }
 
     /// What the connection was last seen doing.
@@ -158,6 +164,8 @@ pub struct Shared {
     pub curr_connections: AtomicU64,
     /// Client connections accepted since the start.
     pub total_connections: AtomicU64,
+    /// UDP sockets that are served now. They count as connections, and not towards `-c`.
+    pub udp_sockets: AtomicU64,
     /// Client connections refused because of `-c`.
     pub rejected_connections: AtomicU64,
     /// Times that accepting was suspended.
@@ -166,6 +174,8 @@ pub struct Shared {
     pub listen_disabled_us: AtomicU64,
     /// Whether connections are being accepted.
     pub accepting: AtomicBool,
+    /// `-Y`, `-S`: who may log in. None: everybody may do everything.
+    pub auth: Option<Auth>,
     /// `-o debug_clock`: how a client moves everyone's clock.
     pub debug_clock: Option<Arc<DebugClock>>,
     /// Set once replication runs.
@@ -185,8 +195,19 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// The shared state of a server that starts at `started`.
+    /// The shared state of a server that starts at `started` and that everybody may use.
     pub fn new(config: Config, store: Arc<Store>, started: Now, pid: u32) -> Arc<Shared> {
+        Shared::with_auth(config, store, started, pid, None)
+    }
+
+    /// The same for a server that only `auth`'s users may use.
+    pub fn with_auth(
+        config: Config,
+        store: Arc<Store>,
+        started: Now,
+        pid: u32,
+        auth: Option<Auth>,
+    ) -> Arc<Shared> {
         let data_beside = DATA_BESIDE.max(2 * u64::from(config.item_max));
         let verbosity = AtomicU32::new(u32::from(config.verbose));
         // Clients parse three numbers and ignore what follows the dash.
@@ -200,6 +221,7 @@ impl Shared {
         store.tell_evictions(Box::new(Arc::clone(&watch)));
         Arc::new(Shared {
             watch,
+            auth,
             debug_clock: config.debug_clock.then(|| Arc::new(DebugClock::new())),
             config,
             store,
@@ -209,6 +231,7 @@ impl Shared {
             pid,
             curr_connections: AtomicU64::new(0),
             total_connections: AtomicU64::new(0),
+            udp_sockets: AtomicU64::new(0),
             rejected_connections: AtomicU64::new(0),
             listen_disabled: AtomicU64::new(0),
             listen_disabled_us: AtomicU64::new(0),
@@ -227,6 +250,11 @@ impl Shared {
     /// Open connections and listeners by descriptor.
     pub fn conns(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<ConnInfo>>> {
         self.conns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this user with this password may use a server that has users at all.
+    pub fn credentials(&self, user: &[u8], password: &[u8]) -> bool {
+        self.auth.as_ref().is_some_and(|auth| auth.check(user, password))
     }
 
     /// Takes one place under `-c`, or says that there is none. As memcached counts: the descriptors

@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
@@ -28,6 +29,7 @@ use crate::server::conn::{Conn, Step};
 use crate::server::execute::Executor;
 use crate::server::maintenance::Bell;
 use crate::server::shared::{ConnInfo, ConnState, Shared};
+use crate::server::udp::{self, Endpoint};
 use crate::server::watch::CloseReason;
 
 /// What the main thread tells a worker.
@@ -39,6 +41,8 @@ pub enum Message {
         /// Its line in `stats conns`.
         info: Arc<ConnInfo>,
     },
+    /// A UDP socket to serve from now on.
+    Datagrams(UdpSocket),
     /// Leave now.
     Stop,
     /// Close idle connections, let busy ones finish, then leave.
@@ -47,6 +51,9 @@ pub enum Message {
 
 /// Where the mailbox rings; connections use their slab key.
 const MAILBOX: Token = Token(usize::MAX);
+
+/// UDP sockets have the tokens from here on: far above any slab key.
+const UDP: usize = usize::MAX / 2;
 
 /// Events taken per turn: as many as a busy worker can have ready without the first of them
 /// waiting for a second poll.
@@ -105,6 +112,7 @@ pub struct Worker {
     poll: Poll,
     mailbox: Mailbox<Message>,
     clients: Slab<Client>,
+    endpoints: Vec<Endpoint>,
     ready: VecDeque<usize>,
     /// Connections that read what others make (`watch`).
     watching: Vec<usize>,
@@ -144,6 +152,7 @@ impl Worker {
             poll,
             mailbox,
             clients: Slab::new(),
+            endpoints: Vec::new(),
             ready: VecDeque::new(),
             watching: Vec::new(),
             exec,
@@ -184,6 +193,12 @@ impl Worker {
             for event in &events {
                 match event.token() {
                     MAILBOX => self.take_messages(now),
+                    Token(key) if key >= UDP => {
+                        if let Some(endpoint) = self.endpoint(key) {
+                            endpoint.blocked &= !event.is_writable();
+                        }
+                        self.visit_endpoint(key, self.moved(now));
+                    }
                     Token(key) => {
                         if let Some(client) = self.clients.get_mut(key) {
                             client.blocked &= !event.is_writable();
@@ -198,6 +213,9 @@ impl Worker {
                     if let Some(client) = self.clients.get_mut(key) {
                         client.queued = false;
                         self.visit(key, self.moved(now));
+                    } else if let Some(endpoint) = self.endpoint(key) {
+                        endpoint.queued = false;
+                        self.visit_endpoint(key, self.moved(now));
                     }
                 }
             }
@@ -274,9 +292,11 @@ impl Worker {
         while let Some(message) = self.mailbox.pop() {
             match message {
                 Message::Serve { stream, info } => self.adopt(stream, info, now),
+                Message::Datagrams(socket) => self.adopt_endpoint(socket, now),
                 Message::Stop => self.stopping = true,
                 Message::Drain => {
                     self.draining = true;
+                    self.close_endpoints();
                     let idle: Vec<usize> = self
                         .clients
                         .iter()
@@ -309,12 +329,48 @@ impl Worker {
         self.visit(key, now);
     }
 
+    fn adopt_endpoint(&mut self, socket: UdpSocket, now: Now) {
+        let key = UDP + self.endpoints.len();
+        match Endpoint::new(socket, self.poll.registry(), Token(key), &self.shared, now) {
+            Ok(endpoint) => {
+                self.endpoints.push(endpoint);
+                self.visit_endpoint(key, now);
+            }
+            Err(error) => log::error!("cannot watch a UDP socket: {error}"),
+        }
+    }
+
+    /// The UDP socket with this token; none for a connection's key.
+    fn endpoint(&mut self, key: usize) -> Option<&mut Endpoint> {
+        self.endpoints.get_mut(key.checked_sub(UDP)?)
+    }
+
+    /// Does what can be done for one UDP socket now. `key` is its token.
+    fn visit_endpoint(&mut self, key: usize, now: Now) {
+        let at = key.wrapping_sub(UDP);
+        let Some(endpoint) = self.endpoints.get_mut(at) else { return };
+        endpoint.lend(&mut self.scratch_in, &mut self.scratch_out);
+        let visit = endpoint.serve(&mut self.exec, now, SCRATCH_MAX);
+        let (input, out) = (&mut self.scratch_in, &mut self.scratch_out);
+        endpoint.reclaim(&mut self.exec, now, input, out);
+        keep_at_most(SCRATCH_MAX, &mut self.scratch_in, &mut self.scratch_out);
+        if visit == udp::Visit::Again && !endpoint.queued {
+            endpoint.queued = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    fn close_endpoints(&mut self) {
+        for endpoint in self.endpoints.drain(..) {
+            endpoint.close(&self.shared);
+        }
+    }
+
     /// Does what can be done for one connection now.
     fn visit(&mut self, key: usize, now: Now) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let owned = client.conn.input().capacity();
         client.conn.lend(&mut self.scratch_in, &mut self.scratch_out);
-        self.exec.store.serve(client.conn.id());
         let visit = serve(client, &mut self.exec, now);
         let (input, out) = (&mut self.scratch_in, &mut self.scratch_out);
         client.conn.reclaim(&mut self.exec, now, input, out);
@@ -356,6 +412,7 @@ impl Worker {
     }
 
     fn close_all(&mut self) {
+        self.close_endpoints();
         let keys: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();
         let now = self.clock.now();
         for key in keys {

@@ -18,10 +18,13 @@ const GROUP: usize = 128;
 /// Most values.
 pub(crate) const MOST: usize = GROUPS * GROUP;
 
+/// Some values, made with the first of them.
+type Group<T> = OnceLock<Box<[OnceLock<T>]>>;
+
 /// The table.
 #[derive(Debug)]
 pub(crate) struct Banks<T> {
-    groups: Box<[OnceLock<Box<[OnceLock<T>]>>]>,
+    groups: Box<[Group<T>]>,
 }
 
 impl<T> Banks<T> {

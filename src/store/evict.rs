@@ -378,6 +378,8 @@ impl Store {
             Fate::Drop => self.evict(&mut stripe, slot, record, now, counters),
             Fate::Move(freq) => {
                 let Some(open) = reclaimer.slot(class) else { return false };
+                // It may move to where the sweep has been already.
+                record.age(arena, now.unix_secs());
                 let to = self.copy_record(open, record);
                 stripe.set(slot, freq, self.segments.location(to.at));
                 self.note_due(&to);

@@ -4,22 +4,12 @@
 //! and stays away from the few places where we differ on purpose; the transcripts name those.
 
 use crate::script::Link;
+use crate::Rng;
 
 /// Commands of one conversation.
 const COMMANDS: usize = 40;
 
-/// splitmix64: the same seed, the same conversation.
-struct Rng(u64);
-
 impl Rng {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % n as u64) as usize
-    }
-
     fn pick(&mut self, from: &[&str]) -> String {
         from[self.below(from.len())].to_owned()
     }
@@ -167,7 +157,7 @@ fn ask(link: &mut dyn Link, command: &[u8]) -> Result<Vec<u8>, String> {
 
 /// Holds one conversation with both. The error shows the first command they answer differently.
 pub fn converse(seed: u64, ours: &mut dyn Link, real: &mut dyn Link) -> Result<(), String> {
-    let mut rng = Rng(seed);
+    let mut rng = Rng::new(seed);
     ask(ours, b"flush_all\r\n")?;
     ask(real, b"flush_all\r\n")?;
     for number in 0..COMMANDS {

@@ -12,10 +12,15 @@
 //!          |  \---(get line, output full)------> Keys -------+
 //!          |  \---(data not wanted)------------> Swallow ----+
 //!          |  \---(a long answer)--------------> Stream -----+
-//!          +------(quit, refused for good)-----> Closing
+//!          +------(quit, refused for good)-----> (Drain) -> Closing
 //! ```
+//!
+//! The first byte says for good whether the client speaks text or binary, unless `-B` does.
 
+mod auth;
+mod binary;
 mod data;
+pub mod datagram;
 mod text;
 
 #[cfg(test)]
@@ -26,8 +31,11 @@ use std::sync::Arc;
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::base::replies::Replies;
+use crate::protocol::binary::REQUEST;
 use crate::protocol::reject::Reject;
 use crate::protocol::GetVerb;
+use crate::server::auth::Login;
+use crate::server::config::Protocol;
 use crate::server::execute::Executor;
 use crate::server::shared::{ConnInfo, ConnState};
 use crate::server::watch::CloseReason;
@@ -83,10 +91,27 @@ pub trait Producer: Send + std::fmt::Debug {
     fn is_called(&self) -> bool {
         false
     }
+
+    /// Whether the answer may also go out as datagrams. Not where it has no end, or where a few
+    /// bytes from a forged sender would make everything in the cache go there.
+    fn may_go_by_datagram(&self) -> bool {
+        false
+    }
 }
 
 /// Bytes of a command line that are shown at `-vv`.
 const LOGGED_LINE: usize = 512;
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dialect {
+    /// It has said nothing yet.
+    Unknown,
+    /// Classic and meta commands.
+    Text,
+    /// Packets.
+    Binary,
+}
 
 #[derive(Debug)]
 enum State {
@@ -104,6 +129,8 @@ enum State {
     },
     /// Bytes of an unwanted data block that are still to come.
     Swallow(u64),
+    /// Bytes of a refused request that are still to come; then the connection closes.
+    Drain(u64),
     /// A long answer is under way: no command is executed until its producer is done.
     Stream(Box<dyn Producer>),
     /// The next command is executed in a turn of its own, which has a time of its own.
@@ -120,6 +147,8 @@ pub struct Conn {
     replies: Replies,
     state: State,
     reason: CloseReason,
+    dialect: Dialect,
+    login: Login,
 }
 
 impl Conn {
@@ -132,12 +161,9 @@ impl Conn {
             replies: Replies::new(),
             state: State::Command,
             reason: CloseReason::Error,
+            dialect: Dialect::Unknown,
+            login: Login::default(),
         }
-    }
-
-    /// Its number in log lines and `stats conns`.
-    pub fn id(&self) -> u64 {
-        self.id
     }
 
     /// Where received bytes go.
@@ -252,12 +278,13 @@ impl Conn {
     /// this turn (`-R`).
     pub fn process(&mut self, exec: &mut Executor, now: Now, budget: &mut u32) -> Step {
         let before = *budget;
+        exec.store.serve(self.id);
         let step = self.advance(exec, now, budget);
         let state = match self.state {
             State::Closing => ConnState::Closing,
             _ if step == Step::Write => ConnState::Mwrite,
             State::Data { .. } => ConnState::Nread,
-            State::Swallow(_) => ConnState::Swallow,
+            State::Swallow(_) | State::Drain(_) => ConnState::Swallow,
             State::Stream(_) if self.is_endless() => ConnState::Watch,
             State::Stream(_) => ConnState::Mwrite,
             State::Keys { .. } => ConnState::Read,
@@ -280,14 +307,20 @@ impl Conn {
                     return Step::Yield;
                 }
                 State::Swallow(left) => {
-                    let here = self.input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                    self.input.consume(here);
-                    let left = left - here as u64;
+                    let left = self.drop_input(left);
                     if left > 0 {
                         self.state = State::Swallow(left);
                         return Step::Read;
                     }
                     self.state = State::Command;
+                }
+                State::Drain(left) => {
+                    let left = self.drop_input(left);
+                    if left > 0 {
+                        self.state = State::Drain(left);
+                        return Step::Read;
+                    }
+                    self.state = State::Closing;
                 }
                 State::Data { need, reserved } if self.input.len() < need => {
                     // The next read may only take what is counted. This does not finish a command.
@@ -339,7 +372,23 @@ impl Conn {
             exec.shared.release_data(reserved);
             self.state = State::Command;
         }
-        self.text_command(exec, now)
+        if self.dialect == Dialect::Unknown {
+            self.dialect = match (exec.shared.config.protocol, self.input.data().first()) {
+                (Protocol::Binary, _) | (Protocol::Auto, Some(&REQUEST)) => Dialect::Binary,
+                (Protocol::Auto | Protocol::Ascii, _) => Dialect::Text,
+            };
+        }
+        match self.dialect {
+            Dialect::Binary => self.binary_command(exec, now),
+            Dialect::Text | Dialect::Unknown => self.text_command(exec, now),
+        }
+    }
+
+    /// Drops up to `left` bytes of what has come in; returns how many are still to come.
+    fn drop_input(&mut self, left: u64) -> u64 {
+        let here = self.input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        self.input.consume(here);
+        left - here as u64
     }
 
     /// Answers a refusal and drops what it covers.

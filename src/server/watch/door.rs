@@ -239,6 +239,19 @@ impl Door {
         deleted
     }
 
+    /// As [`Handle::delete_with`], for a binary client: memcached shows that it looked, and not that
+    /// it deleted.
+    #[inline]
+    pub fn delete_silently(&mut self, key: &[u8], terms: &DeleteTerms, now: Now) -> Deleted {
+        if !self.log.wants(FETCHERS) {
+            return self.handle.delete_with(key, terms, now);
+        }
+        let look = self.look(key, now);
+        let deleted = self.handle.delete_with(key, terms, now);
+        self.note_look(key, look, now);
+        deleted
+    }
+
     /// As [`Handle::refuse`].
     pub fn refuse(&mut self, key: &[u8], now: Now) {
         if !self.log.wants(FETCHERS) {
