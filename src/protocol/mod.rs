@@ -166,19 +166,21 @@ pub enum Request<'a> {
         /// The classes of lines, separated by blanks.
         args: &'a [u8],
     },
-    /// cache_memlimit
-    CacheMemlimit {
-        /// The new limit.
-        megabytes: u32,
-        /// Answer nothing.
-        noreply: bool,
-    },
     /// quit
     Quit,
     /// shutdown
     Shutdown {
-        /// `shutdown graceful`: let connections finish.
-        graceful: bool,
+        /// `shutdown graceful`: let connections finish. None for a mode that there is not: whether
+        /// it is allowed at all is to be looked at first.
+        graceful: Option<bool>,
+        /// Answer nothing.
+        noreply: bool,
+    },
+    /// slabs, lru, lru_crawler, cache_memlimit: not yet looked into, [`classic::admin::parse`]
+    /// does.
+    Admin {
+        /// The whole line.
+        line: &'a [u8],
     },
     /// debugtime, memcached's debug build only.
     DebugTime(ClockMove),

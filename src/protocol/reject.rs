@@ -74,12 +74,6 @@ pub const WATCH_PIPELINED: &[u8] = b"ERROR cannot pipeline other commands before
 pub const WATCH_TOO_MANY: &[u8] = b"WATCHER_TOO_MANY log watcher limit reached\r\n";
 /// watch where lines cannot be sent whenever there are some.
 pub const WATCH_FAILED: &[u8] = b"WATCHER_FAILED failed to add log watcher\r\n";
-/// cache_memlimit under 8 megabytes.
-pub const MEMLIMIT_SMALL: &[u8] = b"MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n";
-/// cache_memlimit with a number that must be meant as bytes.
-pub const MEMLIMIT_BYTES: &[u8] = b"MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n";
-/// cache_memlimit with a limit that cannot be had.
-pub const MEMLIMIT_FAILED: &[u8] = b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n";
 /// flush_all with `-F`.
 pub const FLUSH_OFF: &[u8] = b"CLIENT_ERROR flush_all not allowed\r\n";
 /// A value over `-I`.
@@ -100,3 +94,16 @@ pub const META_OPAQUE: &[u8] = b"CLIENT_ERROR opaque token too long\r\n";
 pub const META_KEY: &[u8] = b"CLIENT_ERROR error decoding key\r\n";
 /// Meta: a flag's argument is not the number it should be.
 pub const META_TOKEN: &[u8] = b"CLIENT_ERROR bad token in command line format\r\n";
+/// slabs automove window: out of range.
+pub const BAD_WINDOW: &[u8] = b"CLIENT_ERROR automove window too low or too high\r\n";
+/// lru tune: more than 80 percent together.
+pub const BAD_LRU_SHARES: &[u8] = b"ERROR hot and warm pcts must not exceed 80\r\n";
+/// lru tune: a factor that is not positive.
+pub const BAD_LRU_FACTORS: &[u8] = b"ERROR hot/warm age factors must be greater than 0\r\n";
+/// lru_crawler sleep: more than a second.
+pub const BAD_SLEEP: &[u8] = b"CLIENT_ERROR sleep must be one second or less\r\n";
+/// cache_memlimit: less than 8 megabytes.
+pub const MEMLIMIT_TOO_SMALL: &[u8] = b"MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n";
+/// cache_memlimit: so large that it must be bytes.
+pub const MEMLIMIT_NOT_BYTES: &[u8] =
+    b"MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n";

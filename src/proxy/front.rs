@@ -370,11 +370,10 @@ impl Front {
                 self.say(&shared.stats);
             }
             Request::MetaNoop => self.say(encode::META_NOOP),
-            Request::CacheMemlimit { noreply: true, .. } => {}
-            Request::Shutdown { .. }
-            | Request::DebugTime(_)
-            | Request::Watch { .. }
-            | Request::CacheMemlimit { .. } => self.say(UNSUPPORTED),
+            Request::Shutdown { .. } | Request::DebugTime(_) | Request::Watch { .. } => {
+                self.say(UNSUPPORTED);
+            }
+            Request::Admin { .. } => self.say(reject::ERROR),
             Request::Quit => {
                 self.close();
             }

@@ -19,15 +19,13 @@ use crate::server::admin;
 use crate::server::conn::Producer;
 use crate::server::shared::{Shared, Shutdown};
 use crate::server::watch::{self, Door, Status, Wake};
-use crate::store::{self, Arith, Exptime, Item, Mode, Stored};
+use crate::store::{Arith, Exptime, Item, Mode, Stored};
 
 /// Up to this many seconds an exptime is relative, beyond it is unix time (protocol.txt: 30 days).
 const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
 
-/// Least that `cache_memlimit` takes, memcached's.
-const MEMLIMIT_MIN: u32 = 8;
-/// From here on `cache_memlimit` takes its number for bytes, as memcached does.
-const MEMLIMIT_BYTES: u32 = 1_000_000_001;
+/// Most that `verbosity` sets, memcached's.
+const VERBOSITY_MAX: u32 = 2;
 
 /// What becomes of the connection after a command.
 #[derive(Debug)]
@@ -85,6 +83,7 @@ impl Executor {
 
     /// Refuses a value over `-I` before its data block is read.
     pub fn too_large(&mut self, head: &StoreHead<'_>, now: Now) -> Reject {
+        self.shared.detail.set(head.key);
         self.store.counters().add(Counter::TooLarge, 1);
         self.store.note_refused(mode(head.verb, false), head.key, Status::TooLarge, now);
         self.drop_refused(head, now);
@@ -93,6 +92,7 @@ impl Executor {
 
     /// Refuses a value whose data block may not come in, see [`Executor::make_room`].
     pub fn no_memory(&mut self, head: &StoreHead<'_>, now: Now) -> Reject {
+        self.shared.detail.set(head.key);
         self.store.counters().add(Counter::OutOfMemory, 1);
         self.shared.data_refused.fetch_add(1, Ordering::Relaxed);
         self.store.note_refused(mode(head.verb, false), head.key, Status::NoMemory, now);
@@ -126,12 +126,13 @@ impl Executor {
             item.value.copy_to(out);
             out.extend_from_slice(b"\r\n");
         };
-        match verb {
+        let found = match verb {
             GetVerb::Get | GetVerb::Gets => self.store.get(key, now, answer),
             GetVerb::Gat | GetVerb::Gats => {
                 self.store.get_and_touch(key, exptime(raw, now), now, answer)
             }
         };
+        self.shared.detail.get(key, found.is_some());
     }
 
     /// Meta get: what its flags ask for, in their order.
@@ -171,6 +172,7 @@ impl Executor {
 
     /// A storage command with its data.
     pub fn store_item(&mut self, head: &StoreHead<'_>, value: &[u8], now: Now, out: &mut Vec<u8>) {
+        self.shared.detail.set(head.key);
         let mode = mode(head.verb, self.shared.config.cas);
         let expires = exptime(head.exptime, now);
         let reply = match self.store.store(mode, head.key, head.flags, expires, value, now) {
@@ -196,6 +198,7 @@ impl Executor {
     pub fn execute(&mut self, request: &Request<'_>, now: Now, out: &mut Vec<u8>) -> After {
         match *request {
             Request::Delete { key, noreply } => {
+                self.shared.detail.delete(key);
                 let found = self.store.delete(key, now);
                 say(out, if found { encode::DELETED } else { encode::NOT_FOUND }, noreply);
             }
@@ -209,16 +212,16 @@ impl Executor {
             Request::FlushAll { delay, noreply } => self.flush_all(delay, noreply, now, out),
             Request::Version => encode::version(out, &self.shared.version),
             Request::Verbosity { level, noreply } => {
-                self.shared.set_verbosity(level);
+                self.shared.set_verbosity(level.min(VERBOSITY_MAX));
                 say(out, encode::OK, noreply);
             }
-            Request::Stats { args } => admin::stats(&self.shared, args, now, out),
+            Request::Stats { args } => return admin::stats(self, args, now, out),
             Request::Watch { args } => return self.watch(args, out),
-            Request::CacheMemlimit { megabytes, noreply } => {
-                say(out, self.cache_memlimit(megabytes), noreply);
-            }
+            Request::Admin { line } => return admin::run(self, line, out),
             Request::Quit => return After::Close,
-            Request::Shutdown { graceful } => return self.shutdown(graceful, out),
+            Request::Shutdown { graceful, noreply } => {
+                return self.shutdown(graceful, noreply, out);
+            }
             Request::DebugTime(what) => match &self.shared.debug_clock {
                 Some(clock) => {
                     clock.make(what, now);
@@ -267,6 +270,7 @@ impl Executor {
     /// Takes all items away, now or later. False when nobody may (`-F`).
     fn flush(&mut self, delay: i64, now: Now) -> bool {
         if !self.shared.config.flush_command {
+            self.store.counters().add(Counter::CmdFlush, 1);
             return false;
         }
         // memcached counts the delay like an exptime; at once is also what a past time means.
@@ -298,33 +302,19 @@ impl Executor {
         After::Next
     }
 
-    /// Changes `-m`. The maintenance thread does the work of a lower one.
-    fn cache_memlimit(&mut self, megabytes: u32) -> &'static [u8] {
-        match megabytes {
-            0..MEMLIMIT_MIN => return reject::MEMLIMIT_SMALL,
-            MEMLIMIT_BYTES.. => return reject::MEMLIMIT_BYTES,
-            _ => {}
-        }
-        let bytes = u64::from(megabytes) << 20;
-        let more = bytes.saturating_sub(self.shared.store.memory_limit());
-        // A trial of all that is new at once, as at the start; with -k it would be committed.
-        let had = self.shared.config.lock_memory || more == 0 || store::Store::is_possible(more);
-        if !had || self.shared.store.resize(bytes).is_err() {
-            return reject::MEMLIMIT_FAILED;
-        }
-        log::info!("maxbytes adjusted to {megabytes}m");
-        encode::OK
-    }
-
-    fn shutdown(&mut self, graceful: bool, out: &mut Vec<u8>) -> After {
-        if !self.shared.config.shutdown_command {
-            out.extend_from_slice(reject::SHUTDOWN_OFF);
-            return After::Next;
-        }
-        if let Some(tell) = self.shared.on_shutdown.get() {
-            tell(if graceful { Shutdown::Graceful } else { Shutdown::Now });
-        }
-        After::Close
+    fn shutdown(&mut self, graceful: Option<bool>, noreply: bool, out: &mut Vec<u8>) -> After {
+        let refusal = match graceful {
+            _ if !self.shared.config.shutdown_command => reject::SHUTDOWN_OFF,
+            None => reject::BAD_SHUTDOWN,
+            Some(graceful) => {
+                if let Some(tell) = self.shared.on_shutdown.get() {
+                    tell(if graceful { Shutdown::Graceful } else { Shutdown::Now });
+                }
+                return After::Close;
+            }
+        };
+        say(out, refusal, noreply);
+        After::Next
     }
 }
 

@@ -239,6 +239,11 @@ fn store_config(config: &Config) -> store::Config {
         hash_seed: random(),
         feed_max: replication.map_or(defaults.feed_max, |r| r.queue_max),
         tombstone_secs: TOMBSTONE_SECS,
+        classes: store::Classes::new(
+            config.chunk_size,
+            config.growth_factor,
+            config.slab_chunk_max,
+        ),
     }
 }
 

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::base::clock::{DebugClock, Now};
 use crate::base::log;
+use crate::server::admin::detail::Detail;
+use crate::server::admin::tune::Tuning;
 use crate::server::auth::Auth;
 use crate::server::config::{Config, Personality, MEMCACHED_VERSION};
 use crate::server::watch::Hub;
@@ -40,15 +42,17 @@ pub enum ConnState {
     Listening,
     /// Waiting for a command.
     NewCmd,
-    /// In the middle of a command line.
+    /// Between two commands, or in the middle of a command line.
     Read,
+    /// Executing commands.
+    ParseCmd,
     /// Taking in a data block.
     Nread,
     /// Dropping a data block that is not wanted.
     Swallow,
     /// Sending replies.
     Mwrite,
-    /// Reading what the server does, until it leaves (`watch`).
+    /// Sending an answer that goes on by itself: a dump, or the log to a watcher.
     Watch,
     /// Sending the last replies.
     Closing,
@@ -61,6 +65,7 @@ impl ConnState {
             ConnState::Listening => "conn_listening",
             ConnState::NewCmd => "conn_new_cmd",
             ConnState::Read => "conn_read",
+            ConnState::ParseCmd => "conn_parse_cmd",
             ConnState::Nread => "conn_nread",
             ConnState::Swallow => "conn_swallow",
             ConnState::Mwrite => "conn_mwrite",
@@ -70,10 +75,11 @@ impl ConnState {
     }
 
     fn from_u8(byte: u8) -> ConnState {
-        const ALL: [ConnState; 8] = [
+        const ALL: [ConnState; 9] = [
             ConnState::Listening,
             ConnState::NewCmd,
             ConnState::Read,
+            ConnState::ParseCmd,
             ConnState::Nread,
             ConnState::Swallow,
             ConnState::Mwrite,
@@ -189,6 +195,9 @@ pub struct Shared {
     /// The part of it over `data_beside` is lent by the store.
     data_reserved: Mutex<u64>,
     data_beside: u64,
+    /// `stats detail`: counts by the prefix of keys.
+    pub detail: Detail,
+    tuning: Mutex<Tuning>,
     conns: Mutex<BTreeMap<u64, Arc<ConnInfo>>>,
     /// What `stats reset` subtracts from the connection counts: total, rejected.
     reset: [AtomicU64; 2],
@@ -219,9 +228,13 @@ impl Shared {
         };
         let watch = Hub::new(config.watcher_logbuf, config.worker_logbuf);
         store.tell_evictions(Box::new(Arc::clone(&watch)));
+        let detail = Detail::new(config.prefix_delimiter, config.detail_enabled);
+        let tuning = Mutex::new(Tuning::new(&config));
         Arc::new(Shared {
             watch,
             auth,
+            detail,
+            tuning,
             debug_clock: config.debug_clock.then(|| Arc::new(DebugClock::new())),
             config,
             store,
@@ -255,6 +268,11 @@ impl Shared {
     /// Whether this user with this password may use a server that has users at all.
     pub fn credentials(&self, user: &[u8], password: &[u8]) -> bool {
         self.auth.as_ref().is_some_and(|auth| auth.check(user, password))
+    }
+
+    /// What the commands that tune a memcached have set. Never held while another lock is taken.
+    pub fn tuning(&self) -> MutexGuard<'_, Tuning> {
+        self.tuning.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes one place under `-c`, or says that there is none. As memcached counts: the descriptors
@@ -322,6 +340,7 @@ impl Shared {
     /// `stats reset`.
     pub fn reset_stats(&self) {
         self.store.reset_stats();
+        self.detail.clear();
         for (base, count) in
             self.reset.iter().zip([&self.total_connections, &self.rejected_connections])
         {

@@ -18,13 +18,13 @@ const GROUP: usize = 128;
 /// Most values.
 pub(crate) const MOST: usize = GROUPS * GROUP;
 
-/// Some values, made with the first of them.
-type Group<T> = OnceLock<Box<[OnceLock<T>]>>;
+/// Values that are made once, each when it is first wanted.
+type Places<T> = Box<[OnceLock<T>]>;
 
 /// The table.
 #[derive(Debug)]
 pub(crate) struct Banks<T> {
-    groups: Box<[Group<T>]>,
+    groups: Places<Places<T>>,
 }
 
 impl<T> Banks<T> {

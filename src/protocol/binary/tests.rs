@@ -115,7 +115,9 @@ fn every_quiet_opcode_asks_what_its_loud_twin_asks() {
 fn wrong_lengths_end_the_connection() {
     use opcode::*;
     let closing = Refusal { close: true, ..Refusal::status(Status::Invalid) };
-    let wrong: &[(u8, &[u8], &[u8], &[u8])] = &[
+    /// Opcode, extras, key and value.
+    type Parts = (u8, &'static [u8], &'static [u8], &'static [u8]);
+    let wrong: &[Parts] = &[
         (GET, b"", b"", b""),
         (GET, b"xxxx", b"k", b""),
         (GETKQ, b"", b"k", b"v"),

@@ -135,14 +135,12 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_>) {
             }
             out.extend_from_slice(CRLF);
         }
-        Request::CacheMemlimit { megabytes, noreply } => {
-            out.extend_from_slice(b"cache_memlimit ");
-            push_u64(out, u64::from(megabytes));
+        Request::Quit => out.extend_from_slice(b"quit\r\n"),
+        Request::Shutdown { graceful, noreply } => {
+            let graceful = graceful == Some(true);
+            out.extend_from_slice(if graceful { b"shutdown graceful" } else { b"shutdown" });
             end(out, noreply);
         }
-        Request::Quit => out.extend_from_slice(b"quit\r\n"),
-        Request::Shutdown { graceful: false } => out.extend_from_slice(b"shutdown\r\n"),
-        Request::Shutdown { graceful: true } => out.extend_from_slice(b"shutdown graceful\r\n"),
         Request::DebugTime(what) => {
             out.extend_from_slice(b"debugtime ");
             match what {
@@ -150,6 +148,10 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_>) {
                 ClockMove::Resume => out.push(b'r'),
                 ClockMove::Seconds(secs) => push_i64(out, secs),
             }
+            out.extend_from_slice(CRLF);
+        }
+        Request::Admin { line } => {
+            out.extend_from_slice(line);
             out.extend_from_slice(CRLF);
         }
         Request::MetaNoop => out.extend_from_slice(b"mn\r\n"),

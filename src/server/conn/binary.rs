@@ -55,7 +55,8 @@ impl Conn {
         self.input.consume(need);
         match after {
             After::Close => self.finish(CloseReason::Normal),
-            _ => self.state = State::Command,
+            After::Stream(producer) => self.state = State::Stream(producer),
+            After::Next | After::NextTurn => self.state = State::Command,
         }
         true
     }

@@ -279,16 +279,15 @@ impl Conn {
     pub fn process(&mut self, exec: &mut Executor, now: Now, budget: &mut u32) -> Step {
         let before = *budget;
         exec.store.serve(self.id);
+        self.info.note(ConnState::ParseCmd, false, now);
         let step = self.advance(exec, now, budget);
         let state = match self.state {
             State::Closing => ConnState::Closing,
             _ if step == Step::Write => ConnState::Mwrite,
             State::Data { .. } => ConnState::Nread,
             State::Swallow(_) | State::Drain(_) => ConnState::Swallow,
-            State::Stream(_) if self.is_endless() => ConnState::Watch,
-            State::Stream(_) => ConnState::Mwrite,
+            State::Stream(_) => ConnState::Watch,
             State::Keys { .. } => ConnState::Read,
-            State::Command if self.input.is_empty() => ConnState::NewCmd,
             State::Command | State::NextTurn => ConnState::Read,
         };
         self.info.note(state, before != *budget, now);

@@ -9,6 +9,7 @@ use crate::protocol::binary::{self, encode, sasl, Command, Head, Refusal, Reques
 use crate::protocol::{ArithVerb, StoreHead, StoreVerb};
 use crate::server::admin;
 use crate::server::auth::Login;
+use crate::server::conn::{Produced, Producer};
 use crate::store::{Arith, ArithTerms, DeleteTerms, Deleted, Item, Mode, Stored, Terms};
 
 /// Longest message of a SASL step, in bytes. The longest that memcached takes is half of `-I`; this
@@ -285,7 +286,9 @@ impl Executor {
         };
         let mut text = Vec::new();
         if let Some(asked) = asked {
-            admin::stats(&self.shared, asked, now, &mut text);
+            if let After::Stream(lines) = admin::stats(self, asked, now, &mut text) {
+                return After::Stream(Box::new(StatStream { head: *head, lines }));
+            }
         }
         if asked.is_none() || text.starts_with(b"CLIENT_ERROR") {
             encode::error(out, head, Status::NotFound, Status::NotFound.text());
@@ -326,6 +329,25 @@ impl Executor {
             encode::error(out, head, Status::AuthError, Status::AuthError.text());
         }
         After::Next
+    }
+}
+
+/// Statistics that take a while, as packets.
+#[derive(Debug)]
+struct StatStream {
+    head: Head,
+    lines: Box<dyn Producer>,
+}
+
+impl Producer for StatStream {
+    fn produce(&mut self, exec: &mut Executor, now: Now, out: &mut Vec<u8>) -> Produced {
+        let mut text = Vec::new();
+        let produced = self.lines.produce(exec, now, &mut text);
+        stat_packets(&self.head, &text, out);
+        if produced == Produced::Done {
+            encode::stat(out, &self.head, b"", b"");
+        }
+        produced
     }
 }
 
