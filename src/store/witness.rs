@@ -22,6 +22,8 @@ pub struct Evicted<'a> {
     pub idle_secs: u32,
     /// Length of its value, in bytes.
     pub len: usize,
+    /// The class that memcached would have it in.
+    pub class: u8,
     /// When that is.
     pub at: Now,
 }
@@ -47,12 +49,9 @@ impl Store {
             return;
         };
         let arena = &self.segments.arena;
-        let len = if record.is_large() {
-            let mut sum = 0;
-            self.each_chunk(record, |chunk| sum += chunk.value(arena).len());
-            sum
-        } else {
-            record.value_len()
+        let len = match record.is_large() {
+            true => self.total_len(record),
+            false => record.value_len(),
         };
         witness.evicted(&Evicted {
             key: record.key(arena),
@@ -60,6 +59,7 @@ impl Store {
             exptime: record.exptime(arena),
             idle_secs: record.idle_secs(arena, now.unix_secs()),
             len,
+            class: self.class_of(record).0,
             at: now,
         });
     }

@@ -14,15 +14,28 @@ use super::{Hub, Recorder, CONNEVENTS, DELETIONS, FETCHERS, MUTATIONS};
 use crate::base::clock::Now;
 use crate::base::counters::Counter;
 use crate::store::{
-    Arith, ArithTerms, DeleteTerms, Deleted, Exptime, Found, GetTerms, Handle, Item, Mode, Stored,
-    Terms,
+    memcached_size, Arith, ArithTerms, DeleteTerms, Deleted, Exptime, Found, GetTerms, Handle,
+    Item, Mode, Stored, Terms,
 };
+
+/// An item that was there.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    exptime: Exptime,
+    has_flags: bool,
+    len: usize,
+}
+
+impl Seen {
+    fn of(item: &Item<'_>) -> Seen {
+        Seen { exptime: item.exptime, has_flags: item.flags != 0, len: item.value.len() }
+    }
+}
 
 /// What a look at a key is known by.
 #[derive(Clone, Copy, Debug)]
 struct Look {
-    /// Length of the value that was there.
-    len: Option<usize>,
+    seen: Option<Seen>,
     /// How many looks had found something expired, and flushed, before.
     gone: [u64; 2],
 }
@@ -75,6 +88,11 @@ impl Door {
         self.log.line(CONNEVENTS, now, |out| lines::connection(out, addr, cfd, Some(reason)));
     }
 
+    fn class(&self, key: &[u8], has_flags: bool, len: usize) -> u8 {
+        let size = memcached_size(key.len(), has_flags, len);
+        self.handle.store_ref().config().classes.of(size)
+    }
+
     fn gone(&self) -> [u64; 2] {
         [Counter::GetExpired, Counter::GetFlushed]
             .map(|counter| self.handle.counters().get(counter))
@@ -84,15 +102,17 @@ impl Door {
     #[cold]
     fn look(&mut self, key: &[u8], now: Now) -> Look {
         let gone = self.gone();
-        Look { len: self.handle.peek(key, now, |item| item.value.len()), gone }
+        Look { seen: self.handle.peek(key, now, Seen::of), gone }
     }
 
     /// Notes a look, once the command is through.
     #[cold]
     fn note_look(&mut self, key: &[u8], look: Look, now: Now) {
         let gone = self.gone();
-        let fetched = match look.len {
-            Some(len) => Fetched::Found(len),
+        let fetched = match look.seen {
+            Some(Seen { len, has_flags, .. }) => {
+                Fetched::Found { len, class: self.class(key, has_flags, len) }
+            }
             None if gone[0] > look.gone[0] => Fetched::Expired,
             None if gone[1] > look.gone[1] => Fetched::Flushed,
             None => Fetched::NotFound,
@@ -101,17 +121,16 @@ impl Door {
         self.log.line(FETCHERS, now, |out| lines::item_get(out, key, fetched, cfd));
     }
 
-    /// Runs a look at a key, which says the length of a value that it finds, and notes what it came
-    /// to.
+    /// Runs a look at a key, which says what it finds, and notes what it came to.
     #[cold]
     fn looked<R>(
         &mut self,
         key: &[u8],
         now: Now,
-        run: impl FnOnce(&mut Handle, &mut Option<usize>) -> R,
+        run: impl FnOnce(&mut Handle, &mut Option<Seen>) -> R,
     ) -> R {
-        let mut look = Look { len: None, gone: self.gone() };
-        let result = run(&mut self.handle, &mut look.len);
+        let mut look = Look { seen: None, gone: self.gone() };
+        let result = run(&mut self.handle, &mut look.seen);
         self.note_look(key, look, now);
         result
     }
@@ -122,9 +141,9 @@ impl Door {
         if !self.log.wants(FETCHERS) {
             return self.handle.get(key, now, read);
         }
-        self.looked(key, now, |handle, len| {
+        self.looked(key, now, |handle, seen| {
             handle.get(key, now, |item| {
-                *len = Some(item.value.len());
+                *seen = Some(Seen::of(item));
                 read(item)
             })
         })
@@ -141,9 +160,9 @@ impl Door {
         if !self.log.wants(FETCHERS) {
             return self.handle.peek(key, now, read);
         }
-        self.looked(key, now, |handle, len| {
+        self.looked(key, now, |handle, seen| {
             handle.peek(key, now, |item| {
-                *len = Some(item.value.len());
+                *seen = Some(Seen::of(item));
                 read(item)
             })
         })
@@ -161,9 +180,9 @@ impl Door {
         if !self.log.wants(FETCHERS) {
             return self.handle.get_and_touch(key, exptime, now, read);
         }
-        self.looked(key, now, |handle, len| {
+        self.looked(key, now, |handle, seen| {
             handle.get_and_touch(key, exptime, now, |item| {
-                *len = Some(item.value.len());
+                *seen = Some(Seen::of(item));
                 read(item)
             })
         })
@@ -181,9 +200,9 @@ impl Door {
         if !self.log.wants(FETCHERS) {
             return self.handle.meta_get(key, terms, now, read);
         }
-        self.looked(key, now, |handle, len| {
+        self.looked(key, now, |handle, seen| {
             handle.meta_get(key, terms, now, |item, found| {
-                *len = Some(item.value.len()).filter(|_| !found.created);
+                *seen = Some(Seen::of(item)).filter(|_| !found.created);
                 read(item, found)
             })
         })
@@ -210,8 +229,8 @@ impl Door {
         let look = self.look(key, now);
         let deleted = self.handle.delete(key, now);
         self.note_look(key, look, now);
-        if let Some(len) = look.len.filter(|_| deleted) {
-            self.log.line(DELETIONS, now, |out| lines::deleted(out, key, "delete", len));
+        if let Some(seen) = look.seen.filter(|_| deleted) {
+            self.note_deleted(key, "delete", seen, now);
         }
         deleted
     }
@@ -225,18 +244,24 @@ impl Door {
         let look = self.look(key, now);
         let deleted = self.handle.delete_with(key, terms, now);
         self.note_look(key, look, now);
-        let (Deleted::Deleted, Some(mut len)) = (deleted, look.len) else { return deleted };
+        let (Deleted::Deleted, Some(mut seen)) = (deleted, look.seen) else { return deleted };
         if terms.remove_value {
             // memcached sets an empty item in its place.
             self.note_look(key, look, now);
             let exptime = terms.exptime.unwrap_or(Exptime::Never);
-            self.note_store(Mode::Set, key, Status::Stored, exptime, 0, now);
-            len = 0;
+            seen = Seen { exptime, has_flags: terms.flags != 0, len: 0 };
+            self.note_store(Mode::Set, key, Status::Stored, seen, now);
         }
         if !terms.stale {
-            self.log.line(DELETIONS, now, |out| lines::deleted(out, key, "md", len));
+            self.note_deleted(key, "md", seen, now);
         }
         deleted
+    }
+
+    #[cold]
+    fn note_deleted(&mut self, key: &[u8], command: &str, was: Seen, now: Now) {
+        let class = self.class(key, was.has_flags, was.len);
+        self.log.line(DELETIONS, now, |out| lines::deleted(out, key, command, class, was.len));
     }
 
     /// As [`Handle::delete_with`], for a binary client: memcached shows that it looked, and not that
@@ -265,20 +290,19 @@ impl Door {
     /// A storage command whose value was not taken in.
     #[cold]
     pub fn note_refused(&mut self, mode: Mode, key: &[u8], why: Status, now: Now) {
-        self.note_store(mode, key, why, Exptime::Never, 0, now);
+        let none = Seen { exptime: Exptime::Never, has_flags: false, len: 0 };
+        self.note_store(mode, key, why, none, now);
     }
 
+    /// Notes a storage command of what is there now, or would be.
     #[cold]
-    fn note_store(
-        &mut self,
-        mode: Mode,
-        key: &[u8],
-        status: Status,
-        exptime: Exptime,
-        size: usize,
-        now: Now,
-    ) {
-        let (store, cfd) = (lines::Store { key, mode, status, exptime, size }, self.log.cfd);
+    fn note_store(&mut self, mode: Mode, key: &[u8], status: Status, what: Seen, now: Now) {
+        let class = match status {
+            Status::TooLarge | Status::NoMemory => 0,
+            _ => self.class(key, what.has_flags, what.len),
+        };
+        let (exptime, size, cfd) = (what.exptime, what.len, self.log.cfd);
+        let store = lines::Store { key, mode, status, exptime, size, class };
         self.log.line(MUTATIONS, now, |out| lines::item_store(out, &store, now, cfd));
     }
 
@@ -312,19 +336,20 @@ impl Door {
         if !self.log.wants(FETCHERS | MUTATIONS) {
             return self.handle.store_with(mode, key, flags, exptime, value, terms, now);
         }
-        let (look, old) = (self.look(key, now), self.handle.peek(key, now, |item| item.exptime));
+        let look = self.look(key, now);
         let stored = self.handle.store_with(mode, key, flags, exptime, value, terms, now);
         self.note_look(key, look, now);
-        // What is appended to keeps its exptime, and so does what is stored stale.
+        // What is appended to keeps its flags and exptime.
         let joined = matches!(mode, Mode::Append | Mode::Prepend);
-        let (exptime, size) = match (stored, old) {
-            (Stored::Stored(written), Some(old)) if joined => (old, written.len),
-            (Stored::Stored(written), None) if joined => {
-                (terms.vivify.unwrap_or(exptime), written.len)
+        let new = Seen { exptime, has_flags: flags != 0, len: value.len() };
+        let what = match (stored, look.seen) {
+            (Stored::Stored(written), Some(old)) if joined => Seen { len: written.len, ..old },
+            (Stored::Stored(_), None) if joined => {
+                Seen { exptime: terms.vivify.unwrap_or(exptime), ..new }
             }
-            _ => (exptime, value.len()),
+            _ => new,
         };
-        self.note_store(mode, key, Status::of(stored), exptime, size, now);
+        self.note_store(mode, key, Status::of(stored), what, now);
         stored
     }
 
@@ -352,9 +377,10 @@ impl Door {
         self.note_look(key, look, now);
         if let Arith::Value { created: true, exptime, written, .. } = done {
             // memcached adds it, and so looks once more.
-            let again = Look { len: None, gone: self.gone() };
+            let again = Look { seen: None, gone: self.gone() };
             self.note_look(key, again, now);
-            self.note_store(Mode::Add, key, Status::Stored, exptime, written.len, now);
+            let new = Seen { exptime, has_flags: false, len: written.len };
+            self.note_store(Mode::Add, key, Status::Stored, new, now);
         }
         done
     }

@@ -15,16 +15,18 @@ use crate::store::{Evicted, Exptime, Mode, Stored};
 /// No line is longer: a key of 250 bytes, each as `%NN`, and about 200 bytes around it.
 pub const LINE_MAX: usize = 1024;
 
-/// The class that items are said to be in: all share one (see `stats items`).
-const CLASS: u32 = 1;
-
 /// What a look at a key came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fetched {
     /// Nothing is there.
     NotFound,
-    /// It is there, with a value of so many bytes.
-    Found(usize),
+    /// It is there.
+    Found {
+        /// Length of its value.
+        len: usize,
+        /// The class that memcached would have it in.
+        class: u8,
+    },
     /// It was there and is flushed.
     Flushed,
     /// It was there and has expired.
@@ -83,7 +85,7 @@ pub fn head(out: &mut Vec<u8>, now: Now, gid: u64) {
 pub fn item_get(out: &mut Vec<u8>, key: &[u8], fetched: Fetched, cfd: u64) {
     let (status, class, size) = match fetched {
         Fetched::NotFound => ("not_found", 0, 0),
-        Fetched::Found(size) => ("found", CLASS, size),
+        Fetched::Found { len, class } => ("found", class, len),
         Fetched::Flushed => ("flushed", 0, 0),
         Fetched::Expired => ("expired", 0, 0),
     };
@@ -136,17 +138,19 @@ pub struct Store<'a> {
     pub exptime: Exptime,
     /// Length of the value that was (or would have been) stored; 0 where it was not taken in.
     pub size: usize,
+    /// The class that memcached would have it in; 0 where it was not taken in.
+    pub class: u8,
 }
 
 /// A storage command.
 pub fn item_store(out: &mut Vec<u8>, store: &Store<'_>, now: Now, cfd: u64) {
-    let (status, class) = match store.status {
-        Status::Stored => ("stored", CLASS),
-        Status::NotStored => ("not_stored", CLASS),
-        Status::Exists => ("exists", CLASS),
-        Status::NotFound => ("not_found", CLASS),
-        Status::TooLarge => ("too_large", 0),
-        Status::NoMemory => ("no_memory", 0),
+    let status = match store.status {
+        Status::Stored => "stored",
+        Status::NotStored => "not_stored",
+        Status::Exists => "exists",
+        Status::NotFound => "not_found",
+        Status::TooLarge => "too_large",
+        Status::NoMemory => "no_memory",
     };
     let command = match store.mode {
         Mode::Set => "set",
@@ -163,7 +167,7 @@ pub fn item_store(out: &mut Vec<u8>, store: &Store<'_>, now: Now, cfd: u64) {
     };
     out.extend_from_slice(b"item_store key=");
     encoded(out, store.key);
-    let size = store.size;
+    let (class, size) = (store.class, store.size);
     put(
         out,
         format_args!(
@@ -173,10 +177,10 @@ pub fn item_store(out: &mut Vec<u8>, store: &Store<'_>, now: Now, cfd: u64) {
 }
 
 /// An item that was deleted by `delete` or `md`.
-pub fn deleted(out: &mut Vec<u8>, key: &[u8], command: &str, size: usize) {
+pub fn deleted(out: &mut Vec<u8>, key: &[u8], command: &str, class: u8, size: usize) {
     out.extend_from_slice(b"deleted key=");
     encoded(out, key);
-    put(out, format_args!(" cmd={command} clsid={CLASS} size={size}\n"));
+    put(out, format_args!(" cmd={command} clsid={class} size={size}\n"));
 }
 
 /// An item that was dropped for room.
@@ -188,8 +192,8 @@ pub fn eviction(out: &mut Vec<u8>, item: &Evicted<'_>) {
     };
     out.extend_from_slice(b"eviction key=");
     encoded(out, item.key);
-    let (idle, size) = (item.idle_secs, item.len);
-    put(out, format_args!(" fetch={fetch} ttl={ttl} la={idle} clsid={CLASS} size={size}\n"));
+    let (idle, class, size) = (item.idle_secs, item.class, item.len);
+    put(out, format_args!(" fetch={fetch} ttl={ttl} la={idle} clsid={class} size={size}\n"));
 }
 
 /// A connection that came, or (with a reason) went. `addr` is its name in `stats conns`.
@@ -236,7 +240,7 @@ mod tests {
             "item_get key=nokey status=not_found clsid=0 cfd=28 size=0\n"
         );
         assert_eq!(
-            text(|out| item_get(out, b"a/%\x01b", Fetched::Found(5), 28)),
+            text(|out| item_get(out, b"a/%\x01b", Fetched::Found { len: 5, class: 1 }, 28)),
             "item_get key=a%2F%25%01b status=found clsid=1 cfd=28 size=5\n"
         );
         let store = Store {
@@ -245,13 +249,14 @@ mod tests {
             status: Status::Stored,
             exptime: Exptime::At(NOW.unix_secs() + 100),
             size: 5,
+            class: 1,
         };
         assert_eq!(
             text(|out| item_store(out, &store, NOW, 28)),
             "item_store key=k status=stored cmd=set ttl=100 clsid=1 cfd=28 size=5\n"
         );
         assert_eq!(
-            text(|out| deleted(out, b"n", "delete", 1)),
+            text(|out| deleted(out, b"n", "delete", 1, 1)),
             "deleted key=n cmd=delete clsid=1 size=1\n"
         );
         assert_eq!(
@@ -272,11 +277,12 @@ mod tests {
             exptime: Exptime::Never,
             idle_secs: 3,
             len: 11_000,
+            class: 22,
             at: NOW,
         };
         assert_eq!(
             text(|out| eviction(out, &item)),
-            "eviction key=n%2Cfoo fetch=no ttl=-1 la=3 clsid=1 size=11000\n"
+            "eviction key=n%2Cfoo fetch=no ttl=-1 la=3 clsid=22 size=11000\n"
         );
     }
 
@@ -290,6 +296,7 @@ mod tests {
             status: Status::NotStored,
             exptime: Exptime::At(1),
             size: usize::MAX,
+            class: u8::MAX,
         };
         let line = text(|out| {
             head(out, far, u64::MAX);

@@ -144,7 +144,7 @@ fn evictions_are_told_by_whoever_evicts() {
     assert_eq!(woken.load(Ordering::Relaxed), 1);
     let lines = told(&mut exec, &mut lines);
     assert!(lines[0].starts_with("eviction key=k"), "{lines:?}");
-    assert!(lines[0].ends_with(" fetch=no ttl=-1 la=0 clsid=1 size=1000"), "{lines:?}");
+    assert!(lines[0].ends_with(" fetch=no ttl=-1 la=0 clsid=12 size=1000"), "{lines:?}");
 }
 
 #[test]
