@@ -323,6 +323,8 @@ impl Handle {
             return Maintained::More;
         }
         store.close_idle(now);
+        store.keep_pace(HOLD, now, &me.counters);
+        store.rest(&mut lock(&store.reclaimer));
         loop {
             let mut hold = HOLD.min(left);
             let held = hold;
