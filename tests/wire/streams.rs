@@ -178,9 +178,9 @@ fn any(rng: &mut Rng, old: bool, first: bool) -> Vec<u8> {
         },
     };
     let line = bytes.iter().position(|&byte| byte == b'\n').unwrap_or(0);
-    // A unique is shorter there than here, and an exptime is a long wait for data, if it comes to
-    // stand where the length is.
-    let numbers = [UNIQUE, b"2592"];
+    // A unique is shorter there than here, and another number is a long wait for data, if it comes to
+    // stand where the length is. A gat without its end has a wrong key.
+    let numbers = [UNIQUE, b"2592", b"65536", b"42949", b"gat"];
     let long = |part: &&[u8]| bytes[..line].windows(part.len()).any(|here| here == *part);
     if !old && line < 1500 && !numbers.iter().any(long) {
         damage(rng, &mut bytes);
