@@ -159,7 +159,7 @@ fn random_commands_are_answered_as_memcached_does() {
 }
 
 /// Conversations of [`streams`].
-const STREAMS: u64 = 100;
+const STREAMS: u64 = 60;
 
 #[test]
 fn random_streams_are_answered_as_memcached_does() {

@@ -188,6 +188,10 @@ fn any(rng: &mut Rng, old: bool, first: bool) -> Vec<u8> {
             let (at, odd) = (rng.below(line), ODD[rng.below(ODD.len())]);
             bytes.insert(at.min(bytes.len()), odd);
         }
+        // Joined with a long get behind it, it would be a long line that is none.
+        if !bytes.ends_with(b"\n") {
+            bytes.push(b'\n');
+        }
         while let Some(at) = bytes.windows(3).position(|part| part == b" \r ") {
             bytes[at + 1] = b'x';
         }
