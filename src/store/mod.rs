@@ -76,12 +76,17 @@ impl Default for Config {
     }
 }
 
+/// Bytes that an item of these sizes takes in memcached 1.6, where the value's `\r\n` belongs to it.
+pub fn memcached_size(key_len: usize, flags: u32, value_len: usize) -> usize {
+    let flags_len = if flags == 0 { 0 } else { 4 };
+    key_len + flags_len + MEMCACHED_ITEM_OVERHEAD + value_len
+}
+
 impl Config {
     /// Whether an item of these sizes is within `-I` (memcached's arithmetic). The server asks it
     /// before it takes in a data block.
     pub fn fits(&self, key_len: usize, flags: u32, value_len: usize) -> bool {
-        let flags_len = if flags == 0 { 0 } else { 4 };
-        key_len + flags_len + MEMCACHED_ITEM_OVERHEAD + value_len <= self.item_max as usize
+        memcached_size(key_len, flags, value_len) <= self.item_max as usize
     }
 }
 

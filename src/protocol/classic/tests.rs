@@ -235,15 +235,11 @@ fn the_other_commands() {
     assert_eq!(whole(b"shutdown graceful\r\n"), Ok(Request::Shutdown { graceful: true }));
     refused(b"shutdown now\r\n", reject::BAD_SHUTDOWN);
     assert_eq!(whole(b"mn\r\n"), Ok(Request::MetaNoop));
-    assert_eq!(whole(b"mg k v  t \r\n"), Ok(Request::MetaGet { key: b"k", flags: b"v  t" }));
-    refused(b"mg\r\n", reject::ERROR);
-    assert_eq!(
-        whole(b"ms k 3 c\r\n"),
-        Err(Reject { line: reject::ERROR, swallow: 5, close: false })
-    );
-    for line in ["\r\n", "\n", " \r\n", "\0\r\n", "get\r\n", "get \r\n", "GET a\r\n", "get\ta\r\n"]
-    {
+    for line in ["xy\r\n", " m\r\n", "\0\0\r\n", "get\r\n", "get \r\n", "GET a\r\n", "get\ta\r\n"] {
         refused(line.as_bytes(), reject::ERROR);
+    }
+    for line in ["\r\n", "\n", " \r\n", "\0\r\n", "x\r\n", "xy\n", "mn\n"] {
+        refused(line.as_bytes(), reject::BAD_FORMAT);
     }
 }
 
@@ -313,6 +309,7 @@ fn stream(input: &[u8], mut cuts: impl FnMut() -> usize) -> Vec<String> {
                 Parsed::Done { value, used } => {
                     let len = match &value {
                         Request::Store(head) => Some(head.len),
+                        Request::MetaSet { len, .. } => Some(*len),
                         _ => None,
                     };
                     (Some(format!("{value:?}")), used, len, false)
