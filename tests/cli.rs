@@ -91,9 +91,9 @@ fn every_server_flag_does_its_work() {
         ("-p 1 -p 2", |c| c.port == Port::Number(2)),
         ("-p -1", |c| c.port == Port::Any),
         ("-p 0", |c| c.port == Port::Off),
-        ("-U 0", |c| c.warnings.is_empty()),
+        ("-U 0", |c| c.warnings.is_empty() && c.udp_port == Port::Off),
         ("-U 11211", |c| c.warnings.len() == 1 && c.warnings[0].contains("UDP")),
-        ("-U -1", |c| c.warnings.len() == 1),
+        ("-U -1", |c| c.warnings.len() == 1 && c.udp_port == Port::Any),
         ("-s /run/x.sock", |c| {
             c.unix_path == Some(PathBuf::from("/run/x.sock")) && c.port == Port::Off
         }),
@@ -121,15 +121,16 @@ fn every_server_flag_does_its_work() {
         ("-C", |c| !c.cas),
         ("-b 4096", |c| c.backlog == 4096),
         ("-B ascii", |c| c.protocol == Protocol::Ascii),
+        ("-B binary", |c| c.protocol == Protocol::Binary),
         ("-B auto", |c| c.protocol == Protocol::Auto),
         ("-I 2m", |c| c.item_max == 2 << 20),
         ("-I 1024", |c| c.item_max == 1024),
         ("-I 512k", |c| c.item_max == 512 << 10),
         ("-F", |c| !c.flush_command),
         ("--disable-dumping", |c| !c.dump_command),
-        ("--disable-watch", |c| !c.watch_command),
-        ("-D :", |c| c.detail && c.prefix_delimiter == b':'),
-        ("-D|", |c| c.detail && c.prefix_delimiter == b'|'),
+        ("--disable-watch", |c| !c.watchers_allowed),
+        ("-D :", |c| c.detail_enabled && c.prefix_delimiter == b':'),
+        ("-D|", |c| c.detail_enabled && c.prefix_delimiter == b'|'),
         ("-x a,b:5 -x [::1]:6", |c| {
             c.replication.as_ref().is_some_and(|r| {
                 r.peers == ["a", "b:5", "[::1]:6"] && r.port == 11212 && r.queue_max == 8192
@@ -150,6 +151,8 @@ fn every_server_flag_does_its_work() {
         ("-o personality=memcached", |c| c.personality == Personality::Memcached),
         ("-o no_maxconns_fast", |c| !c.maxconns_fast && c.notes.is_empty()),
         ("-o maxconns_fast,idle_timeout=60", |c| c.maxconns_fast && c.idle_timeout_secs == 60),
+        ("-o watcher_logbuf_size=64", |c| c.watcher_logbuf == 64 << 10),
+        ("-o track_sizes,debug_clock", |c| c.track_sizes && c.debug_clock),
         ("-o relaxed_privileges", |c| *c == Config { notes: c.notes.clone(), ..server("") }),
         ("-o modern,slab_reassign,slab_automove=1 -o hashpower=20,tail_repair_time=60", |c| {
             c.notes.len() == 5 && c.notes[0] == "-o modern has no meaning here and is ignored"
@@ -168,6 +171,13 @@ fn every_server_flag_does_its_work() {
                 seen.insert(flag.title());
             }
         }
+    }
+    for (program, debug_clock) in
+        [("memcached", false), ("/usr/bin/memcached-debug", true), ("twincached", false)]
+    {
+        let Command::Server(config) = cli::parse([program]) else { panic!("{program}") };
+        assert_eq!(config.debug_clock, debug_clock, "{program}");
+        assert_eq!(config.personality == Personality::Memcached, program != "twincached");
     }
     // Pages and refusals are checked by other tests of this file.
     for flag in memcached::FLAGS {
@@ -296,7 +306,6 @@ fn what_is_wrong_gets_one_sentence() {
             "-B foo",
             "Invalid value for binding protocol: foo -- should be one of auto, binary, or ascii",
         ),
-        ("-B binary", "-B binary: the binary protocol is not served"),
         ("-f 0.5", "Factor must be greater than 1"),
         ("-f nan", "Factor must be greater than 1"),
         ("-n 0", "Chunk size must be greater than 0"),

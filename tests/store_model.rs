@@ -8,8 +8,8 @@ use twincached::base::clock::Now;
 use twincached::base::counters::Counter;
 use twincached::base::hash::hash_key;
 use twincached::store::{
-    Applied, Arith, Change, Config, Exptime, Handle, Maintained, Mode, ScanCursor, Store, Stored,
-    Value, Version, What,
+    Applied, Arith, Change, Config, Exptime, Handle, Maintained, Marks, Mode, ScanCursor, Store,
+    Stored, Value, Version, What, Written,
 };
 
 const START: u64 = 1_700_000_000_000_000;
@@ -36,6 +36,8 @@ fn at(secs: u64) -> Now {
 #[derive(Clone, Debug, PartialEq)]
 struct Entry {
     version: Version,
+    cas: u64,
+    marks: Marks,
     flags: u32,
     exptime: Exptime,
     value: Vec<u8>,
@@ -46,6 +48,8 @@ fn peek(handle: &mut Handle, key: &[u8], now: Now) -> Option<Entry> {
         assert_eq!(item.key, key);
         Entry {
             version: item.version,
+            cas: item.cas,
+            marks: item.marks,
             flags: item.flags,
             exptime: item.exptime,
             value: item.value.to_vec(),
@@ -153,14 +157,20 @@ impl World {
         assert_eq!(found.as_ref(), self.model.get(key), "{:?}", String::from_utf8_lossy(key));
     }
 
-    fn stored(&mut self, key: &[u8], stored: Stored, entry: Entry) {
-        let Stored::Stored(version) = stored else { unreachable!() };
+    /// A write gave the key this entry, and its version.
+    fn written(&mut self, key: &[u8], written: Written, entry: Entry) {
+        let Written { version, cas, len } = written;
         assert!(version > self.newest, "versions only rise");
+        assert_eq!(len, entry.value.len());
         self.newest = version;
+        self.put(key, Entry { version, cas, ..entry });
+    }
+
+    fn put(&mut self, key: &[u8], entry: Entry) {
         if entry.exptime.is_past(self.now.unix_secs()) {
             self.model.remove(key);
         } else {
-            self.model.insert(key.to_vec(), Entry { version, ..entry });
+            self.model.insert(key.to_vec(), entry);
         }
     }
 
@@ -175,15 +185,16 @@ impl World {
             2 => Mode::Append,
             3 => Mode::Prepend,
             4 => match &old {
-                Some(old) if self.random.chance(2) => Mode::Cas(old.version),
-                _ => Mode::Cas(Version(77)),
+                Some(old) if self.random.chance(2) => Mode::Cas(old.cas),
+                _ => Mode::Cas(77),
             },
             _ => Mode::Set,
         };
         let before = self.evictions();
         let got = self.handle.store(mode, &key, flags, exptime, &value, self.now);
         let evicted = self.evictions() != before;
-        let mut entry = Entry { version: Version(0), flags, exptime, value };
+        let marks = Marks::default();
+        let mut entry = Entry { version: Version(0), cas: 0, marks, flags, exptime, value };
         if let (Mode::Append | Mode::Prepend, Some(old)) = (mode, &old) {
             let (first, second) = match mode {
                 Mode::Append => (&old.value, &entry.value),
@@ -196,11 +207,14 @@ impl World {
             (Mode::Add, Some(_)) => Some(Stored::NotStored),
             (Mode::Replace | Mode::Append | Mode::Prepend, None) => Some(Stored::NotStored),
             (Mode::Cas(_), None) => Some(Stored::NotFound),
-            (Mode::Cas(version), Some(old)) if old.version != version => Some(Stored::Exists),
+            (Mode::Cas(unique), Some(old)) if old.cas != unique => Some(Stored::Exists),
             _ => None,
         };
         match (got, expected) {
-            (Stored::Stored(_), None) => self.stored(&key, got, entry),
+            (Stored::Stored(written), None) => {
+                assert_eq!(written.cas, written.version.0);
+                self.written(&key, written, entry);
+            }
             (Stored::OutOfMemory, None) if self.loss != Loss::None => {
                 self.ooms += 1;
                 if mode == Mode::Set {
@@ -229,15 +243,15 @@ impl World {
             (Arith::NotFound, None) | (Arith::NonNumeric, Some(None)) => {}
             (Arith::OutOfMemory, Some(Some(_))) if self.loss != Loss::None => {}
             (Arith::NotFound, Some(Some(_))) if self.loss == Loss::Evict => {}
-            (Arith::Value(value, version), Some(Some(old))) => {
+            (Arith::Value { value, written, .. }, Some(Some(old))) => {
                 let expected =
                     if incr { old.wrapping_add(delta) } else { old.saturating_sub(delta) };
                 assert_eq!(value, expected);
-                let entry = self.model.get_mut(&key).expect("it was there");
+                let mut entry = self.model[&key].clone();
                 let mut text = value.to_string().into_bytes();
                 text.resize(text.len().max(entry.value.len()), b' ');
                 entry.value = text;
-                entry.version = version;
+                self.written(&key, written, entry);
             }
             (got, number) => panic!("{got:?} for {number:?}"),
         }
@@ -251,30 +265,36 @@ impl World {
         let got = if self.random.chance(2) {
             self.handle.touch(&key, exptime, self.now)
         } else {
-            let read = |item: &twincached::store::Item<'_>| (item.version, item.value.to_vec());
+            let read = |item: &twincached::store::Item<'_>| (item.cas, item.value.to_vec());
             let got = self.handle.get_and_touch(&key, exptime, self.now, read);
             if let (Some((_, value)), Some(old)) = (&got, &old) {
                 assert_eq!(value, &old.value);
             }
-            got.map(|(version, _)| version)
+            got.map(|(cas, _)| cas)
         };
         match (got, old) {
-            (Some(version), Some(old)) => {
-                if self.handle.store_ref().config().replicated {
-                    self.stored(&key, Stored::Stored(version), Entry { exptime, ..old });
-                } else {
-                    assert_eq!(version, old.version, "a touch leaves the unique as it is");
-                    self.model.insert(key.clone(), Entry { exptime, ..old });
-                    if exptime.is_past(self.now.unix_secs()) {
-                        self.model.remove(&key);
-                    }
-                }
+            (Some(cas), Some(old)) => {
+                assert_eq!(cas, old.cas, "a touch leaves the unique as it is");
+                self.changed(&key, Entry { exptime, ..old });
             }
             (None, None) => {}
             (None, Some(_)) if self.loss != Loss::None => {}
             (got, old) => panic!("{got:?} for {old:?}"),
         }
         self.check(&key);
+    }
+
+    /// A change that clients see as none: on a replicated node the version rises all the same.
+    fn changed(&mut self, key: &[u8], entry: Entry) {
+        let version = match peek(&mut self.handle, key, self.now) {
+            Some(now) if self.store.config().replicated => {
+                assert!(now.version > self.newest, "versions only rise");
+                self.newest = now.version;
+                now.version
+            }
+            _ => entry.version,
+        };
+        self.put(key, Entry { version, ..entry });
     }
 
     fn step(&mut self) {
@@ -385,11 +405,13 @@ struct Node {
 }
 
 fn send(from: &mut Handle, to: &mut Handle, now: Now, hash: Option<u64>) {
-    type Owned = (Vec<u8>, Version, Option<(u32, Exptime, Vec<u8>)>);
+    type Owned = (Vec<u8>, Version, Option<(u32, Exptime, Option<u64>, Marks, Vec<u8>)>);
     let mut told: Vec<Owned> = Vec::new();
     let mut sink = |change: &Change<'_>| {
         let what = match change.what {
-            What::Item { flags, exptime, value } => Some((flags, exptime, value.to_vec())),
+            What::Item { flags, exptime, cas, marks, value } => {
+                Some((flags, exptime, cas, marks, value.to_vec()))
+            }
             What::Deleted => None,
         };
         told.push((change.key.to_vec(), change.version, what));
@@ -401,14 +423,14 @@ fn send(from: &mut Handle, to: &mut Handle, now: Now, hash: Option<u64>) {
             while !from.scan(&mut cursor, Version(0), 50, now, &mut sink) {}
         }
     }
-    for (key, version, what) in &told {
-        let what = match what {
-            Some((flags, exptime, value)) => {
-                What::Item { flags: *flags, exptime: *exptime, value: Value::from(&value[..]) }
+    for &(ref key, version, ref what) in &told {
+        let what = match *what {
+            Some((flags, exptime, cas, marks, ref value)) => {
+                What::Item { flags, exptime, cas, marks, value: Value::from(&value[..]) }
             }
             None => What::Deleted,
         };
-        let change = Change { key, version: *version, what };
+        let change = Change { key, version, what };
         to.apply(&change, now);
         let again = to.apply(&change, now);
         assert!(matches!(again, Applied::Same | Applied::Stale | Applied::Won), "{again:?}");

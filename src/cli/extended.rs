@@ -7,6 +7,9 @@ use super::memcached::{set_personality, Draft};
 use super::table::{Key, KeyTakes};
 use super::values::{number, path};
 
+/// Most that `-o watcher_logbuf_size` takes, in kilobytes: a gigabyte, which no watcher fills.
+const WATCHER_LOGBUF_MAX_KB: usize = 1 << 20;
+
 const fn meaningless(name: &'static str) -> Key<Draft> {
     Key { name, takes: KeyTakes::Meaningless(note), help: "" }
 }
@@ -82,11 +85,29 @@ pub static KEYS: &[Key<Draft>] = &[
     meaningless_number("hot_max_factor"),
     meaningless_number("warm_max_factor"),
     meaningless_number("temporary_ttl"),
-    meaningless_number("watcher_logbuf_size"),
+    Key {
+        name: "watcher_logbuf_size",
+        takes: KeyTakes::Value("kb", |d, v| {
+            let kb: usize = number("-o watcher_logbuf_size", v, 1..=WATCHER_LOGBUF_MAX_KB)?;
+            d.config.watcher_logbuf = kb * 1024;
+            Ok(())
+        }),
+        help: "size in kilobytes of per-watcher write buffer (default: 256)",
+    },
     meaningless_number("worker_logbuf_size"),
     meaningless_number("read_buf_mem_limit"),
     meaningless_number("resp_obj_mem_limit"),
-    meaningless("track_sizes"),
+    Key {
+        name: "track_sizes",
+        takes: KeyTakes::Nothing(|d| d.config.track_sizes = true),
+        help: "enable dynamic reports for \"stats sizes\"",
+    },
+    Key {
+        name: "debug_clock",
+        takes: KeyTakes::Nothing(|d| d.config.debug_clock = true),
+        help: "for tests: clients may move the clock with \"debugtime p|r|<seconds>\" \
+               (default when the program is called memcached-debug)",
+    },
     meaningless("inline_ascii_resp"),
     meaningless("no_inline_ascii_resp"),
     meaningless("meta_response_old"),

@@ -76,6 +76,7 @@ impl Draft {
         self.config.item_max = u32::try_from(item_max).unwrap_or(ITEM_MAX_MAX);
         if self.config.unix_path.is_some() {
             self.config.port = Port::Off;
+            self.config.udp_port = Port::Off;
         }
         if !self.peers.is_empty() || self.replication_port.is_some() {
             self.config.replication = Some(Replication {
@@ -96,14 +97,7 @@ pub static FLAGS: &[Flag<Draft>] = &[
         short: Some('p'),
         longs: &["port"],
         takes: Takes::Value("num", |d, v| {
-            d.config.port = match v {
-                "-1" => Port::Any,
-                "0" => Port::Off,
-                _ => Port::Number(
-                    number("", v, 1..=65535)
-                        .map_err(|_| format!("ERROR: Invalid port number {v}."))?,
-                ),
-            };
+            d.config.port = port(v).ok_or_else(|| format!("ERROR: Invalid port number {v}."))?;
             Ok(())
         }),
         help: "TCP port to listen on (default: 11211; 0: none, -1: any free one)",
@@ -112,10 +106,9 @@ pub static FLAGS: &[Flag<Draft>] = &[
         short: Some('U'),
         longs: &["udp-port"],
         takes: Takes::Value("num", |d, v| {
-            if v != "-1" && number("", v, 0..=65535u16).is_err() {
-                return Err(format!("ERROR: Invalid UDP port number {v}."));
-            }
-            if v != "0" {
+            d.config.udp_port =
+                port(v).ok_or_else(|| format!("ERROR: Invalid UDP port number {v}."))?;
+            if d.config.udp_port != Port::Off {
                 d.warn(format!("-U {v}: UDP is not served"));
             }
             Ok(())
@@ -306,7 +299,10 @@ pub static FLAGS: &[Flag<Draft>] = &[
             d.config.protocol = match v {
                 "auto" => Protocol::Auto,
                 "ascii" => Protocol::Ascii,
-                "binary" => return Err("-B binary: the binary protocol is not served".into()),
+                "binary" => {
+                    d.warn("-B binary: the binary protocol is not served".into());
+                    Protocol::Binary
+                }
                 _ => {
                     return Err(format!(
                         "Invalid value for binding protocol: {v} -- should be one of auto, \
@@ -346,7 +342,7 @@ pub static FLAGS: &[Flag<Draft>] = &[
     Flag {
         short: Some('W'),
         longs: &["disable-watch"],
-        takes: Takes::Nothing(|d| d.config.watch_command = false),
+        takes: Takes::Nothing(|d| d.config.watchers_allowed = false),
         help: "",
     },
     Flag {
@@ -355,7 +351,7 @@ pub static FLAGS: &[Flag<Draft>] = &[
         takes: Takes::Value("char", |d, v| {
             let first = v.bytes().next().ok_or("No delimiter specified")?;
             d.config.prefix_delimiter = first;
-            d.config.detail = true;
+            d.config.detail_enabled = true;
             Ok(())
         }),
         help: "delimiter between key prefixes and IDs, for per-prefix stats reporting (default: \
@@ -463,6 +459,15 @@ pub static FLAGS: &[Flag<Draft>] = &[
                its LRU threads or its hash table are accepted and have no meaning here",
     },
 ];
+
+/// A port of `-p` or `-U`: none, any free one, or this one.
+fn port(text: &str) -> Option<Port> {
+    match text {
+        "-1" => Some(Port::Any),
+        "0" => Some(Port::Off),
+        _ => number("", text, 1..=65535).ok().map(Port::Number),
+    }
+}
 
 /// Sets who the program says it is.
 ///

@@ -40,6 +40,9 @@ pub enum Command {
     Usage(String),
 }
 
+/// memcached's build for tests, which knows `debugtime`.
+const DEBUG_NAME: &str = "memcached-debug";
+
 /// The licence, for `-i`.
 const LICENSE: &str = include_str!("../../LICENSE");
 
@@ -109,6 +112,7 @@ fn line(mut text: String) -> String {
 fn parse_server(name: &str, who: Personality, args: &[String]) -> Result<Command, String> {
     let mut draft = memcached::Draft::default();
     draft.config.personality = who;
+    draft.config.debug_clock = name == DEBUG_NAME;
     let page = table::parse(memcached::FLAGS, args, &mut draft)?;
     let who = draft.config.personality;
     Ok(match page {

@@ -8,6 +8,8 @@ pub mod classic;
 pub mod meta;
 pub mod reject;
 
+use crate::base::clock::ClockMove;
+
 /// Longest key, in bytes (protocol.txt).
 pub const KEY_MAX: usize = 250;
 
@@ -164,6 +166,8 @@ pub enum Request<'a> {
         /// `shutdown graceful`: let connections finish.
         graceful: bool,
     },
+    /// debugtime, memcached's debug build only.
+    DebugTime(ClockMove),
     /// Meta no-op: answered `MN`.
     MetaNoop,
     /// `mg`, not yet looked into: [`meta::Meta::parse`] reads the flags.

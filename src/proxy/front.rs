@@ -380,7 +380,7 @@ impl Front {
             Request::MetaDelete { .. }
             | Request::MetaArith { .. }
             | Request::MetaDebug { .. } => self.say(UNSUPPORTED),
-            Request::Shutdown { .. } => self.say(UNSUPPORTED),
+            Request::Shutdown { .. } | Request::DebugTime(_) => self.say(UNSUPPORTED),
             Request::Quit => {
                 self.close();
             }

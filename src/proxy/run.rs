@@ -151,7 +151,7 @@ fn serve(config: &Config, addrs: Vec<Vec<SocketAddr>>, bound: Vec<Bound>) -> io:
     let mut workers = Vec::new();
     for number in 0..config.threads.max(1) {
         let relay = Relay::new(config, Arc::clone(&guard), number as u32);
-        let (worker, sender) = Worker::new(relay, Arc::clone(&common), clock)?;
+        let (worker, sender) = Worker::new(relay, Arc::clone(&common), clock.clone())?;
         let thread = Builder::new().name(format!("proxy {number}")).spawn(|| worker.run())?;
         workers.push((sender, thread));
     }

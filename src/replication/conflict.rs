@@ -7,7 +7,7 @@
 
 use super::wire::native::{ItemHead, WireError};
 use crate::base::clock::Now;
-use crate::store::{Applied, Change, Exptime, Handle, Value, Version, What};
+use crate::store::{Applied, Change, Exptime, Handle, Marks, Value, Version, What};
 
 /// How a peer's changes fared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,8 @@ struct Arriving {
     version: Version,
     flags: u32,
     exptime: Exptime,
+    cas: Option<u64>,
+    marks: Marks,
     len: usize,
     got: usize,
     /// Empty and left so where the value is over `-I`.
@@ -56,7 +58,8 @@ impl Incoming {
             return false;
         }
         let value = Value::from(value);
-        let what = What::Item { flags: head.flags, exptime: head.exptime, value };
+        let ItemHead { flags, exptime, cas, marks, .. } = *head;
+        let what = What::Item { flags, exptime, cas, marks, value };
         self.apply(&Change { key: head.key, version: head.version, what }, to, now)
     }
 
@@ -94,6 +97,8 @@ impl Incoming {
             version: head.version,
             flags: head.flags,
             exptime: head.exptime,
+            cas: head.cas,
+            marks: head.marks,
             len,
             got: 0,
             // Grows as bytes come: an announced length alone costs nothing.
@@ -129,8 +134,9 @@ impl Incoming {
         }
         let Some(item) = self.arriving.take().filter(|item| item.wanted) else { return Ok(None) };
         let value = Value::from(&item.value[..]);
-        let what = What::Item { flags: item.flags, exptime: item.exptime, value };
-        let won = self.apply(&Change { key: &item.key, version: item.version, what }, to, now);
+        let Arriving { key, version, flags, exptime, cas, marks, .. } = &item;
+        let what = What::Item { flags: *flags, exptime: *exptime, cas: *cas, marks: *marks, value };
+        let won = self.apply(&Change { key, version: *version, what }, to, now);
         Ok(won.then_some((item.key, item.version)))
     }
 

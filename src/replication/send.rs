@@ -5,7 +5,7 @@
 //! [`Sender::is_busy`] before it hands in the next change.
 
 use super::wire::native::{self, Frame, ItemHead};
-use crate::store::{Change, Exptime, Version, What};
+use crate::store::{Change, Exptime, Marks, Version, What};
 use std::collections::VecDeque;
 
 #[derive(Debug)]
@@ -14,6 +14,8 @@ struct Large {
     version: Version,
     flags: u32,
     exptime: Exptime,
+    cas: Option<u64>,
+    marks: Marks,
     value: Vec<u8>,
     /// Bytes that are out; none until the head is.
     sent: Option<usize>,
@@ -48,17 +50,20 @@ impl Sender {
                 let frame = Frame::Deleted { key: change.key, version: change.version };
                 native::encode(out, &frame);
             }
-            What::Item { flags, exptime, value } => {
+            What::Item { flags, exptime, cas, marks, value } => {
                 self.items += 1;
-                let head = ItemHead { key: change.key, version: change.version, flags, exptime };
+                let Change { key, version, .. } = *change;
+                let head = ItemHead { key, version, flags, exptime, cas, marks };
                 if value.len() <= native::WHOLE_MAX {
                     native::encode_item(out, &head, value.len(), value.chunks());
                 } else {
                     self.large.push_back(Large {
-                        key: change.key.to_vec(),
-                        version: change.version,
+                        key: key.to_vec(),
+                        version,
                         flags,
                         exptime,
+                        cas,
+                        marks,
                         value: value.to_vec(),
                         sent: None,
                     });
@@ -73,8 +78,9 @@ impl Sender {
             let Some(large) = self.large.front_mut() else { return };
             match large.sent {
                 None => {
-                    let Large { ref key, version, flags, exptime, ref value, .. } = *large;
-                    let head = ItemHead { key, version, flags, exptime };
+                    let Large { ref key, version, flags, exptime, cas, marks, ref value, .. } =
+                        *large;
+                    let head = ItemHead { key, version, flags, exptime, cas, marks };
                     native::encode(out, &Frame::Large { head, len: value.len() as u32 });
                     large.sent = Some(0);
                 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::replication::wire::native::ItemHead;
-use crate::store::{Config, Exptime, Mode, Store};
+use crate::store::{Config, Exptime, Marks, Mode, Store};
 use std::sync::Arc;
 
 const PEER: NodeId = NodeId(77);
@@ -72,7 +72,14 @@ fn the_listener_consents_then_copies_then_marks() {
     let mut out = Vec::new();
     session.poll_transmit(&mut out, 1 << 16, &mut handle, now());
     let upto = drained.upto;
-    let head = ItemHead { key: b"k", version: upto, flags: 7, exptime: Exptime::Never };
+    let head = ItemHead {
+        key: b"k",
+        version: upto,
+        flags: 7,
+        exptime: Exptime::Never,
+        cas: None,
+        marks: Marks::default(),
+    };
     let ours = match frames(&out)[0] {
         Frame::Hello(hello) => hello,
         other => panic!("{other:?}"),
@@ -121,7 +128,14 @@ fn nothing_is_said_before_a_line_and_no_item_before_consent() {
 
 #[test]
 fn out_of_place_frames_end_the_link_and_say_why() {
-    let head = ItemHead { key: b"k", version: Version(9), flags: 0, exptime: Exptime::Never };
+    let head = ItemHead {
+        key: b"k",
+        version: Version(9),
+        flags: 0,
+        exptime: Exptime::Never,
+        cas: None,
+        marks: Marks::default(),
+    };
     let large = Frame::Large { head, len: 100_000 };
     let bad: [&[Frame<'_>]; 5] = [
         &[Frame::Hello(hello())],

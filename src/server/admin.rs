@@ -243,6 +243,7 @@ fn settings(shared: &Shared, out: &mut Vec<u8>) {
         match config.protocol {
             Protocol::Auto => "auto-negotiate",
             Protocol::Ascii => "ascii",
+            Protocol::Binary => "binary",
         },
     );
     stat(out, "auth_enabled_sasl", "no");

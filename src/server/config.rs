@@ -17,6 +17,9 @@ pub const DEFAULT_REPLICATION_PORT: u16 = 11212;
 /// Default of `-q`, repcached's.
 pub const DEFAULT_QUEUE_MAX: usize = 8192;
 
+/// Default of `-o watcher_logbuf_size`, memcached's.
+pub const DEFAULT_WATCHER_LOGBUF: usize = 256 * 1024;
+
 /// Most that `-t` takes: a worker costs a poll, a stack and its open segments of `-m`.
 pub const THREADS_MAX: usize = 256;
 
@@ -67,6 +70,8 @@ pub enum Protocol {
     Auto,
     /// Text only.
     Ascii,
+    /// The binary protocol only.
+    Binary,
 }
 
 /// Replication: `-x`, `-X`, `-q`. Without `-x` and `-X` there is none, and no port is opened.
@@ -90,6 +95,8 @@ pub struct Config {
     pub listen: Vec<String>,
     /// `-p`. Off when `-s` is given.
     pub port: Port,
+    /// `-U`. Off when `-s` is given.
+    pub udp_port: Port,
     /// `-s`: a unix socket instead of TCP.
     pub unix_path: Option<PathBuf>,
     /// `-a`: the permission bits of that socket.
@@ -106,8 +113,12 @@ pub struct Config {
     pub threads: usize,
     /// `-R`: requests of one connection in a row before others have their turn.
     pub reqs_per_event: u32,
-    /// `-B`.
+    /// `-B`; `-Y` makes it text, `-S` binary.
     pub protocol: Protocol,
+    /// `-S`: binary clients say who they are (SASL PLAIN) before anything else.
+    pub sasl: bool,
+    /// `-Y`, or with `-S` the file named by MEMCACHED_SASL_PWDB: users and their passwords.
+    pub auth_file: Option<PathBuf>,
 
     /// `-m`, in bytes; a multiple of 1 MiB, at least that.
     pub memory_limit: u64,
@@ -131,11 +142,17 @@ pub struct Config {
     /// `--disable-dumping` clears it: `stats cachedump` and `lru_crawler metadump` work.
     pub dump_command: bool,
     /// `-W` clears it: the `watch` command is allowed.
-    pub watch_command: bool,
+    pub watchers_allowed: bool,
+    /// `-o watcher_logbuf_size`: bytes that may wait for one watcher.
+    pub watcher_logbuf: usize,
+    /// `-o track_sizes`: `stats sizes` counts items by size.
+    pub track_sizes: bool,
     /// `-D` sets the delimiter and turns `detail` on.
     pub prefix_delimiter: u8,
     /// `stats detail` is on from the start.
-    pub detail: bool,
+    pub detail_enabled: bool,
+    /// `-o debug_clock`, or called `memcached-debug`: the `debugtime` command works.
+    pub debug_clock: bool,
 
     /// `-v` counted: 0 warnings, 1 what happens, 2 commands and replies, 3 and more everything.
     pub verbose: u8,
@@ -167,6 +184,7 @@ impl Default for Config {
             personality: Personality::Twincached,
             listen: Vec::new(),
             port: Port::Number(DEFAULT_PORT),
+            udp_port: Port::Off,
             unix_path: None,
             unix_mode: 0o700,
             backlog: 1024,
@@ -176,6 +194,8 @@ impl Default for Config {
             threads: 4,
             reqs_per_event: 20,
             protocol: Protocol::Auto,
+            sasl: false,
+            auth_file: None,
             memory_limit: 64 * 1024 * 1024,
             item_max: 1024 * 1024,
             evict: true,
@@ -186,9 +206,12 @@ impl Default for Config {
             shutdown_command: false,
             flush_command: true,
             dump_command: true,
-            watch_command: true,
+            watchers_allowed: true,
+            watcher_logbuf: DEFAULT_WATCHER_LOGBUF,
+            track_sizes: false,
             prefix_delimiter: b':',
-            detail: false,
+            detail_enabled: false,
+            debug_clock: false,
             verbose: 0,
             log_file: None,
             daemon: false,

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token, Waker};
 
@@ -220,6 +220,7 @@ fn serve(config: Config, bound: Vec<Bound>) -> io::Result<i32> {
 
     let store = Store::new(store_config(&config), now);
     let shared = Shared::new(config, Arc::clone(&store), now, std::process::id());
+    let clock = clock.with_debug(shared.debug_clock.clone());
     let tell = control_in.clone();
     let tell_shutdown = Box::new(move |how| {
         // A full mailbox holds a shutdown already.
@@ -228,17 +229,17 @@ fn serve(config: Config, bound: Vec<Bound>) -> io::Result<i32> {
     let _ = shared.on_shutdown.set(tell_shutdown);
 
     let bell = Bell::new();
-    let maintenance = maintenance::spawn(store.handle(), clock, Arc::clone(&bell))?;
+    let maintenance = maintenance::spawn(store.handle(), clock.clone(), Arc::clone(&bell))?;
     let mut workers = Vec::new();
     for number in 0..shared.config.threads {
         let executor = Executor::new(Arc::clone(&shared));
-        let (worker, sender) = Worker::new(executor, clock, Arc::clone(&bell))?;
+        let (worker, sender) = Worker::new(executor, clock.clone(), Arc::clone(&bell))?;
         let thread = Builder::new().name(format!("worker {number}")).spawn(|| worker.run())?;
         workers.push((sender, thread));
     }
     let senders = workers.iter().map(|(sender, _)| sender.clone()).collect();
     let acceptor = Acceptor::new(senders, Arc::clone(&shared));
-    let peer = start_replication(&shared, store, clock, &control_in)?;
+    let peer = start_replication(&shared, store, &clock, &control_in)?;
     let server = Server {
         shared,
         clock,
@@ -259,7 +260,7 @@ fn serve(config: Config, bound: Vec<Bound>) -> io::Result<i32> {
 fn start_replication(
     shared: &Arc<Shared>,
     store: Arc<Store>,
-    clock: RealClock,
+    clock: &RealClock,
     control: &Sender<Control>,
 ) -> io::Result<Option<Arc<Peer>>> {
     let open = control.clone();
@@ -272,6 +273,7 @@ fn start_replication(
         return Ok(None);
     };
     let peer_config = PeerConfig::from_settings(replication, &shared.config.listen, random);
+    let clock = clock.clone().with_real_timers();
     let peer = Arc::new(peer::spawn(peer_config, store, clock, Box::new(serve))?);
     let _ = shared.replication.set(Box::new(Arc::clone(&peer)));
     Ok(Some(peer))
@@ -367,8 +369,9 @@ impl Server {
         };
         self.tell_workers(|| message(how));
         if how == Shutdown::Graceful {
-            let until = self.clock.now().mono_us + GRACE.as_micros() as u64;
-            while self.clock.now().mono_us < until
+            // Not by the clock that a client may have stopped.
+            let begun = Instant::now();
+            while begun.elapsed() < GRACE
                 && self.workers.iter().any(|(_, thread)| !thread.is_finished())
             {
                 std::thread::sleep(ACCEPT_RETRY);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::base::clock::Now;
+use crate::base::clock::{DebugClock, Now};
 use crate::base::log;
 use crate::server::config::{Config, Personality, MEMCACHED_VERSION};
 use crate::store::Store;
@@ -159,6 +159,8 @@ pub struct Shared {
     pub listen_disabled_us: AtomicU64,
     /// Whether connections are being accepted.
     pub accepting: AtomicBool,
+    /// `-o debug_clock`: how a client moves everyone's clock.
+    pub debug_clock: Option<Arc<DebugClock>>,
     /// Set once replication runs.
     pub replication: OnceLock<Box<dyn Replication>>,
     /// How a client's `shutdown` reaches the main thread.
@@ -188,6 +190,7 @@ impl Shared {
             }
         };
         Arc::new(Shared {
+            debug_clock: config.debug_clock.then(|| Arc::new(DebugClock::new())),
             config,
             store,
             version,

@@ -179,7 +179,7 @@ impl Worker {
                             client.blocked &= !event.is_writable();
                             client.ended |= event.is_read_closed();
                         }
-                        self.visit(key, now);
+                        self.visit(key, self.moved(now));
                     }
                 }
             }
@@ -187,7 +187,7 @@ impl Worker {
                 if let Some(key) = self.ready.pop_front() {
                     if let Some(client) = self.clients.get_mut(key) {
                         client.queued = false;
-                        self.visit(key, now);
+                        self.visit(key, self.moved(now));
                     }
                 }
             }
@@ -197,13 +197,23 @@ impl Worker {
         self.close_all();
     }
 
+    /// The time for the next visit: the turn's, unless a client may have moved the clock since.
+    fn moved(&self, now: Now) -> Now {
+        match self.clock.can_be_moved() {
+            false => now,
+            true => self.clock.now(),
+        }
+    }
+
     fn may_idle_out(&self) -> bool {
         self.shared.config.idle_timeout_secs > 0 && !self.clients.is_empty()
     }
 
     /// Closes who has said nothing for longer than `-o idle_timeout`, once a second.
     fn close_idle(&mut self, now: Now) {
-        if !self.may_idle_out() || now.mono_us < self.next_sweep_us {
+        // A clock that was moved back must not make the next look a late one.
+        let next = self.next_sweep_us.min(now.mono_us + IDLE_SWEEP.as_micros() as u64);
+        if !self.may_idle_out() || now.mono_us < next {
             return;
         }
         self.next_sweep_us = now.mono_us + IDLE_SWEEP.as_micros() as u64;

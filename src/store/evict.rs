@@ -23,7 +23,6 @@ use super::expire::Sweep;
 use super::index::Locked;
 use super::item::{Record, Shape};
 use super::segment::{Class, Open, RESERVE};
-use super::Exptime;
 use crate::base::clock::Now;
 use crate::base::counters::{Counter, Counters};
 use std::sync::atomic::Ordering;
@@ -437,8 +436,7 @@ impl Store {
         let arena = &self.segments.arena;
         let Some(open) = reclaimer.slot(class) else { return false };
         let key = record.key(arena);
-        let shape = Shape { key, flags: 0, exptime: Exptime::Never, vlen: 0, large: false };
-        let to = self.begin(open, &shape, now);
+        let to = self.begin(open, &Shape::tombstone(key), now);
         to.set_version(arena, record.version(arena).0, true);
         self.seal_record(open, &to);
         self.note_due(&to);
@@ -495,7 +493,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Config, Handle, Mode, Stored};
+    use crate::store::{Config, Exptime, Handle, Mode, Stored};
 
     const NOW: Now = Now { unix_us: 1_700_000_000_000_000, mono_us: 0 };
 

@@ -1,15 +1,16 @@
 //! One thread's door to the store: reading, touching and deleting.
 //!
-//! Owns [`Handle`]. Storing is in `write`, what peers ask for in `replica`, housekeeping in
-//! `expire`. Small values are read under the lock of their stripe; large ones are pinned and read
+//! Owns [`Handle`] and the classic commands that write no value. Storing is in `write`, `concat` and
+//! `arith`, what only meta commands ask for in `meta`, what peers ask for in `replica`, housekeeping
+//! in `expire`. Small values are read under the lock of their stripe; large ones are pinned and read
 //! without it.
 
 use super::core::{Local, Status, Store, FREQ_MAX};
 use super::index::{Locked, Place};
-use super::item::{Record, Shape};
+use super::item::{Extras, Record, Shape};
 use super::large::Snapshot;
 use super::segment::Open;
-use super::{Exptime, Item, Value, Version};
+use super::{Exptime, Item, Value};
 use crate::base::clock::Now;
 use crate::base::counters::{Counter, Counters};
 use std::sync::Arc;
@@ -44,6 +45,53 @@ pub(super) enum Look<R> {
 }
 
 impl Store {
+    /// What a client finds under a key. What is dead there goes, and counts as memcached counts it
+    /// whatever the command.
+    #[inline]
+    pub(super) fn fetch(
+        &self,
+        stripe: &mut Locked<'_>,
+        place: Place,
+        key: &[u8],
+        now: Now,
+        counters: &Counters,
+    ) -> Option<(usize, Record)> {
+        let (slot, record) = self.find(stripe, place, key)?;
+        match self.status(&record, now) {
+            Status::Live => return Some((slot, record)),
+            Status::Deleted => {}
+            Status::Expired => {
+                counters.add(Counter::GetExpired, 1);
+                self.drop_expired(stripe, slot, &record, now, counters);
+            }
+            Status::Flushed => {
+                if !record.version(&self.segments.arena).1 {
+                    counters.add(Counter::GetFlushed, 1);
+                }
+                self.unlink(stripe, slot, &record, counters);
+            }
+        }
+        None
+    }
+
+    /// A small item, to be read under its stripe's lock.
+    #[inline]
+    pub(super) fn item(&self, record: &Record, now: Now) -> Item<'_> {
+        let arena = &self.segments.arena;
+        let (version, extras) = (record.version(arena).0, record.extras(arena));
+        Item {
+            key: record.key(arena),
+            flags: record.flags(arena),
+            exptime: record.exptime(arena),
+            version,
+            cas: extras.unique(version),
+            marks: extras.marks,
+            fetched: record.fetched(arena),
+            last_access_secs: record.idle_secs(arena, now.unix_secs()),
+            value: Value::from(record.value(arena)),
+        }
+    }
+
     /// Reads a small item, or pins a large one. Takes `read` only for a small one.
     pub(super) fn see<R, F: FnOnce(&Item<'_>) -> R>(
         &self,
@@ -54,17 +102,33 @@ impl Store {
         if record.is_large() {
             return Some(Seen::Large(self.snapshot(record, now)));
         }
-        let arena = &self.segments.arena;
         let read = read.take()?;
-        Some(Seen::Read(read(&Item {
-            key: record.key(arena),
-            flags: record.flags(arena),
-            exptime: record.exptime(arena),
-            version: record.version(arena).0,
-            fetched: record.fetched(arena),
-            last_access_secs: record.idle_secs(arena, now.unix_secs()),
-            value: Value::from(record.value(arena)),
-        })))
+        Some(Seen::Read(read(&self.item(record, now))))
+    }
+
+    /// A get, see [`Handle::get`].
+    #[inline]
+    pub(super) fn get<R>(
+        &self,
+        me: &Local,
+        key: &[u8],
+        now: Now,
+        read: impl FnOnce(&Item<'_>) -> R,
+    ) -> Option<R> {
+        me.counters.add(Counter::CmdGet, 1);
+        let (mut stripe, place) = self.lock(self.hash(key));
+        let found = self.fetch(&mut stripe, place, key, now, &me.counters);
+        let Some((slot, record)) = found else {
+            me.counters.add(Counter::GetMisses, 1);
+            return None;
+        };
+        me.counters.add(Counter::GetHits, 1);
+        let mut read = Some(read);
+        let seen = self.see(&record, now, &mut read)?;
+        record.set_used(&self.segments.arena, now.unix_secs(), true);
+        stripe.bump(slot, FREQ_MAX);
+        drop(stripe);
+        Store::finish(seen, read)
     }
 
     /// Finishes what [`Store::see`] began, without any lock.
@@ -74,17 +138,7 @@ impl Store {
     ) -> Option<R> {
         match seen {
             Seen::Read(result) => Some(result),
-            Seen::Large(snapshot) => read.map(|read| {
-                read(&Item {
-                    key: &snapshot.key,
-                    flags: snapshot.flags,
-                    exptime: snapshot.exptime,
-                    version: snapshot.version,
-                    fetched: snapshot.fetched,
-                    last_access_secs: snapshot.idle_secs,
-                    value: snapshot.value(),
-                })
-            }),
+            Seen::Large(snapshot) => read.map(|read| read(&snapshot.item())),
         }
     }
 
@@ -126,18 +180,21 @@ impl Store {
         open.filter(|open| self.segments.room(open) >= size)
     }
 
-    /// Gives a live record another exptime, in a new record where the old one has no room for it.
-    fn set_exptime(
+    /// Gives a live record another exptime and other extras, in a new record where the old one has
+    /// no room for them. The version stays.
+    pub(super) fn amend(
         &self,
         stripe: &mut Locked<'_>,
         (slot, record): (usize, Record),
-        exptime: Exptime,
+        (exptime, extras): (Exptime, Extras),
         open: Option<&mut Open>,
         now: Now,
         counters: &Counters,
     ) -> Look<Record> {
         let arena = &self.segments.arena;
-        if record.set_exptime(arena, exptime) {
+        if record.has_room(exptime, extras) {
+            record.set_exptime(arena, exptime);
+            record.set_extras(arena, extras);
             self.note_due(&record);
             return Look::Done(record);
         }
@@ -145,6 +202,7 @@ impl Store {
             key: record.key(arena),
             flags: record.flags(arena),
             exptime,
+            extras,
             vlen: record.value_len(),
             large: record.is_large(),
         };
@@ -158,6 +216,26 @@ impl Store {
         self.seal_record(open, &to);
         self.replace_head(stripe, slot, &record, &to, counters);
         Look::Done(to)
+    }
+
+    /// The extras that a record needs to be changed and yet keep the CAS unique that clients have
+    /// seen: between nodes every change needs a version of its own.
+    pub(super) fn keeping_cas(&self, record: &Record) -> Extras {
+        let arena = &self.segments.arena;
+        let mut extras = record.extras(arena);
+        if self.config.replicated {
+            extras.cas = Some(extras.unique(record.version(arena).0));
+        }
+        extras
+    }
+
+    /// Makes a change known that is none to clients ([`Store::keeping_cas`]): only peers hear of
+    /// it.
+    pub(super) fn tell_peers(&self, me: &mut Local, hash: u64, record: &Record, now: Now) {
+        if self.config.replicated {
+            let version = self.issue(me, hash, now);
+            record.set_version(&self.segments.arena, version, false);
+        }
     }
 }
 
@@ -205,37 +283,7 @@ impl Handle {
     pub fn get<R>(&mut self, key: &[u8], now: Now, read: impl FnOnce(&Item<'_>) -> R) -> Option<R> {
         let (store, me) = self.split();
         store.settle(now);
-        me.counters.add(Counter::CmdGet, 1);
-        let (mut stripe, place) = store.lock(store.hash(key));
-        let found = store.find(&stripe, place, key);
-        let status = found.map(|(_, record)| store.status(&record, now));
-        let (slot, record) = match (found, status) {
-            (Some(found), Some(Status::Live)) => found,
-            (found, status) => {
-                me.counters.add(Counter::GetMisses, 1);
-                match (found, status) {
-                    (Some((slot, record)), Some(Status::Expired)) => {
-                        me.counters.add(Counter::GetExpired, 1);
-                        store.drop_expired(&mut stripe, slot, &record, now, &me.counters);
-                    }
-                    (Some((slot, record)), Some(Status::Flushed)) => {
-                        if !record.version(&store.segments.arena).1 {
-                            me.counters.add(Counter::GetFlushed, 1);
-                        }
-                        store.unlink(&mut stripe, slot, &record, &me.counters);
-                    }
-                    _ => {}
-                }
-                return None;
-            }
-        };
-        me.counters.add(Counter::GetHits, 1);
-        let mut read = Some(read);
-        let seen = store.see(&record, now, &mut read)?;
-        record.set_used(&store.segments.arena, now.unix_secs(), true);
-        stripe.bump(slot, FREQ_MAX);
-        drop(stripe);
-        Store::finish(seen, read)
+        store.get(me, key, now, read)
     }
 
     /// Finds an item without counting or marking anything.
@@ -256,7 +304,8 @@ impl Handle {
     }
 
     /// `gat` and `gats`: gives the item a new exptime and reads it as it is then; a past exptime
-    /// deletes it. Counts as a touch, not as a get, as memcached does.
+    /// deletes it. The CAS unique stays. Counts as a touch, not as a get, as memcached does. None
+    /// also where, at the very limit of memory, it cannot be rewritten with room for the exptime.
     pub fn get_and_touch<R>(
         &mut self,
         key: &[u8],
@@ -271,34 +320,29 @@ impl Handle {
         let hash = store.hash(key);
         let arena = &store.segments.arena;
         let seen = store.look(me, hash, now, |me, stripe, place, open| {
-            let Some((slot, record)) = store.find_live(stripe, place, key, now) else {
+            let Some(found) = store.fetch(stripe, place, key, now, &me.counters) else {
                 me.counters.add(Counter::TouchMisses, 1);
                 return Look::Done(None);
             };
+            let (slot, mut record) = found;
             let gone = exptime.is_past(now.unix_secs());
-            let record = if gone {
+            if gone {
                 // It is read once more with the past exptime that it was given.
                 record.set_exptime(arena, exptime);
-                record
             } else {
-                let counters = &me.counters;
-                match store.set_exptime(stripe, (slot, record), exptime, open, now, counters) {
+                let (to, counters) = ((exptime, store.keeping_cas(&record)), &me.counters);
+                record = match store.amend(stripe, found, to, open, now, counters) {
                     Look::Done(record) => record,
                     Look::NeedsRoom(size) => return Look::NeedsRoom(size),
-                }
-            };
+                };
+                store.tell_peers(me, hash, &record, now);
+            }
             me.counters.add(Counter::TouchHits, 1);
-            // memcached's touch leaves the CAS unique as it is; between nodes a change needs a
-            // version of its own.
-            let version = match store.config.replicated {
-                true => store.issue(me, hash, now),
-                false => record.version(arena).0,
-            };
-            record.set_version(arena, version, false);
             let seen = store.see(&record, now, &mut read);
             record.set_used(arena, now.unix_secs(), true);
             stripe.bump(slot, FREQ_MAX);
             if gone {
+                let version = store.issue(me, hash, now);
                 store.remove(stripe, slot, &record, version, &me.counters);
             }
             Look::Done(seen)
@@ -306,11 +350,10 @@ impl Handle {
         Store::finish(seen??, read)
     }
 
-    /// Gives an item a new exptime (a past one deletes it). Returns its version, which is a new one
-    /// on a replicated node, or none when
-    /// it is not there (or, at the very limit of memory, cannot be rewritten with an exptime).
-    pub fn touch(&mut self, key: &[u8], exptime: Exptime, now: Now) -> Option<Version> {
-        self.get_and_touch(key, exptime, now, |item| item.version)
+    /// Gives an item a new exptime (a past one deletes it). Returns its CAS unique, which stays as
+    /// it was, or none where [`Handle::get_and_touch`] finds none.
+    pub fn touch(&mut self, key: &[u8], exptime: Exptime, now: Now) -> Option<u64> {
+        self.get_and_touch(key, exptime, now, |item| item.cas)
     }
 
     /// Deletes an item. False when it was not there.
@@ -336,7 +379,8 @@ impl Store {
     pub(super) fn delete_live(&self, me: &mut Local, key: &[u8], now: Now) -> bool {
         let hash = self.hash(key);
         let (mut stripe, place) = self.lock(hash);
-        let Some((slot, record)) = self.find_live(&stripe, place, key, now) else { return false };
+        let found = self.fetch(&mut stripe, place, key, now, &me.counters);
+        let Some((slot, record)) = found else { return false };
         let version = self.issue(me, hash, now);
         self.remove(&mut stripe, slot, &record, version, &me.counters);
         true

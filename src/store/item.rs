@@ -4,11 +4,15 @@
 //! lock: the caller keeps the arena's protocol.
 //!
 //! ```text
-//! item      0            8      9      10      12       14
-//!           +------------+------+------+-------+--------+---------+-----------+-----+-------+---+
-//!           | version 8  | kind | klen | vlen  | access | [flags] | [exptime] | key | value | 0 |
-//!           +------------+------+------+-------+--------+---------+-----------+-----+-------+---+
-//!             mutable    '- immutable ---------' mutable  immut.    mutable    immut. mutable pad
+//! item      0         8      9      10     12       14
+//!           +---------+------+------+------+--------+---------+-----------+----------+-----+-------+
+//!           | version | kind | klen | vlen | access | [flags] | [exptime] | [extras] | key | value |
+//!           +---------+------+------+------+--------+---------+-----------+----------+-----+-------+
+//!             mutable '- immutable --------' mutable  mutable   mutable     mutable   immut. mutable
+//!
+//! extras    +---------+-------------+
+//!           | marks 1 | CAS unique 8|    only where a meta command left something to note
+//!           +---------+-------------+
 //!
 //! chunk     +------------+------+--------------+--------+---------------------------------+---+
 //! of a large| owner hash | kind | length 24    |   0    | bytes                           | 0 |
@@ -16,14 +20,14 @@
 //!
 //! large     an item whose value is: total length 4 | location of chunk 0: 8 | of chunk 1: 8 | ...
 //! ```
-//! Records are rounded up to [`ALIGN`] bytes; fields are unaligned, little endian. Flags of 0 and
-//! an exptime of "never" take no space. The top bit of the version marks a remembered delete (a
+//! Records are rounded up to [`ALIGN`] bytes; fields are unaligned, little endian. Flags of 0, an
+//! exptime of "never" and extras that say nothing take no space. The top bit of the version marks a remembered delete (a
 //! tombstone), which may still lie in the bytes of the item that it deleted. `access` is one bit
 //! "a get has found it" and the low 15 bits of the unix second of the last use.
 
 use super::arena::Arena;
 use super::version::Version;
-use super::Exptime;
+use super::{Exptime, Marks};
 
 /// Bytes in front of flags, exptime, key and value.
 pub(crate) const HEADER: usize = 14;
@@ -43,8 +47,14 @@ const HAS_FLAGS: u8 = 1;
 const HAS_EXPTIME: u8 = 2;
 const LARGE: u8 = 4;
 const CHUNK: u8 = 8;
+const HAS_EXTRAS: u8 = 0x10;
 /// Set in every record: zeroed memory is not a record.
 const RECORD: u8 = 0x80;
+
+/// In the first byte of the extras, beside the bits of the marks: the CAS unique counts.
+const EXPLICIT_CAS: u8 = 0x80;
+/// Bytes of the extras: marks, CAS unique.
+const EXTRAS: usize = 1 + 8;
 
 const DELETED: u64 = 1 << 63;
 const FETCHED: u16 = 1 << 15;
@@ -64,23 +74,64 @@ pub(crate) const fn chunk_size(len: usize) -> usize {
     round(HEADER + len)
 }
 
+/// What an item may carry beside flags, exptime and value. The default takes no space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Extras {
+    pub marks: Marks,
+    /// A CAS unique that is not the version.
+    pub cas: Option<u64>,
+}
+
+impl Extras {
+    /// Nothing but the mark of a key that came in base64, and a CAS unique.
+    pub fn of_new(binary_key: bool, cas: Option<u64>) -> Extras {
+        Extras { marks: Marks { binary_key, ..Marks::default() }, cas }
+    }
+
+    /// The CAS unique that clients see.
+    pub fn unique(&self, version: Version) -> u64 {
+        self.cas.unwrap_or(version.0)
+    }
+
+    fn to_bytes(self) -> [u8; EXTRAS] {
+        let mut bytes = [0; EXTRAS];
+        bytes[0] = self.marks.bits() | if self.cas.is_some() { EXPLICIT_CAS } else { 0 };
+        bytes[1..].copy_from_slice(&self.cas.unwrap_or(0).to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: [u8; EXTRAS]) -> Extras {
+        let [bits, cas @ ..] = bytes;
+        let cas = (bits & EXPLICIT_CAS != 0).then(|| u64::from_le_bytes(cas));
+        Extras { marks: Marks::from_bits(bits), cas }
+    }
+}
+
 /// What a new record is made from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape<'a> {
     pub key: &'a [u8],
     pub flags: u32,
     pub exptime: Exptime,
+    pub extras: Extras,
     /// Length of the value area.
     pub vlen: usize,
     /// The value area holds the places of chunks.
     pub large: bool,
 }
 
-impl Shape<'_> {
+impl<'a> Shape<'a> {
+    /// Of a remembered delete of `key`.
+    pub fn tombstone(key: &'a [u8]) -> Shape<'a> {
+        let (exptime, extras) = (Exptime::Never, Extras::default());
+        Shape { key, flags: 0, exptime, extras, vlen: 0, large: false }
+    }
+
     fn kind(&self) -> u8 {
         RECORD
             | if self.flags == 0 { 0 } else { HAS_FLAGS }
             | if self.exptime == Exptime::Never { 0 } else { HAS_EXPTIME }
+            | if self.extras == Extras::default() { 0 } else { HAS_EXTRAS }
             | if self.large { LARGE } else { 0 }
     }
 
@@ -105,6 +156,9 @@ impl Shape<'_> {
         }
         if record.kind & HAS_EXPTIME != 0 {
             arena.put(record.exptime_at(), &self.exptime.secs().to_le_bytes());
+        }
+        if record.kind & HAS_EXTRAS != 0 {
+            arena.put(record.extras_at(), &self.extras.to_bytes());
         }
         arena.put(record.key_at(), self.key);
         record
@@ -171,8 +225,12 @@ impl Record {
         self.at + HEADER + if self.kind & HAS_FLAGS != 0 { 4 } else { 0 }
     }
 
-    fn key_at(&self) -> usize {
+    fn extras_at(&self) -> usize {
         self.exptime_at() + if self.has_exptime() { 4 } else { 0 }
+    }
+
+    fn key_at(&self) -> usize {
+        self.extras_at() + if self.kind & HAS_EXTRAS != 0 { EXTRAS } else { 0 }
     }
 
     /// Where the value area starts.
@@ -246,6 +304,37 @@ impl Record {
         self.has_exptime() || exptime == Exptime::Never
     }
 
+    /// Marks and explicit CAS (rule 2).
+    #[inline]
+    pub fn extras(&self, arena: &Arena) -> Extras {
+        if self.kind & HAS_EXTRAS == 0 {
+            return Extras::default();
+        }
+        Extras::from_bytes(arena.array(self.extras_at()))
+    }
+
+    /// Changes marks and explicit CAS in place (rule 2). False where the record has no room for
+    /// them.
+    pub fn set_extras(&self, arena: &Arena, extras: Extras) -> bool {
+        let room = self.kind & HAS_EXTRAS != 0;
+        if room {
+            arena.put(self.extras_at(), &extras.to_bytes());
+        }
+        room || extras == Extras::default()
+    }
+
+    /// Whether exptime and extras can become these in place.
+    pub fn has_room(&self, exptime: Exptime, extras: Extras) -> bool {
+        (self.has_exptime() || exptime == Exptime::Never)
+            && (self.kind & HAS_EXTRAS != 0 || extras == Extras::default())
+    }
+
+    /// The CAS unique that clients see (rule 2).
+    #[inline]
+    pub fn cas(&self, arena: &Arena) -> u64 {
+        self.extras(arena).unique(self.version(arena).0)
+    }
+
     /// The version, and whether it is a remembered delete (rule 2).
     pub fn version(&self, arena: &Arena) -> (Version, bool) {
         let bits = u64::from_le_bytes(arena.array(self.at));
@@ -299,7 +388,8 @@ mod tests {
     use super::*;
 
     fn shape(flags: u32, exptime: Exptime) -> Shape<'static> {
-        Shape { key: b"some key", flags, exptime, vlen: 5, large: false }
+        let extras = Extras::default();
+        Shape { key: b"some key", flags, exptime, extras, vlen: 5, large: false }
     }
 
     #[test]
@@ -343,6 +433,35 @@ mod tests {
         let with = shape(0, Exptime::At(5)).write(&arena, 100, 0);
         assert!(with.set_exptime(&arena, Exptime::Never));
         assert_eq!(with.exptime(&arena), Exptime::Never);
+    }
+
+    #[test]
+    fn extras_take_space_only_where_they_say_something() {
+        let arena = Arena::new(4096);
+        let without = shape(7, Exptime::Never).write(&arena, 0, 0);
+        let stale = Marks { stale: true, ..Marks::default() };
+        for extras in [
+            Extras { marks: stale, cas: None },
+            Extras { marks: Marks::default(), cas: Some(0) },
+            Extras {
+                marks: Marks { stale: true, won: true, binary_key: true },
+                cas: Some(u64::MAX),
+            },
+        ] {
+            let with = Shape { extras, ..shape(7, Exptime::At(9)) };
+            let written = with.write(&arena, 100, 0);
+            written.set_version(&arena, Version(5), false);
+            let record = Record::read(&arena, 100);
+            assert_eq!(record.size(), round(HEADER + 4 + 4 + EXTRAS + 8 + 5));
+            assert_eq!((record.extras(&arena), record.key(&arena)), (extras, &b"some key"[..]));
+            assert_eq!(record.cas(&arena), extras.cas.unwrap_or(5));
+            assert!(record.set_extras(&arena, Extras::default()));
+            assert_eq!((record.cas(&arena), record.exptime(&arena)), (5, Exptime::At(9)));
+            assert!(!without.has_room(Exptime::Never, extras));
+            assert!(!without.set_extras(&arena, extras));
+        }
+        assert_eq!(without.extras(&arena), Extras::default());
+        assert!(without.has_room(Exptime::Never, Extras::default()));
     }
 
     #[test]

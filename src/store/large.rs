@@ -15,9 +15,9 @@
 //! pinned; so they are while it is read, which happens without the stripe's lock.
 
 use super::core::{Local, Store, Writer};
-use super::item::{begin_chunk, chunk_size, Record, Shape, HEADER, VALUE_MAX};
+use super::item::{begin_chunk, chunk_size, Extras, Record, HEADER, VALUE_MAX};
 use super::segment::Pins;
-use super::{Exptime, Value};
+use super::{Exptime, Item, Value};
 use crate::base::clock::Now;
 
 /// A record may take this part of a segment; what is longer is cut into chunks. So no more than
@@ -74,6 +74,7 @@ pub(super) struct Snapshot<'a> {
     pub flags: u32,
     pub exptime: Exptime,
     pub version: super::Version,
+    pub extras: Extras,
     pub fetched: bool,
     pub idle_secs: u32,
     parts: Vec<&'a [u8]>,
@@ -84,6 +85,21 @@ impl Snapshot<'_> {
     /// The value.
     pub fn value(&self) -> Value<'_> {
         Value::from_parts(&self.parts)
+    }
+
+    /// The item, as it was when it was pinned.
+    pub fn item(&self) -> Item<'_> {
+        Item {
+            key: &self.key,
+            flags: self.flags,
+            exptime: self.exptime,
+            version: self.version,
+            cas: self.extras.unique(self.version),
+            marks: self.extras.marks,
+            fetched: self.fetched,
+            last_access_secs: self.idle_secs,
+            value: self.value(),
+        }
     }
 
     /// The slices of the value.
@@ -190,16 +206,6 @@ impl Store {
         drop(built.pins);
     }
 
-    /// The shape of the head of a built value.
-    pub(super) fn head_shape<'k>(
-        key: &'k [u8],
-        flags: u32,
-        exptime: Exptime,
-        extents: &[u8],
-    ) -> Shape<'k> {
-        Shape { key, flags, exptime, vlen: extents.len(), large: true }
-    }
-
     /// Pins a large item, for reading it without the stripe's lock.
     pub(super) fn snapshot(&self, head: &Record, now: Now) -> Snapshot<'_> {
         let arena = &self.segments.arena;
@@ -214,6 +220,7 @@ impl Store {
             flags: head.flags(arena),
             exptime: head.exptime(arena),
             version: head.version(arena).0,
+            extras: head.extras(arena),
             fetched: head.fetched(arena),
             idle_secs: head.idle_secs(arena, now.unix_secs()),
             parts,

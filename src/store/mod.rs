@@ -4,6 +4,8 @@
 //! thread and no clock: time comes in as an argument. This file is the one public door.
 
 mod arena;
+mod arith;
+mod concat;
 mod core;
 mod evict;
 mod expire;
@@ -14,9 +16,11 @@ mod handle;
 mod index;
 mod item;
 mod large;
+mod meta;
 mod number;
 mod replica;
 mod segment;
+mod terms;
 mod version;
 mod view;
 mod write;
@@ -25,8 +29,11 @@ pub use self::core::Store;
 pub use feed::{ChangeSignal, Drained};
 pub use flush::{FlushState, PendingFlush};
 pub use handle::Handle;
+pub use terms::{
+    Arith, ArithTerms, DeleteTerms, Deleted, Found, GetTerms, Mode, Stored, Terms, Written,
+};
 pub use version::Version;
-pub use view::{Change, Item, Value, What};
+pub use view::{Change, Item, Marks, Value, What};
 
 use crate::base::counters::Sums;
 
@@ -112,53 +119,6 @@ impl Exptime {
     pub fn is_past(self, unix_secs: u32) -> bool {
         matches!(self, Exptime::At(secs) if secs <= unix_secs)
     }
-}
-
-/// What a storage command does with what is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Whatever is there.
-    Set,
-    /// Only if nothing is there.
-    Add,
-    /// Only if something is there.
-    Replace,
-    /// Behind what is there; keeps its flags and exptime.
-    Append,
-    /// Before what is there; keeps its flags and exptime.
-    Prepend,
-    /// Only if what is there has this version.
-    Cas(Version),
-}
-
-/// Outcome of a storage command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
-    /// Done; the item's new version.
-    Stored(Version),
-    /// The mode's condition does not hold.
-    NotStored,
-    /// Cas: somebody changed it.
-    Exists,
-    /// Cas: it is not there.
-    NotFound,
-    /// Over `item_max`.
-    TooLarge,
-    /// No room, and nothing may be (or can be) evicted.
-    OutOfMemory,
-}
-
-/// Outcome of `incr` and `decr`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arith {
-    /// The new value.
-    Value(u64, Version),
-    /// It is not there.
-    NotFound,
-    /// What is there is not a 64-bit decimal.
-    NonNumeric,
-    /// No room for the longer number.
-    OutOfMemory,
 }
 
 /// Outcome of applying a peer's change.

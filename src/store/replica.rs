@@ -11,12 +11,10 @@
 use super::core::{Local, Status, Store};
 use super::handle::Look;
 use super::index::Locked;
-use super::item::{Record, Shape};
+use super::item::{Extras, Record, Shape};
 use super::large::Snapshot;
 use super::write::{Ask, New, Put};
-use super::{
-    Applied, Change, Exptime, FlushState, Handle, ScanCursor, Value, Version, What, KEY_MAX,
-};
+use super::{Applied, Change, FlushState, Handle, ScanCursor, Value, Version, What, KEY_MAX};
 use crate::base::clock::Now;
 use crate::base::counters::Counter;
 use std::cmp::Ordering;
@@ -42,7 +40,8 @@ impl Store {
             }
             let value = Value::from_parts(&parts);
             let (flags, exptime) = (old.flags(arena), old.exptime(arena));
-            change.what.tie_order(&What::Item { flags, exptime, value })
+            let Extras { marks, cas } = old.extras(arena);
+            change.what.tie_order(&What::Item { flags, exptime, cas, marks, value })
         })
     }
 
@@ -70,7 +69,7 @@ impl Store {
                 self.remove(stripe, slot, &old, change.version, &me.counters);
             } else if self.config.replicated && self.forgotten_at(change.version) > now.unix_secs()
             {
-                let shape = Shape { key, flags: 0, exptime: Exptime::Never, vlen: 0, large: false };
+                let shape = Shape::tombstone(key);
                 let Some(open) = self.with_room(open, shape.size()) else {
                     return Look::NeedsRoom(shape.size());
                 };
@@ -89,7 +88,7 @@ impl Store {
             return Applied::Stale;
         }
         self.clock.observe(change.version);
-        let What::Item { flags, exptime, value } = change.what else {
+        let What::Item { flags, exptime, cas, marks, value } = change.what else {
             return self.apply_deleted(me, change, now);
         };
         // Only here: other nodes may have the room, or another idea of the time.
@@ -99,7 +98,8 @@ impl Store {
         }
         let refused = if self.config.fits(change.key.len(), flags, value.len()) {
             let parts: Vec<&[u8]> = value.chunks().collect();
-            let new = New { key: change.key, flags, exptime, parts: &parts };
+            let extras = Extras { marks, cas };
+            let new = New { key: change.key, flags, exptime, extras, parts: &parts };
             let put = self.put(me, new, now, |_, old, _: Ask| {
                 self.verdict(change, old).map(|()| change.version)
             });
@@ -125,9 +125,12 @@ impl Store {
         let what = if deleted {
             What::Deleted
         } else {
+            let Extras { marks, cas } = record.extras(arena);
             What::Item {
                 flags: record.flags(arena),
                 exptime: record.exptime(arena),
+                cas,
+                marks,
                 value: Value::from(record.value(arena)),
             }
         };
@@ -135,8 +138,8 @@ impl Store {
     }
 
     fn tell_large(snapshot: &Snapshot<'_>, sink: &mut dyn FnMut(&Change<'_>)) {
-        let (flags, exptime) = (snapshot.flags, snapshot.exptime);
-        let what = What::Item { flags, exptime, value: snapshot.value() };
+        let &Snapshot { flags, exptime, extras: Extras { marks, cas }, .. } = snapshot;
+        let what = What::Item { flags, exptime, cas, marks, value: snapshot.value() };
         sink(&Change { key: &snapshot.key, version: snapshot.version, what });
     }
 
@@ -290,7 +293,7 @@ impl Handle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Config, Mode, Stored};
+    use crate::store::{Config, Exptime, Marks, Mode, Stored};
 
     const NOW: Now = Now { unix_us: 1_700_000_000_000_000, mono_us: 0 };
 
@@ -300,7 +303,8 @@ mod tests {
     }
 
     fn item(version: u64, exptime: Exptime, value: &'static [u8]) -> Change<'static> {
-        let what = What::Item { flags: 0, exptime, value: Value::from(value) };
+        let (cas, marks, value) = (None, Marks::default(), Value::from(value));
+        let what = What::Item { flags: 0, exptime, cas, marks, value };
         Change { key: b"k", version: Version(version), what }
     }
 
@@ -329,7 +333,7 @@ mod tests {
         assert_eq!(value(&mut handle), None);
         assert_eq!(handle.store_ref().stats().tombstones, 1);
         let stored = handle.store(Mode::Add, b"k", 0, Exptime::Never, b"new", NOW);
-        assert!(matches!(stored, Stored::Stored(version) if version > Version(v(5))));
+        assert!(matches!(stored, Stored::Stored(written) if written.version > Version(v(5))));
     }
 
     #[test]

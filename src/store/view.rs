@@ -91,6 +91,37 @@ impl PartialEq for Value<'_> {
 
 impl Eq for Value<'_> {}
 
+/// What meta commands note beside an item's value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// It is out of date and may be served until somebody has made it anew.
+    pub stale: bool,
+    /// A client was told that it is the one to make it anew.
+    pub won: bool,
+    /// Its key came in base64, and is shown so.
+    pub binary_key: bool,
+}
+
+impl Marks {
+    const STALE: u8 = 1;
+    const WON: u8 = 2;
+    const BINARY_KEY: u8 = 4;
+
+    /// As bits, the same in records and between nodes: 1 stale, 2 won, 4 binary key.
+    pub fn bits(self) -> u8 {
+        let bit = |is: bool, bit: u8| if is { bit } else { 0 };
+        bit(self.stale, Marks::STALE)
+            | bit(self.won, Marks::WON)
+            | bit(self.binary_key, Marks::BINARY_KEY)
+    }
+
+    /// From these bits; others do not matter.
+    pub fn from_bits(bits: u8) -> Marks {
+        let is = |bit: u8| bits & bit != 0;
+        Marks { stale: is(Marks::STALE), won: is(Marks::WON), binary_key: is(Marks::BINARY_KEY) }
+    }
+}
+
 /// A live item, as a get finds it.
 #[derive(Clone, Copy, Debug)]
 pub struct Item<'a> {
@@ -100,8 +131,13 @@ pub struct Item<'a> {
     pub flags: u32,
     /// When it expires.
     pub exptime: Exptime,
-    /// CAS unique and replication version.
+    /// What orders writes between nodes.
     pub version: Version,
+    /// The CAS unique that clients see: the version, unless a client chose another one or a touch
+    /// kept the old one.
+    pub cas: u64,
+    /// What meta commands have noted.
+    pub marks: Marks,
     /// Whether a get had found it before this one.
     pub fetched: bool,
     /// Seconds since it was last found or stored, coarse: counted up to about 9 hours.
@@ -130,6 +166,10 @@ pub enum What<'a> {
         flags: u32,
         /// When it expires.
         exptime: Exptime,
+        /// The CAS unique, where that is not the version.
+        cas: Option<u64>,
+        /// What meta commands have noted.
+        marks: Marks,
         /// The stored bytes.
         value: Value<'a>,
     },
@@ -139,20 +179,29 @@ pub enum What<'a> {
 
 impl What<'_> {
     /// The order that decides between two states with one version (two nodes that share a tag by
-    /// accident): a delete beats an item, then the larger value, flags, exptime. Any total order
-    /// would do; it has to be the same on every node.
+    /// accident): a delete beats an item, then the larger value, flags, exptime, CAS unique, marks.
+    /// Any total order would do; it has to be the same on every node. One with a CAS unique or
+    /// marks beats the same one without: that is what a node of wire version 1.0 makes of it.
     pub fn tie_order(&self, other: &What<'_>) -> Ordering {
         match (self, other) {
             (What::Deleted, What::Deleted) => Ordering::Equal,
             (What::Deleted, What::Item { .. }) => Ordering::Greater,
             (What::Item { .. }, What::Deleted) => Ordering::Less,
             (
-                What::Item { flags, exptime, value },
-                What::Item { flags: flags2, exptime: exptime2, value: value2 },
+                What::Item { flags, exptime, cas, marks, value },
+                What::Item {
+                    flags: flags2,
+                    exptime: exptime2,
+                    cas: cas2,
+                    marks: marks2,
+                    value: value2,
+                },
             ) => value
                 .cmp_bytes(value2)
                 .then(flags.cmp(flags2))
-                .then(exptime.secs().cmp(&exptime2.secs())),
+                .then(exptime.secs().cmp(&exptime2.secs()))
+                .then(cas.cmp(cas2))
+                .then(marks.bits().cmp(&marks2.bits())),
         }
     }
 }
@@ -173,14 +222,22 @@ mod tests {
 
     #[test]
     fn ties_have_one_winner_whoever_asks() {
-        let item = |flags, value: &'static [u8]| What::Item {
+        let with = |flags, cas, marks, value: &'static [u8]| What::Item {
             flags,
             exptime: Exptime::Never,
+            cas,
+            marks,
             value: Value::from(value),
         };
+        let item = |flags, value| with(flags, None, Marks::default(), value);
         assert_eq!(What::Deleted.tie_order(&item(0, b"z")), Ordering::Greater);
         assert_eq!(item(0, b"b").tie_order(&item(9, b"a")), Ordering::Greater);
         assert_eq!(item(1, b"a").tie_order(&item(2, b"a")), Ordering::Less);
         assert_eq!(item(1, b"a").tie_order(&item(1, b"a")), Ordering::Equal);
+        let stale = Marks { stale: true, ..Marks::default() };
+        let marked = |cas| with(1, cas, stale, b"a");
+        assert_eq!(marked(None).tie_order(&item(1, b"a")), Ordering::Greater);
+        assert_eq!(marked(None).tie_order(&marked(Some(0))), Ordering::Less);
+        assert_eq!(marked(Some(3)).tie_order(&marked(Some(3))), Ordering::Equal);
     }
 }

@@ -1,6 +1,7 @@
-//! Storage commands: set, add, replace, cas, append, prepend, incr, decr.
+//! Storage commands: set, add, replace, cas.
 //!
-//! Owns their rules. A new record is written to the writer's open segment before the stripe is
+//! Owns their rules, and the way every new item goes. What builds on an old value is in `concat`
+//! and `arith`. A new record is written to the writer's open segment before the stripe is
 //! locked, and only becomes an item when its condition holds under the lock; otherwise the next
 //! record is written over it.
 //!
@@ -11,18 +12,18 @@
 
 use super::core::{lock, Local, Status, Store, Writer, FREQ_BACK, FREQ_MAX};
 use super::handle::Look;
-use super::item::{Record, Shape};
+use super::item::{Extras, Record, Shape};
 use super::large::Built;
-use super::number;
-use super::{Arith, Exptime, Handle, Mode, Stored, Version};
+use super::{Exptime, Handle, Marks, Mode, Stored, Terms, Version, Written};
 use crate::base::clock::Now;
 use crate::base::counters::Counter;
 
 /// A value up to this length that takes the place of one with the same length is written over it:
 /// no dead bytes, and the copy under the stripe's lock stays below a microsecond.
 const IN_PLACE_MAX: usize = 4096;
-/// How often `append` to a large value starts again because somebody else changed the item.
-const CONCAT_TRIES: usize = 64;
+/// How often a command that looks first and stores then starts again because somebody else changed
+/// the item in between. It waits for nobody: it fails only if others win as often in a row.
+pub(super) const CHANGED_TRIES: usize = 64;
 
 /// A new item, before it is one.
 #[derive(Clone, Copy)]
@@ -30,12 +31,18 @@ pub(super) struct New<'a> {
     pub key: &'a [u8],
     pub flags: u32,
     pub exptime: Exptime,
+    pub extras: Extras,
     /// The value, in order.
     pub parts: &'a [&'a [u8]],
 }
 
 impl New<'_> {
-    fn len(&self) -> usize {
+    /// What it is once it has been stored at `version`.
+    pub fn written(&self, version: Version) -> Written {
+        Written { version, cas: self.extras.unique(version), len: self.len() }
+    }
+
+    pub fn len(&self) -> usize {
         self.parts.iter().map(|part| part.len()).sum()
     }
 }
@@ -69,8 +76,8 @@ impl Store {
     ) -> Put<E> {
         let hash = self.hash(new.key);
         let vlen = new.len();
-        let mut shape =
-            Shape { key: new.key, flags: new.flags, exptime: new.exptime, vlen, large: false };
+        let New { key, flags, exptime, extras, .. } = new;
+        let mut shape = Shape { key, flags, exptime, extras, vlen, large: false };
         let small = self.is_small(shape.size(), vlen);
         let _alone = (!small && self.is_big(vlen)).then(|| lock(&self.big));
         let mut writer = lock(&self.writers[me.writer]);
@@ -89,7 +96,7 @@ impl Store {
             let Some(chunks) = self.build(me, &mut writer, hash, new.parts, now) else {
                 return Put::NoRoom;
             };
-            shape = Self::head_shape(new.key, new.flags, new.exptime, &chunks.extents);
+            shape = Shape { vlen: chunks.extents.len(), large: true, ..shape };
             built = Some(chunks);
         }
         if !self.ensure(me, &mut writer, shape.size(), now) {
@@ -148,6 +155,7 @@ impl Store {
                 arena.put(old.value_at(), record.value(arena));
                 old.set_flags(arena, shape.flags);
                 old.set_exptime(arena, shape.exptime);
+                old.set_extras(arena, shape.extras);
                 old.set_version(arena, version, false);
                 old.set_used(arena, now.unix_secs(), false);
                 self.note_due(&old);
@@ -180,7 +188,9 @@ impl Store {
                 me.counters.add(Counter::CasMisses, 1);
                 Err(Stored::NotFound)
             }
-            (Mode::Cas(version), Some(old)) if old.version(&self.segments.arena).0 != version => {
+            (Mode::Cas(unique), Some(old))
+                if unique == 0 || old.cas(&self.segments.arena) != unique =>
+            {
                 me.counters.add(Counter::CasBadval, 1);
                 Err(Stored::Exists)
             }
@@ -190,7 +200,8 @@ impl Store {
 
     /// Stores an item that has expired already: nothing is left but, on a replicated node, the
     /// knowledge that it was deleted.
-    fn store_expired(&self, me: &mut Local, mode: Mode, key: &[u8], now: Now) -> Stored {
+    fn store_expired(&self, me: &mut Local, mode: Mode, new: New<'_>, now: Now) -> Stored {
+        let key = new.key;
         let hash = self.hash(key);
         let stored = self.look(me, hash, now, |me, stripe, place, open| {
             let old = self.find(stripe, place, key);
@@ -202,7 +213,7 @@ impl Store {
                 version = self.issue(me, hash, now);
                 self.remove(stripe, slot, &old, version, &me.counters);
             } else if self.config.replicated {
-                let shape = Shape { key, flags: 0, exptime: Exptime::Never, vlen: 0, large: false };
+                let shape = Shape::tombstone(key);
                 let Some(open) = self.with_room(open, shape.size()) else {
                     return Look::NeedsRoom(shape.size());
                 };
@@ -215,12 +226,12 @@ impl Store {
                 version = self.issue(me, hash, now);
             }
             self.count_stored(me, mode);
-            Look::Done(Stored::Stored(version))
+            Look::Done(Stored::Stored(new.written(version)))
         });
         stored.unwrap_or(Stored::OutOfMemory)
     }
 
-    fn count_stored(&self, me: &Local, mode: Mode) {
+    pub(super) fn count_stored(&self, me: &Local, mode: Mode) {
         me.counters.add(Counter::TotalItems, 1);
         if matches!(mode, Mode::Cas(_)) {
             me.counters.add(Counter::CasHits, 1);
@@ -228,7 +239,10 @@ impl Store {
     }
 
     /// set, add, replace, cas.
-    fn store_new(&self, me: &mut Local, mode: Mode, new: New<'_>, now: Now) -> Stored {
+    pub(super) fn store_new(&self, me: &mut Local, mode: Mode, new: New<'_>, now: Now) -> Stored {
+        if new.exptime.is_past(now.unix_secs()) {
+            return self.store_expired(me, mode, new, now);
+        }
         let hash = self.hash(new.key);
         let put = self.put(me, new, now, |me, old, ask| {
             self.check(me, mode, old, now)?;
@@ -240,100 +254,58 @@ impl Store {
         match put {
             Put::Done(version) => {
                 self.count_stored(me, mode);
-                Stored::Stored(version)
+                Stored::Stored(new.written(version))
             }
             Put::Refused(refused) => refused,
             Put::NoRoom => Stored::OutOfMemory,
         }
     }
 
-    /// append, prepend.
-    fn concat(&self, me: &mut Local, mode: Mode, key: &[u8], value: &[u8], now: Now) -> Stored {
-        let hash = self.hash(key);
+    /// What a look that is to be followed by a put has seen of a record.
+    pub(super) fn state(&self, record: &Record) -> (Version, Exptime, Extras) {
         let arena = &self.segments.arena;
-        let done = self.look(me, hash, now, |me, stripe, place, open| {
-            let Some((slot, old)) = self.find_live(stripe, place, key, now) else {
-                return Look::Done(Some(Stored::NotStored));
-            };
-            let vlen = old.value_len() + value.len();
-            let (flags, exptime) = (old.flags(arena), old.exptime(arena));
-            let shape = Shape { key, flags, exptime, vlen, large: false };
-            if old.is_large() || !self.is_small(shape.size(), vlen) {
-                return Look::Done(None);
-            }
-            if !self.config.fits(key.len(), flags, vlen) {
-                return Look::Done(Some(Stored::TooLarge));
-            }
-            let Some(open) = self.with_room(open, shape.size()) else {
-                return Look::NeedsRoom(shape.size());
-            };
-            let record = self.begin(open, &shape, now);
-            let old_value = old.value(arena);
-            let (first, second) =
-                if mode == Mode::Append { (old_value, value) } else { (value, old_value) };
-            arena.put(record.value_at(), first);
-            arena.put(record.value_at() + first.len(), second);
-            let version = self.issue(me, hash, now);
-            record.set_version(arena, version, false);
-            self.seal_record(open, &record);
-            let freq = stripe.freq(slot);
-            self.replace(stripe, slot, freq, &old, &record, &me.counters);
-            Look::Done(Some(Stored::Stored(version)))
-        });
-        match done {
-            None => Stored::OutOfMemory,
-            Some(Some(stored)) => stored,
-            Some(None) => self.concat_large(me, mode, key, value, now),
-        }
+        (record.version(arena).0, record.exptime(arena), record.extras(arena))
     }
 
-    /// append, prepend where the result is a large value: the old one is read from its pinned
-    /// chunks, without a lock, and must still be there when the new one is complete.
-    fn concat_large(
+    /// Puts a new item in the place of one that is still in the state that was seen.
+    pub(super) fn put_over(
         &self,
         me: &mut Local,
-        mode: Mode,
-        key: &[u8],
-        value: &[u8],
+        new: New<'_>,
+        seen: (Version, Exptime, Extras),
         now: Now,
-    ) -> Stored {
-        let hash = self.hash(key);
-        let arena = &self.segments.arena;
-        for _ in 0..CONCAT_TRIES {
-            let (stripe, place) = self.lock(hash);
-            let Some((_, old)) = self.find_live(&stripe, place, key, now) else {
-                return Stored::NotStored;
-            };
-            let (flags, exptime) = (old.flags(arena), old.exptime(arena));
-            let seen = old.version(arena).0;
-            let (copy, snapshot) = if old.is_large() {
-                (Vec::new(), Some(self.snapshot(&old, now)))
-            } else {
-                (old.value(arena).to_vec(), None)
-            };
-            drop(stripe);
-            let mut parts: Vec<&[u8]> = match &snapshot {
-                Some(snapshot) => snapshot.parts().to_vec(),
-                None => vec![&copy],
-            };
-            let at = if mode == Mode::Append { parts.len() } else { 0 };
-            parts.insert(at, value);
-            let new = New { key, flags, exptime, parts: &parts };
-            if !self.config.fits(key.len(), flags, new.len()) {
-                return Stored::TooLarge;
+    ) -> Put<()> {
+        let hash = self.hash(new.key);
+        self.put(me, new, now, |me, old, ask| {
+            let same =
+                |old: &Record| self.status(old, now) == Status::Live && self.state(old) == seen;
+            match (old.is_some_and(same), ask) {
+                (false, _) => Err(()),
+                (true, Ask::Before) => Ok(Version(0)),
+                (true, Ask::Commit) => Ok(self.issue(me, hash, now)),
             }
-            let put = self.put(me, new, now, |me, old, ask| {
-                let live = old.filter(|old| self.status(old, now) == Status::Live);
-                match live.map(|old| old.version(arena).0) {
-                    Some(version) if version == seen => Ok(match ask {
-                        Ask::Before => version,
-                        Ask::Commit => self.issue(me, hash, now),
-                    }),
-                    _ => Err(()),
+        })
+    }
+
+    /// cas that may store something out of date: where the unique is lower than the item's, what is
+    /// stored takes over its exptime and win, and stays stale.
+    fn store_stale(&self, me: &mut Local, unique: u64, new: New<'_>, now: Now) -> Stored {
+        let arena = &self.segments.arena;
+        for _ in 0..CHANGED_TRIES {
+            let (mut stripe, place) = self.lock(self.hash(new.key));
+            let old = self.fetch(&mut stripe, place, new.key, now, &me.counters);
+            let older = old.filter(|(_, old)| unique != 0 && unique < old.cas(arena));
+            let seen = older.map(|(_, old)| self.state(&old));
+            drop(stripe);
+            let Some(seen) = seen else { return self.store_new(me, Mode::Cas(unique), new, now) };
+            let (_, exptime, Extras { marks: Marks { won, .. }, .. }) = seen;
+            let marks = Marks { stale: true, won, ..new.extras.marks };
+            let stale = New { exptime, extras: Extras { marks, ..new.extras }, ..new };
+            match self.put_over(me, stale, seen, now) {
+                Put::Done(version) => {
+                    self.count_stored(me, Mode::Cas(unique));
+                    return Stored::Stored(stale.written(version));
                 }
-            });
-            match put {
-                Put::Done(version) => return Stored::Stored(version),
                 Put::NoRoom => return Stored::OutOfMemory,
                 Put::Refused(()) => {}
             }
@@ -354,21 +326,36 @@ impl Handle {
         value: &[u8],
         now: Now,
     ) -> Stored {
+        self.store_with(mode, key, flags, exptime, value, &Terms::default(), now)
+    }
+
+    /// A storage command with terms that only meta commands know.
+    #[allow(clippy::too_many_arguments)]
+    pub fn store_with(
+        &mut self,
+        mode: Mode,
+        key: &[u8],
+        flags: u32,
+        exptime: Exptime,
+        value: &[u8],
+        terms: &Terms,
+        now: Now,
+    ) -> Stored {
         let (store, me) = self.split();
         store.settle(now);
         me.counters.add(Counter::CmdSet, 1);
+        let extras = Extras::of_new(terms.binary_key, terms.cas);
+        let new = New { key, flags, exptime, extras, parts: &[value] };
         let stored = if !store.config.fits(key.len(), flags, value.len()) {
             Stored::TooLarge
-        } else if matches!(mode, Mode::Append | Mode::Prepend) {
-            let stored = store.concat(me, mode, key, value, now);
-            if matches!(stored, Stored::Stored(_)) {
-                store.count_stored(me, mode);
-            }
-            stored
-        } else if exptime.is_past(now.unix_secs()) {
-            store.store_expired(me, mode, key, now)
         } else {
-            store.store_new(me, mode, New { key, flags, exptime, parts: &[value] }, now)
+            match mode {
+                Mode::Append | Mode::Prepend => store.concat(me, mode, new, terms, now),
+                Mode::Cas(unique) if terms.stale_if_older => {
+                    store.store_stale(me, unique, new, now)
+                }
+                _ => store.store_new(me, mode, new, now),
+            }
         };
         match stored {
             Stored::TooLarge => me.counters.add(Counter::TooLarge, 1),
@@ -379,60 +366,6 @@ impl Handle {
             store.delete_live(me, key, now);
         }
         stored
-    }
-
-    /// `incr` and `decr` by memcached's rules: the result replaces the number in place where it is
-    /// not longer, with blanks behind it; flags and exptime stay.
-    pub fn arith(&mut self, key: &[u8], incr: bool, delta: u64, now: Now) -> Arith {
-        let (store, me) = self.split();
-        store.settle(now);
-        let (hits, misses) = if incr {
-            (Counter::IncrHits, Counter::IncrMisses)
-        } else {
-            (Counter::DecrHits, Counter::DecrMisses)
-        };
-        let arena = &store.segments.arena;
-        let hash = store.hash(key);
-        let done = store.look(me, hash, now, |me, stripe, place, open| {
-            let Some((slot, old)) = store.find_live(stripe, place, key, now) else {
-                me.counters.add(misses, 1);
-                return Look::Done(Arith::NotFound);
-            };
-            let number = if old.is_large() { None } else { number::parse(old.value(arena)) };
-            let Some(number) = number else { return Look::Done(Arith::NonNumeric) };
-            let result = number::add(number, incr, delta);
-            let mut digits = itoa::Buffer::new();
-            let text = digits.format(result).as_bytes();
-            if text.len() <= old.value_len() {
-                let version = store.issue(me, hash, now);
-                arena.put(old.value_at(), text);
-                arena.fill(old.value_at() + text.len(), b' ', old.value_len() - text.len());
-                old.set_version(arena, version, false);
-                stripe.bump(slot, FREQ_MAX);
-                me.counters.add(hits, 1);
-                return Look::Done(Arith::Value(result, version));
-            }
-            let (flags, exptime) = (old.flags(arena), old.exptime(arena));
-            let shape = Shape { key, flags, exptime, vlen: text.len(), large: false };
-            let Some(open) = store.with_room(open, shape.size()) else {
-                return Look::NeedsRoom(shape.size());
-            };
-            let record = store.begin(open, &shape, now);
-            arena.put(record.value_at(), text);
-            let version = store.issue(me, hash, now);
-            record.set_version(arena, version, false);
-            store.seal_record(open, &record);
-            let freq = stripe.freq(slot);
-            store.replace(stripe, slot, freq, &old, &record, &me.counters);
-            // memcached makes a new item of a number that has grown, and counts it.
-            me.counters.add(Counter::TotalItems, 1);
-            me.counters.add(hits, 1);
-            Look::Done(Arith::Value(result, version))
-        });
-        done.unwrap_or_else(|| {
-            me.counters.add(Counter::OutOfMemory, 1);
-            Arith::OutOfMemory
-        })
     }
 }
 
@@ -454,21 +387,6 @@ mod tests {
     fn value(handle: &mut Handle, key: &[u8]) -> Option<String> {
         let text = handle.get(key, NOW, |item| item.value.to_vec())?;
         String::from_utf8(text).ok()
-    }
-
-    #[test]
-    fn numbers_stay_as_long_as_they_were() {
-        let mut handle = handle();
-        set(&mut handle, b"n", b"100");
-        assert!(matches!(handle.arith(b"n", false, 1, NOW), Arith::Value(99, _)));
-        assert_eq!(value(&mut handle, b"n").as_deref(), Some("99 "));
-        assert!(matches!(handle.arith(b"n", true, 901, NOW), Arith::Value(1000, _)));
-        assert_eq!(value(&mut handle, b"n").as_deref(), Some("1000"));
-        assert!(matches!(handle.arith(b"n", false, 5000, NOW), Arith::Value(0, _)));
-        assert_eq!(value(&mut handle, b"n").as_deref(), Some("0   "));
-        assert_eq!(handle.arith(b"none", true, 1, NOW), Arith::NotFound);
-        set(&mut handle, b"n", b"ten");
-        assert_eq!(handle.arith(b"n", true, 1, NOW), Arith::NonNumeric);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use super::world::{World, EPOCH_US};
 use std::collections::{BTreeMap, BTreeSet};
 use twincached::base::clock::Now;
-use twincached::store::{Exptime, FlushState, Handle, Mode, ScanCursor, Version, What};
+use twincached::store::{Exptime, FlushState, Handle, Marks, Mode, ScanCursor, Version, What};
 
 /// Few keys, so that they collide.
 const KEYS: u64 = 24;
@@ -22,7 +22,17 @@ const LONG_SECS: u32 = 1_000_000;
 struct State {
     version: Version,
     /// None: deleted.
-    item: Option<(u32, u32, Vec<u8>)>,
+    item: Option<Held>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Held {
+    flags: u32,
+    exptime: u32,
+    /// The unique that clients see.
+    cas: u64,
+    marks: Marks,
+    value: Vec<u8>,
 }
 
 type Dump = BTreeMap<Vec<u8>, State>;
@@ -33,7 +43,13 @@ fn dump(handle: &mut Handle, now: Now) -> Dump {
     let mut cursor = ScanCursor::default();
     let mut sink = |change: &twincached::store::Change<'_>| {
         let item = match change.what {
-            What::Item { flags, exptime, value } => Some((flags, exptime.secs(), value.to_vec())),
+            What::Item { flags, exptime, cas, marks, value } => Some(Held {
+                flags,
+                exptime: exptime.secs(),
+                cas: cas.unwrap_or(change.version.0),
+                marks,
+                value: value.to_vec(),
+            }),
             What::Deleted => None,
         };
         states.insert(change.key.to_vec(), State { version: change.version, item });
@@ -48,8 +64,9 @@ fn visible(handle: &mut Handle, now: Now) -> Dump {
     for n in 0..KEYS {
         let key = format!("key{n}").into_bytes();
         handle.peek(&key, now, |i| {
-            let item = Some((i.flags, i.exptime.secs(), i.value.to_vec()));
-            states.insert(key.clone(), State { version: i.version, item });
+            let (flags, exptime, value) = (i.flags, i.exptime.secs(), i.value.to_vec());
+            let held = Held { flags, exptime, cas: i.cas, marks: i.marks, value };
+            states.insert(key.clone(), State { version: i.version, item: Some(held) });
         });
     }
     states
@@ -77,7 +94,7 @@ fn operation(world: &mut World, machine: usize) {
             50..=54 => drop(store(Mode::Append)),
             55..=57 => drop(store(Mode::Prepend)),
             58..=62 => {
-                let cas = handle.get(&key, now, |item| item.version);
+                let cas = handle.get(&key, now, |item| item.cas);
                 let mode = Mode::Cas(cas.unwrap_or_default());
                 handle.store(mode, &key, flags, exptime, &value, now);
             }
@@ -198,7 +215,7 @@ fn history(seed: u64, nodes: usize) -> Result<(), String> {
         return Err(format!("flushed up to {watermark:?}, at least {least:?} was ordered"));
     }
     expected.retain(|_, state| {
-        let alive = |item: &(u32, u32, Vec<u8>)| item.1 == 0 || item.1 > now.unix_secs();
+        let alive = |item: &Held| item.exptime == 0 || item.exptime > now.unix_secs();
         state.version > watermark && state.item.as_ref().is_some_and(alive)
     });
     for machine in 0..nodes {

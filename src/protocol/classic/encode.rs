@@ -3,6 +3,7 @@
 //! Owns the exact form of every reply line of memcached 1.6 and of every request the proxy sends
 //! on. Never decides what to answer.
 
+use crate::base::clock::ClockMove;
 use crate::base::num::push_u64;
 use crate::protocol::{ArithVerb, GetVerb, Request, StoreHead, StoreVerb};
 
@@ -129,6 +130,15 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_>) {
         Request::Quit => out.extend_from_slice(b"quit\r\n"),
         Request::Shutdown { graceful: false } => out.extend_from_slice(b"shutdown\r\n"),
         Request::Shutdown { graceful: true } => out.extend_from_slice(b"shutdown graceful\r\n"),
+        Request::DebugTime(what) => {
+            out.extend_from_slice(b"debugtime ");
+            match what {
+                ClockMove::Pause => out.push(b'p'),
+                ClockMove::Resume => out.push(b'r'),
+                ClockMove::Seconds(secs) => push_i64(out, secs),
+            }
+            out.extend_from_slice(CRLF);
+        }
         Request::MetaNoop => out.extend_from_slice(b"mn\r\n"),
         Request::MetaGet { key, flags } => meta(out, b"mg ", key, None, flags),
         Request::MetaSet { key, len, flags } => meta(out, b"ms ", key, Some(len), flags),

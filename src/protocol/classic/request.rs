@@ -5,6 +5,8 @@
 
 use super::token::{self, Words};
 use super::{Keys, DATA_MAX, GET_LINE_MAX, LINE_MAX};
+use crate::base::clock::ClockMove;
+use crate::base::num;
 use crate::protocol::reject::{self, Reject};
 use crate::protocol::{meta, ArithVerb, GetVerb, Parsed, Request, StoreHead, StoreVerb, KEY_MAX};
 
@@ -150,6 +152,7 @@ fn command(line: &[u8]) -> Outcome<'_> {
         b"stats" => Ok(Request::Stats { args: trim(rest) }),
         b"quit" => Ok(Request::Quit),
         b"shutdown" => shutdown(&Words::cut(line)),
+        b"debugtime" => debug_time(&Words::cut(line)),
         // memcached hangs up on a browser, or whoever was led to speak HTTP to it.
         _ if is_http(&Words::cut(line)) => Ok(Request::Quit),
         _ => Err(ERROR),
@@ -276,6 +279,20 @@ fn shutdown<'a>(words: &Words<'a>) -> Outcome<'a> {
         (2, b"graceful") => Ok(Request::Shutdown { graceful: true }),
         _ => Err(Reject::line(reject::BAD_SHUTDOWN)),
     }
+}
+
+/// memcached's debug build looks at the first word only, and takes a lone minus sign for zero.
+fn debug_time<'a>(words: &Words<'a>) -> Outcome<'a> {
+    let word = words.get(1);
+    let what = match word {
+        b"" => return Err(ERROR),
+        b"p" => ClockMove::Pause,
+        b"r" => ClockMove::Resume,
+        b"-" => ClockMove::Seconds(0),
+        [b'+', ..] => return Err(ERROR),
+        _ => ClockMove::Seconds(num::parse_i64(word).ok_or(ERROR)?),
+    };
+    Ok(Request::DebugTime(what))
 }
 
 /// `line` without blanks around it.

@@ -4,7 +4,7 @@
 //! no state between frames, and never trusts a length before it has been checked.
 //!
 //! ```text
-//! line    twincached replication 1.0 0123456789abcdef0123456789abcdef\r\n
+//! line    twincached replication 1.1 0123456789abcdef0123456789abcdef\r\n
 //!         (protocol major.minor, node id; a real repcached ignores a line it does not know, and
 //!         whoever does not open with this line is not a twincached)
 //! frame   +--------+------+--------+------------------+     all numbers little-endian
@@ -16,11 +16,11 @@
 //! Neither side sends a frame before it has seen the other's line, so that a line is all that ever
 //! reaches a peer of the old world. A frame of an unknown type is skipped, and bytes behind the
 //! fields a frame is known to have are ignored: a newer minor version may add both. Another major
-//! version is refused.
+//! version is refused. 1.1 has added the attributes behind items.
 
 use crate::base::num;
 use crate::replication::NodeId;
-use crate::store::{Exptime, FlushState, PendingFlush, Version, KEY_MAX};
+use crate::store::{Exptime, FlushState, Marks, PendingFlush, Version, KEY_MAX};
 use std::fmt;
 
 /// Opens every link.
@@ -28,7 +28,7 @@ pub const MAGIC: &[u8] = b"twincached replication ";
 /// Peers of another major version are refused.
 pub const MAJOR: u32 = 1;
 /// Peers of another minor version are understood: they skip what they do not know.
-pub const MINOR: u32 = 0;
+pub const MINOR: u32 = 1;
 /// Longest opening line, its end included: room for what later minor versions append to it, and
 /// little enough that a stranger cannot make us hold much.
 pub const LINE_MAX: usize = 256;
@@ -44,11 +44,16 @@ pub const PART: usize = 32 * 1024;
 /// Longest text of a [`Frame::Bye`].
 pub const BYE_TEXT_MAX: usize = 200;
 
-const _: () = assert!(WHOLE_MAX + KEY_MAX + ITEM_FIXED <= FRAME_MAX);
+const _: () = assert!(WHOLE_MAX + KEY_MAX + ITEM_FIXED + ATTRIBUTES_MAX <= FRAME_MAX);
 const _: () = assert!(PART <= FRAME_MAX);
 
 /// Fields of an item frame before its key.
 const ITEM_FIXED: usize = 8 + 4 + 4 + 4 + 1;
+
+/// Attributes behind an item: a byte (the bits of [`Marks`] and [`ATTR_CAS`]), a CAS unique.
+const ATTRIBUTES_MAX: usize = 1 + 8;
+/// A CAS unique follows.
+const ATTR_CAS: u8 = 0x80;
 
 /// What one side says about itself, once, as its first frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +122,10 @@ pub struct ItemHead<'a> {
     pub flags: u32,
     /// Absolute.
     pub exptime: Exptime,
+    /// The CAS unique, where that is not the version. Since 1.1.
+    pub cas: Option<u64>,
+    /// What meta commands have noted. Since 1.1.
+    pub marks: Marks,
 }
 
 /// One frame. Borrows from the bytes it was decoded from.
@@ -319,10 +328,12 @@ pub fn encode(out: &mut Vec<u8>, frame: &Frame<'_>) {
         Frame::Item { ref head, value } => {
             put_head(out, head, value.len());
             out.extend_from_slice(value);
+            put_attributes(out, head);
             ITEM
         }
         Frame::Large { ref head, len } => {
             put_head(out, head, len as usize);
+            put_attributes(out, head);
             LARGE
         }
         Frame::Part(bytes) => {
@@ -364,6 +375,7 @@ pub fn encode_item<'v>(
     for chunk in value {
         out.extend_from_slice(chunk);
     }
+    put_attributes(out, head);
     end(out, start, ITEM);
 }
 
@@ -422,6 +434,15 @@ fn put_head(out: &mut Vec<u8>, head: &ItemHead<'_>, len: usize) {
     out.extend_from_slice(head.key);
 }
 
+/// Nothing for most items; a peer of version 1.0 ignores them.
+fn put_attributes(out: &mut Vec<u8>, head: &ItemHead<'_>) {
+    let bits = head.marks.bits() | if head.cas.is_some() { ATTR_CAS } else { 0 };
+    if bits != 0 {
+        out.push(bits);
+        head.cas.iter().for_each(|&cas| put_u64(out, cas));
+    }
+}
+
 fn put_flush(out: &mut Vec<u8>, flush: FlushState) {
     put_u64(out, flush.watermark.0);
     let (issued, at) = flush.pending.map_or((0, 0), |p| (p.issued.0, p.at.0));
@@ -467,11 +488,14 @@ fn fields(kind: u8, payload: &[u8]) -> Option<Frame<'_>> {
         COPY_BEGIN => Frame::CopyBegin { full: take.u8()? & 1 == 1 },
         COPY_END => Frame::CopyEnd { items: take.u64()? },
         ITEM => {
-            let (head, len) = take.head()?;
-            Frame::Item { head, value: take.bytes(len as usize)? }
+            let (mut head, len) = take.head()?;
+            let value = take.bytes(len as usize)?;
+            take.attributes(&mut head)?;
+            Frame::Item { head, value }
         }
         LARGE => {
-            let (head, len) = take.head()?;
+            let (mut head, len) = take.head()?;
+            take.attributes(&mut head)?;
             Frame::Large { head, len }
         }
         PARTS => Frame::Part(payload),
@@ -532,7 +556,18 @@ impl<'a> Take<'a> {
             at => Exptime::At(at),
         };
         let len = self.u32()?;
-        Some((ItemHead { key: self.key()?, version, flags, exptime }, len))
+        let (key, cas, marks) = (self.key()?, None, Marks::default());
+        Some((ItemHead { key, version, flags, exptime, cas, marks }, len))
+    }
+
+    /// What may be behind an item: a peer of version 1.0 sends none. `None` where they are cut off.
+    fn attributes(&mut self, head: &mut ItemHead<'_>) -> Option<()> {
+        let Some(bits) = self.u8() else { return Some(()) };
+        head.marks = Marks::from_bits(bits);
+        if bits & ATTR_CAS != 0 {
+            head.cas = Some(self.u64()?);
+        }
+        Some(())
     }
 
     fn flush(&mut self) -> Option<FlushState> {

@@ -5,7 +5,15 @@ use super::*;
 const ID: NodeId = NodeId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
 
 fn all_frames(value: &[u8]) -> Vec<Frame<'_>> {
-    let head = ItemHead { key: b"key1", version: Version(7), flags: 9, exptime: Exptime::At(77) };
+    let head = ItemHead {
+        key: b"key1",
+        version: Version(7),
+        flags: 9,
+        exptime: Exptime::At(77),
+        cas: None,
+        marks: Marks::default(),
+    };
+    let marks = Marks { stale: true, won: false, binary_key: true };
     let pending = PendingFlush { issued: Version(3), at: Version(4) };
     vec![
         Frame::Hello(Hello {
@@ -19,7 +27,10 @@ fn all_frames(value: &[u8]) -> Vec<Frame<'_>> {
         Frame::CopyBegin { full: true },
         Frame::Item { head, value },
         Frame::Item { head: ItemHead { exptime: Exptime::Never, ..head }, value: b"" },
+        Frame::Item { head: ItemHead { cas: Some(0), ..head }, value },
+        Frame::Item { head: ItemHead { marks, ..head }, value: b"" },
         Frame::Large { head, len: 1 << 20 },
+        Frame::Large { head: ItemHead { cas: Some(u64::MAX), marks, ..head }, len: 1 << 20 },
         Frame::Part(value),
         Frame::Deleted { key: b"k", version: Version(8) },
         Frame::Flush(FlushState { watermark: Version(9), pending: None }),
@@ -36,7 +47,7 @@ fn all_frames(value: &[u8]) -> Vec<Frame<'_>> {
 fn the_line_is_text_that_an_old_peer_ignores() {
     let mut line = Vec::new();
     encode_line(&mut line, ID);
-    assert_eq!(line, b"twincached replication 1.0 0123456789abcdef0011223344556677\r\n");
+    assert_eq!(line, b"twincached replication 1.1 0123456789abcdef0011223344556677\r\n");
     for cut in 0..line.len() {
         assert_eq!(decode_line(&line[..cut]), Ok(None), "cut at {cut}");
     }
@@ -65,7 +76,14 @@ fn frames_are_these_bytes() {
     let expected = [&[11, 0, 0, 0, 8][..], &crc.to_le_bytes(), &payload].concat();
     assert_eq!(out, expected);
     out.clear();
-    let head = ItemHead { key: b"k", version: Version(1), flags: 2, exptime: Exptime::Never };
+    let head = ItemHead {
+        key: b"k",
+        version: Version(1),
+        flags: 2,
+        exptime: Exptime::Never,
+        cas: None,
+        marks: Marks::default(),
+    };
     encode(&mut out, &Frame::Item { head, value: b"v" });
     let fields = [1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, b'k', b'v'];
     assert_eq!(out[HEAD..], fields);
@@ -73,6 +91,63 @@ fn frames_are_these_bytes() {
     out.clear();
     encode_item(&mut out, &head, 1, [&b"v"[..]].into_iter());
     assert_eq!(out, whole);
+}
+
+/// What a decoder of version 1.0 makes of an item's payload: the fields it knows, and no look at
+/// what is behind them.
+fn decoded_by_1_0(payload: &[u8]) -> (&[u8], &[u8], usize) {
+    let len = u32::from_le_bytes([payload[16], payload[17], payload[18], payload[19]]) as usize;
+    let key_end = ITEM_FIXED + usize::from(payload[20]);
+    (&payload[ITEM_FIXED..key_end], &payload[key_end..key_end + len], key_end + len)
+}
+
+#[test]
+fn attributes_are_behind_what_version_1_0_reads() {
+    let marks = Marks { stale: true, won: true, binary_key: false };
+    let plain = ItemHead {
+        key: b"k",
+        version: Version(1),
+        flags: 2,
+        exptime: Exptime::Never,
+        cas: None,
+        marks: Marks::default(),
+    };
+    for (head, behind) in [
+        (plain, &[][..]),
+        (ItemHead { marks, ..plain }, &[3]),
+        (ItemHead { cas: Some(5), ..plain }, &[0x80, 5, 0, 0, 0, 0, 0, 0, 0]),
+        (ItemHead { cas: Some(5), marks, ..plain }, &[0x83, 5, 0, 0, 0, 0, 0, 0, 0]),
+    ] {
+        let mut out = Vec::new();
+        encode(&mut out, &Frame::Item { head, value: b"value" });
+        let (key, value, end) = decoded_by_1_0(&out[HEAD..]);
+        assert_eq!((key, value), (&b"k"[..], &b"value"[..]));
+        assert_eq!(out[HEAD + end..], *behind);
+        let whole = out.clone();
+        out.clear();
+        encode_item(&mut out, &head, 5, [&b"val"[..], b"ue"].into_iter());
+        assert_eq!(out, whole);
+        out.clear();
+        encode(&mut out, &Frame::Large { head, len: 9 });
+        assert_eq!(out[HEAD + ITEM_FIXED + 1..], *behind);
+    }
+}
+
+#[test]
+fn attributes_of_a_newer_version_are_skipped_and_half_of_one_is_refused() {
+    let item = [1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, b'k', b'v'];
+    let frame = |behind: &[u8]| {
+        let mut wire = Vec::new();
+        let start = begin(&mut wire);
+        wire.extend_from_slice(&item);
+        wire.extend_from_slice(behind);
+        end(&mut wire, start, ITEM);
+        wire
+    };
+    let wire = frame(&[0x71, 99, 99]);
+    let Ok(Some((Frame::Item { head, value }, _))) = decode(&wire) else { panic!("{wire:?}") };
+    assert_eq!((head.cas, head.marks, value), (None, Marks::from_bits(1), &b"v"[..]));
+    assert_eq!(decode(&frame(&[0x80, 1, 2])), Err(WireError::BadField { kind: ITEM }));
 }
 
 #[test]

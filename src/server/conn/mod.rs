@@ -94,6 +94,8 @@ enum State {
     Swallow(u64),
     /// A long answer is under way: no command is executed until its producer is done.
     Stream(Box<dyn Producer>),
+    /// The next command is executed in a turn of its own, which has a time of its own.
+    NextTurn,
     Closing,
 }
 
@@ -204,7 +206,7 @@ impl Conn {
             State::Stream(_) => ConnState::Mwrite,
             State::Keys { .. } => ConnState::Read,
             State::Command if self.input.is_empty() => ConnState::NewCmd,
-            State::Command => ConnState::Read,
+            State::Command | State::NextTurn => ConnState::Read,
         };
         self.info.note(state, before != *budget, now);
         step
@@ -217,6 +219,10 @@ impl Conn {
             }
             match self.state {
                 State::Closing => return Step::Close,
+                State::NextTurn => {
+                    self.state = State::Command;
+                    return Step::Yield;
+                }
                 State::Swallow(left) => {
                     let here = self.input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                     self.input.consume(here);

@@ -64,6 +64,7 @@ impl Conn {
                 self.input.consume(used);
                 match after {
                     After::Next => {}
+                    After::NextTurn => self.state = State::NextTurn,
                     After::Close => self.state = State::Closing,
                     After::Stream(producer) => self.state = State::Stream(producer),
                 }

@@ -19,7 +19,7 @@ use crate::protocol::{ArithVerb, GetVerb, Request, StoreHead, StoreVerb};
 use crate::server::admin;
 use crate::server::conn::Producer;
 use crate::server::shared::{Shared, Shutdown};
-use crate::store::{Arith, Exptime, Handle, Item, Mode, Stored, Version};
+use crate::store::{Arith, Exptime, Handle, Item, Mode, Stored};
 
 /// Up to this many seconds an exptime is relative, beyond it is unix time (protocol.txt: 30 days).
 const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
@@ -29,6 +29,8 @@ const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
 pub enum After {
     /// The next command.
     Next,
+    /// The next command, in a turn of its own: the clock was moved.
+    NextTurn,
     /// Send what waits, then close.
     Close,
     /// The answer goes on: the connection asks this for more of it.
@@ -109,7 +111,7 @@ impl Executor {
         let with_cas = matches!(verb, GetVerb::Gets | GetVerb::Gats);
         let cas_enabled = self.shared.config.cas;
         let answer = |item: &Item<'_>| {
-            let cas = with_cas.then_some(if cas_enabled { item.version.0 } else { 0 });
+            let cas = with_cas.then_some(if cas_enabled { item.cas } else { 0 });
             encode::value_head(out, item.key, item.flags, item.value.len(), cas);
             item.value.copy_to(out);
             out.extend_from_slice(b"\r\n");
@@ -131,8 +133,8 @@ impl Executor {
             StoreVerb::Append => Mode::Append,
             StoreVerb::Prepend => Mode::Prepend,
             // With -C nobody was shown a unique, so none is right.
-            StoreVerb::Cas(_) if !self.shared.config.cas => Mode::Cas(Version(0)),
-            StoreVerb::Cas(unique) => Mode::Cas(Version(unique)),
+            StoreVerb::Cas(_) if !self.shared.config.cas => Mode::Cas(0),
+            StoreVerb::Cas(unique) => Mode::Cas(unique),
         };
         let expires = exptime(head.exptime, now);
         let reply = match self.store.store(mode, head.key, head.flags, expires, value, now) {
@@ -177,6 +179,14 @@ impl Executor {
             Request::Stats { args } => admin::stats(&self.shared, args, now, out),
             Request::Quit => return After::Close,
             Request::Shutdown { graceful } => return self.shutdown(graceful, out),
+            Request::DebugTime(what) => match &self.shared.debug_clock {
+                Some(clock) => {
+                    clock.make(what, now);
+                    out.extend_from_slice(encode::OK);
+                    return After::NextTurn;
+                }
+                None => out.extend_from_slice(reject::ERROR),
+            },
             Request::MetaNoop => out.extend_from_slice(encode::META_NOOP),
             Request::MetaGet { key, flags } => self.meta_get(key, flags, now, out),
             Request::MetaDelete { key, flags } => self.meta_delete(key, flags, now, out),
@@ -198,13 +208,14 @@ impl Executor {
         out: &mut Vec<u8>,
     ) {
         let reply = match self.store.arith(key, verb == ArithVerb::Incr, delta, now) {
-            Arith::Value(value, _) => {
+            Arith::Value { value, .. } => {
                 if !noreply {
                     encode::number(out, value);
                 }
                 return;
             }
             Arith::NotFound => encode::NOT_FOUND,
+            Arith::Exists => encode::EXISTS,
             Arith::NonNumeric => reject::NON_NUMERIC,
             Arith::OutOfMemory => reject::NO_MEMORY_ARITH,
         };

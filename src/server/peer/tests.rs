@@ -34,7 +34,7 @@ fn node(port: u16, peers: &[String], id: u128) -> TestNode {
     };
     let (serve, served) = mpsc::channel();
     let tell = Box::new(move || serve.send(()).unwrap_or(()));
-    let peer = Arc::new(spawn(config, Arc::clone(&store), clock, tell).unwrap());
+    let peer = Arc::new(spawn(config, Arc::clone(&store), clock.clone(), tell).unwrap());
     TestNode { peer, worker: store.handle(), store, clock, served }
 }
 
