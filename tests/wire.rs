@@ -7,6 +7,8 @@
 mod differential;
 #[path = "wire/in_process.rs"]
 mod in_process;
+#[path = "wire/meta_differential.rs"]
+mod meta_differential;
 #[path = "wire/script.rs"]
 mod script;
 #[path = "wire/transport.rs"]
@@ -124,6 +126,28 @@ fn random_commands_are_answered_as_memcached_does() {
     let first = std::env::var("WIRE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     for seed in first..first + CONVERSATIONS {
         let outcome = differential::converse(seed, &mut *ours.open(), &mut *real.open());
+        outcome.unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// Conversations of [`meta_differential`]; `WIRE_ROUNDS` asks for more.
+const META_CONVERSATIONS: u64 = 300;
+
+#[test]
+fn random_meta_commands_are_answered_as_memcached_does() {
+    if !memcached_is_installed() {
+        return;
+    }
+    let args = ["-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
+    let mut real = Process::unix("memcached", &args);
+    let mut ours = in_process::Server::start(&[]);
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let first: u64 = number("WIRE_SEED").unwrap_or(1);
+    let kind = meta_differential::Real::of(&mut *real.open()).expect("memcached has a version");
+    println!("against memcached, {kind:?}");
+    for seed in first..first + number("WIRE_ROUNDS").unwrap_or(META_CONVERSATIONS) {
+        let (ours, real) = (&mut *ours.open(), &mut *real.open());
+        let outcome = meta_differential::converse(seed, kind, ours, real);
         outcome.unwrap_or_else(|error| panic!("{error}"));
     }
 }

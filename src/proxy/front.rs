@@ -377,9 +377,9 @@ impl Front {
                 let swallow = u64::from(len) + 2;
                 self.refuse(Reject { swallow, ..Reject::line(reject::ERROR) });
             }
-            Request::MetaDelete { .. }
-            | Request::MetaArith { .. }
-            | Request::MetaDebug { .. } => self.say(UNSUPPORTED),
+            Request::MetaDelete { .. } | Request::MetaArith { .. } | Request::MetaDebug { .. } => {
+                self.say(UNSUPPORTED)
+            }
             Request::Shutdown { .. } | Request::DebugTime(_) => self.say(UNSUPPORTED),
             Request::Quit => {
                 self.close();

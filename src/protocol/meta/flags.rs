@@ -199,6 +199,12 @@ impl<'a> Meta<'a> {
         flags.find(|&flag| flag == first || flag == second) == Some(first)
     }
 
+    /// Whether memcached comes to `flag` when it answers an mg or ma, flag by flag: an opaque that
+    /// is too long ends that.
+    pub fn reaches(&self, flag: u8) -> bool {
+        !self.opaque_too_long || self.in_order(flag, b'O')
+    }
+
     /// The flags with their arguments, as they came.
     pub fn words(&self) -> impl Iterator<Item = &'a [u8]> {
         words(self.words)

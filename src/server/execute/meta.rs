@@ -47,11 +47,17 @@ fn ttl(exptime: Exptime, now: Now) -> Option<u32> {
     }
 }
 
+/// The exptime that `T` gives.
+fn touched(meta: &Meta<'_>, now: Now) -> Option<Exptime> {
+    meta.touch.filter(|_| meta.reaches(b'T')).map(|raw| exptime(raw, now))
+}
+
 /// The exptime of an item that `N` makes: a `T` behind it is the last to have a say.
 fn vivified(meta: &Meta<'_>, now: Now) -> Option<Exptime> {
-    let made = meta.vivify?;
-    let last = meta.touch.filter(|_| meta.in_order(b'N', b'T'));
-    Some(exptime(last.unwrap_or(made), now))
+    let made = Some(exptime(meta.vivify?, now)).filter(|_| meta.reaches(b'N'));
+    let touched = touched(meta, now);
+    let last = if meta.in_order(b'N', b'T') { touched.or(made) } else { made.or(touched) };
+    Some(last.unwrap_or(Exptime::Never))
 }
 
 impl Executor {
@@ -89,7 +95,7 @@ impl Executor {
             Exptime::At(secs) => Some(secs),
         });
         let terms = GetTerms {
-            touch: get.touch.map(|raw| exptime(raw, now)),
+            touch: touched(&get, now),
             vivify: vivified(&get, now),
             recache,
             recache_first: get.in_order(b'R', b'T'),
@@ -126,17 +132,13 @@ impl Executor {
     /// An mg whose opaque is too long: memcached finds that out when it writes the answer, flag by
     /// flag, and has done by then what the flags before it ask for.
     fn get_unanswered(&mut self, get: &Meta<'_>, now: Now) {
-        let done = |flag: u8| get.in_order(flag, b'O');
-        let touch = get.touch.filter(|_| done(b'T')).map(|raw| exptime(raw, now));
         let key = get.key.as_bytes();
-        if get.vivify.is_some() {
-            let last = if done(b'N') { vivified(get, now) } else { None };
-            let expires = last.or(touch).unwrap_or(Exptime::Never);
+        if let Some(expires) = vivified(get, now) {
             if let Stored::Stored(_) = self.store.store(Mode::Add, key, 0, expires, b"", now) {
                 return;
             }
         }
-        if let Some(exptime) = touch {
+        if let Some(exptime) = touched(get, now) {
             self.store.touch(key, exptime, now);
         }
     }
@@ -174,7 +176,7 @@ impl Executor {
         let terms = ArithTerms {
             compare: arith.compare,
             cas: self.explicit(&arith),
-            touch: arith.touch.map(|raw| exptime(raw, now)),
+            touch: touched(&arith, now),
             vivify: vivified(&arith, now).map(|exptime| (exptime, arith.initial)),
             binary_key: false,
         };
