@@ -122,6 +122,12 @@ fn every_server_flag_does_its_work() {
         ("-b 4096", |c| c.backlog == 4096),
         ("-B ascii", |c| c.protocol == Protocol::Ascii),
         ("-B binary", |c| c.protocol == Protocol::Binary),
+        ("-S", |c| c.sasl && c.auth_file.is_none() && c.protocol == Protocol::Binary),
+        ("-S -B binary", |c| c.sasl && c.protocol == Protocol::Binary),
+        ("-Y /x", |c| !c.sasl && c.protocol == Protocol::Ascii),
+        ("--auth-file=/x -B ascii", |c| c.auth_file == Some(PathBuf::from("/x"))),
+        ("-S -Y /x", |c| c.sasl && c.auth_file.is_some() && c.protocol == Protocol::Auto),
+        ("-S -Y /x -B binary", |c| c.protocol == Protocol::Binary),
         ("-B auto", |c| c.protocol == Protocol::Auto),
         ("-I 2m", |c| c.item_max == 2 << 20),
         ("-I 1024", |c| c.item_max == 1024),
@@ -182,7 +188,7 @@ fn every_server_flag_does_its_work() {
     // Pages and refusals are checked by other tests of this file.
     for flag in memcached::FLAGS {
         let elsewhere =
-            matches!(flag.takes, Takes::Print(_)) || flag.short.is_some_and(|c| "SYZe".contains(c));
+            matches!(flag.takes, Takes::Print(_)) || flag.short.is_some_and(|c| "Ze".contains(c));
         assert!(elsewhere || seen.contains(&flag.title()), "no row for {}", flag.title());
     }
 }
@@ -325,8 +331,20 @@ fn what_is_wrong_gets_one_sentence() {
         ("-o personality=redis", "personality must be memcached or twincached, not \"redis\""),
         ("-o ssl_key=/x", "TLS is not supported"),
         ("-o ext_path=/x:1G", "external storage (extstore) is not supported"),
-        ("-S", "-S: authentication is not supported"),
-        ("-Y /x", "-Y: authentication is not supported"),
+        ("-S -B auto", "ERROR: You cannot allow the ASCII protocol while using SASL."),
+        ("-S -B ascii", "ERROR: You cannot allow the ASCII protocol while using SASL."),
+        ("-S -Y /x -B ascii", "ERROR: You cannot allow the ASCII protocol while using SASL."),
+        ("-S -U 1", "ERROR: Cannot enable UDP while using binary SASL authentication."),
+        (
+            "-Y /x -B binary",
+            "ERROR: You cannot allow the BINARY protocol while using ascii authentication tokens.",
+        ),
+        (
+            "-Y /x -B auto",
+            "ERROR: You cannot allow the BINARY protocol while using ascii authentication tokens.",
+        ),
+        ("-Y /x -s /y -U -1", "Cannot use UDP with ascii authentication enabled (-U 0 to disable)"),
+        ("-Y", "option requires an argument -- 'Y'"),
         ("-Z", "-Z: TLS is not supported"),
         ("-e /x", "-e: a memory file is not supported"),
         ("help me", "no help for 'me'; there is proxy and demo"),
@@ -499,8 +517,10 @@ fn help_lists_what_is_there_and_nothing_else() {
     assert_eq!(help, page("twincached help"));
     lists_every_flag(&help, memcached::FLAGS);
     // Test suites look for these words.
-    assert!(help.contains("unix-socket") && help.contains("no_maxconns_fast"));
-    for absent in ["sasl", "enable-ssl", "proxy_config", "ext_path"] {
+    for present in ["unix-socket", "no_maxconns_fast", "sasl"] {
+        assert!(help.contains(present), "{present}");
+    }
+    for absent in ["no_drop_privileges", "enable-ssl", "proxy_config", "ext_path"] {
         assert!(!help.contains(absent), "help must not promise {absent}");
     }
     for line in

@@ -1,5 +1,5 @@
 //! The store against a plain map that knows memcached's rules and never runs out of memory: random
-//! commands, clocks that move, flushes, expiry, housekeeping in between; roomy, tiny and `-M`.
+//! commands, classic and meta, clocks that move, flushes, expiry, housekeeping in between; roomy, tiny and `-M`.
 //! Then pairs of stores that tell each other what changed, and must end up equal.
 
 use std::collections::{BTreeMap, HashMap};
@@ -8,8 +8,9 @@ use twincached::base::clock::Now;
 use twincached::base::counters::Counter;
 use twincached::base::hash::hash_key;
 use twincached::store::{
-    Applied, Arith, Change, Config, Exptime, Handle, Maintained, Marks, Mode, ScanCursor, Store,
-    Stored, Value, Version, What, Written,
+    Applied, Arith, ArithTerms, Change, Config, DeleteTerms, Deleted, Exptime, Found, GetTerms,
+    Handle, Item, Maintained, Marks, Mode, ScanCursor, Store, Stored, Terms, Value, Version, What,
+    Written,
 };
 
 const START: u64 = 1_700_000_000_000_000;
@@ -133,6 +134,45 @@ impl World {
         }
     }
 
+    fn maybe<T>(&mut self, one_in: u64, make: impl FnOnce(&mut World) -> T) -> Option<T> {
+        if self.random.chance(one_in) {
+            Some(make(self))
+        } else {
+            None
+        }
+    }
+
+    /// A unique to compare with: often the right one.
+    fn guess(&mut self, old: &Option<Entry>) -> u64 {
+        match (self.random.below(4), old) {
+            (0, _) | (_, None) => self.random.below(3),
+            (1, Some(old)) => old.cas.saturating_sub(1 + self.random.below(3)),
+            (_, Some(old)) => old.cas,
+        }
+    }
+
+    /// A unique of the client's choice.
+    fn unique(&mut self) -> u64 {
+        match self.random.below(3) {
+            0 => self.random.below(4),
+            1 => self.random.next(),
+            _ => self.newest.0 + self.random.below(1000),
+        }
+    }
+
+    fn terms(&mut self, old: &Option<Entry>) -> Terms {
+        if !self.random.chance(3) {
+            return Terms::default();
+        }
+        Terms {
+            compare: self.maybe(3, |world| world.guess(old)),
+            stale_if_older: self.random.chance(2),
+            cas: self.maybe(2, World::unique),
+            binary_key: self.random.chance(3),
+            vivify: self.maybe(2, World::exptime),
+        }
+    }
+
     fn evictions(&self) -> u64 {
         self.handle.counters().get(Counter::Evictions)
     }
@@ -184,35 +224,51 @@ impl World {
             1 => Mode::Replace,
             2 => Mode::Append,
             3 => Mode::Prepend,
-            4 => match &old {
-                Some(old) if self.random.chance(2) => Mode::Cas(old.cas),
-                _ => Mode::Cas(77),
-            },
+            4 => Mode::Cas(self.guess(&old)),
             _ => Mode::Set,
         };
+        let terms = self.terms(&old);
         let before = self.evictions();
-        let got = self.handle.store(mode, &key, flags, exptime, &value, self.now);
+        let got = self.handle.store_with(mode, &key, flags, exptime, &value, &terms, self.now);
         let evicted = self.evictions() != before;
-        let marks = Marks::default();
+        let marks = Marks { binary_key: terms.binary_key, ..Marks::default() };
         let mut entry = Entry { version: Version(0), cas: 0, marks, flags, exptime, value };
-        if let (Mode::Append | Mode::Prepend, Some(old)) = (mode, &old) {
-            let (first, second) = match mode {
-                Mode::Append => (&old.value, &entry.value),
-                _ => (&entry.value, &old.value),
-            };
-            entry.value = [&first[..], &second[..]].concat();
-            (entry.flags, entry.exptime) = (old.flags, old.exptime);
-        }
+        let differs =
+            |cas: u64| terms.compare.is_some_and(|compare| compare != 0 && compare != cas);
         let expected = match (mode, &old) {
-            (Mode::Add, Some(_)) => Some(Stored::NotStored),
-            (Mode::Replace | Mode::Append | Mode::Prepend, None) => Some(Stored::NotStored),
+            (Mode::Add, Some(_)) | (Mode::Replace, None) => Some(Stored::NotStored),
+            (Mode::Append | Mode::Prepend, None) => match terms.vivify {
+                Some(exptime) => {
+                    entry.exptime = exptime;
+                    None
+                }
+                None => Some(Stored::NotStored),
+            },
+            (Mode::Append | Mode::Prepend, Some(old)) if differs(old.cas) => Some(Stored::Exists),
+            (Mode::Append | Mode::Prepend, Some(old)) => {
+                let (first, second) = match mode {
+                    Mode::Append => (&old.value, &entry.value),
+                    _ => (&entry.value, &old.value),
+                };
+                entry.value = [&first[..], &second[..]].concat();
+                (entry.flags, entry.exptime) = (old.flags, old.exptime);
+                None
+            }
             (Mode::Cas(_), None) => Some(Stored::NotFound),
-            (Mode::Cas(unique), Some(old)) if old.cas != unique => Some(Stored::Exists),
+            (Mode::Cas(0), Some(_)) => Some(Stored::Exists),
+            (Mode::Cas(unique), Some(old)) if unique == old.cas => None,
+            (Mode::Cas(unique), Some(old)) if unique < old.cas && terms.stale_if_older => {
+                entry.exptime = old.exptime;
+                entry.marks.stale = true;
+                entry.marks.won = old.marks.won;
+                None
+            }
+            (Mode::Cas(_), Some(_)) => Some(Stored::Exists),
             _ => None,
         };
         match (got, expected) {
             (Stored::Stored(written), None) => {
-                assert_eq!(written.cas, written.version.0);
+                assert_eq!(written.cas, terms.cas.unwrap_or(written.version.0));
                 self.written(&key, written, entry);
             }
             (Stored::OutOfMemory, None) if self.loss != Loss::None => {
@@ -222,7 +278,125 @@ impl World {
                 }
             }
             (Stored::NotStored | Stored::NotFound, None) if evicted => {}
-            (got, expected) => assert_eq!(Some(got), expected, "{mode:?} on {old:?}"),
+            (got, expected) => assert_eq!(Some(got), expected, "{mode:?} {terms:?} on {old:?}"),
+        }
+        self.check(&key);
+    }
+
+    fn meta_get(&mut self) {
+        let key = self.key();
+        self.check(&key);
+        let old = self.model.get(&key).cloned();
+        let secs = self.now.unix_secs();
+        let terms = GetTerms {
+            touch: self.maybe(4, World::exptime),
+            vivify: self.maybe(3, World::exptime),
+            recache: self.maybe(2, |world| secs + world.random.below(40) as u32),
+            recache_first: self.random.chance(2),
+            no_update: self.random.chance(3),
+            cas: self.maybe(3, World::unique),
+            binary_key: self.random.chance(3),
+        };
+        let got = self.handle.meta_get(&key, &terms, self.now, |item: &Item<'_>, found| {
+            assert_eq!(item.key, &key[..]);
+            let Item { version, cas, marks, flags, exptime, .. } = *item;
+            (Entry { version, cas, marks, flags, exptime, value: item.value.to_vec() }, found)
+        });
+        match (got, old) {
+            (Some((seen, found)), Some(old)) => self.met(&key, &terms, (seen, found), old),
+            (Some((seen, found)), None) => {
+                let Some(exptime) = terms.vivify else { panic!("{found:?} of nothing") };
+                let exptime_before = Exptime::Never;
+                assert_eq!(found, Found { created: true, won: true, exptime_before });
+                assert!(seen.version > self.newest, "versions only rise");
+                self.newest = seen.version;
+                let marks = Marks { binary_key: terms.binary_key, ..Marks::default() };
+                let cas = terms.cas.unwrap_or(seen.version.0);
+                let (version, value) = (seen.version, Vec::new());
+                let made = Entry { version, cas, marks, flags: 0, exptime, value };
+                assert_eq!(seen, made);
+                self.put(&key, Entry { marks: Marks { won: true, ..marks }, ..made });
+            }
+            (None, None) => assert!(terms.vivify.is_none() || self.loss != Loss::None),
+            (None, old) => assert!(self.loss != Loss::None, "{old:?} is gone"),
+        }
+        self.check(&key);
+    }
+
+    /// A meta get has found what was there.
+    fn met(&mut self, key: &[u8], terms: &GetTerms, got: (Entry, Found), old: Entry) {
+        let (seen, found) = got;
+        let exptime = terms.touch.unwrap_or(old.exptime);
+        let compared = if terms.recache_first { old.exptime } else { exptime };
+        let soon = |at: u32| compared.secs() != 0 && compared.secs() < at;
+        let won = !old.marks.won && (old.marks.stale || terms.recache.is_some_and(soon));
+        assert!(!found.created && found.exptime_before == old.exptime);
+        assert_eq!((seen.cas, seen.marks, &seen.value), (old.cas, old.marks, &old.value));
+        let now = peek(&mut self.handle, key, self.now);
+        if self.loss != Loss::None && now.as_ref() == Some(&old) {
+            // No memory for the change.
+            assert!(!found.won || won);
+            return;
+        }
+        assert_eq!(found.won, won);
+        let marks = Marks { won: old.marks.won || won, ..old.marks };
+        let changed = Entry { exptime, marks, ..old.clone() };
+        if won || terms.touch.is_some() {
+            self.changed(key, changed);
+        }
+    }
+
+    fn meta_delete(&mut self) {
+        let key = self.key();
+        self.check(&key);
+        let old = self.model.get(&key).cloned();
+        let terms = DeleteTerms {
+            compare: self.maybe(3, |world| world.guess(&old)),
+            stale: self.random.chance(2),
+            exptime: self.maybe(3, World::exptime),
+            remove_value: self.random.chance(2),
+            flags: self.random.below(2) as u32,
+            cas: self.maybe(3, World::unique),
+            binary_key: self.random.chance(3),
+        };
+        let expected = match &old {
+            None => Deleted::NotFound,
+            Some(old) if terms.compare.is_some_and(|cas| cas != old.cas) => Deleted::Exists,
+            Some(_) => Deleted::Deleted,
+        };
+        let got = self.handle.delete_with(&key, &terms, self.now);
+        let leaves = terms.stale || terms.remove_value;
+        let lossy = self.loss != Loss::None && leaves;
+        match (got, old) {
+            (Deleted::OutOfMemory, Some(_)) if lossy => {}
+            (Deleted::NotFound, Some(_)) if lossy && self.loss == Loss::Evict => {}
+            (Deleted::Deleted, Some(old)) if leaves => {
+                let version = peek(&mut self.handle, &key, self.now).map(|now| now.version);
+                let version = version.unwrap_or_default();
+                let fresh = terms.cas.unwrap_or(version.0);
+                let left = if terms.remove_value {
+                    let cas = if terms.stale { fresh } else { terms.cas.unwrap_or(old.cas) };
+                    let binary_key = terms.binary_key;
+                    let marks = Marks { stale: terms.stale, won: false, binary_key };
+                    let exptime = terms.exptime.unwrap_or(Exptime::Never);
+                    Entry { version, cas, marks, flags: terms.flags, exptime, value: Vec::new() }
+                } else {
+                    let marks = Marks { stale: true, won: false, ..old.marks };
+                    let exptime = terms.exptime.unwrap_or(old.exptime);
+                    Entry { version, cas: fresh, marks, exptime, ..old }
+                };
+                if !left.exptime.is_past(self.now.unix_secs()) {
+                    assert!(version > self.newest, "versions only rise");
+                    self.newest = version;
+                }
+                self.put(&key, left);
+            }
+            (got, _) => {
+                assert_eq!(got, expected, "{terms:?}");
+                if got == Deleted::Deleted {
+                    self.model.remove(&key);
+                }
+            }
         }
         self.check(&key);
     }
@@ -238,22 +412,48 @@ impl World {
             let text = old.value.split(blank).next()?;
             std::str::from_utf8(text).ok()?.parse::<u64>().ok()
         });
-        let got = self.handle.arith(&key, incr, delta, self.now);
-        match (got, number) {
-            (Arith::NotFound, None) | (Arith::NonNumeric, Some(None)) => {}
-            (Arith::OutOfMemory, Some(Some(_))) if self.loss != Loss::None => {}
-            (Arith::NotFound, Some(Some(_))) if self.loss == Loss::Evict => {}
-            (Arith::Value { value, written, .. }, Some(Some(old))) => {
-                let expected =
-                    if incr { old.wrapping_add(delta) } else { old.saturating_sub(delta) };
-                assert_eq!(value, expected);
-                let mut entry = self.model[&key].clone();
-                let mut text = value.to_string().into_bytes();
-                text.resize(text.len().max(entry.value.len()), b' ');
-                entry.value = text;
-                self.written(&key, written, entry);
+        let old = self.model.get(&key).cloned();
+        let terms = match self.random.chance(3) {
+            true => ArithTerms {
+                compare: self.maybe(3, |world| world.guess(&old)),
+                cas: self.maybe(3, World::unique),
+                touch: self.maybe(3, World::exptime),
+                vivify: self.maybe(2, |world| (world.exptime(), world.random.below(1000))),
+                binary_key: self.random.chance(3),
+            },
+            false => ArithTerms::default(),
+        };
+        let differs =
+            |cas: u64| terms.compare.is_some_and(|compare| compare != 0 && compare != cas);
+        let marks = Marks { binary_key: terms.binary_key, ..Marks::default() };
+        let got = self.handle.arith_with(&key, incr, delta, &terms, self.now);
+        match (got, old, number) {
+            (Arith::NotFound, None, _) => assert!(terms.vivify.is_none()),
+            (Arith::NonNumeric, Some(old), _) if old.value.is_empty() => {}
+            (Arith::Exists, Some(old), _) if differs(old.cas) => {}
+            (Arith::NonNumeric, Some(old), Some(None)) if !differs(old.cas) => {}
+            (Arith::OutOfMemory, ..) if self.loss != Loss::None => {}
+            (Arith::NotFound, Some(_), Some(Some(_))) if self.loss == Loss::Evict => {}
+            (Arith::Value { value, written, exptime, created, .. }, None, None) => {
+                assert!(created && Some((exptime, value)) == terms.vivify);
+                assert_eq!(written.cas, terms.cas.unwrap_or(written.version.0));
+                let (version, text) = (written.version, value.to_string().into_bytes());
+                let made = Entry { version, cas: 0, marks, flags: 0, exptime, value: text };
+                self.written(&key, written, made);
             }
-            (got, number) => panic!("{got:?} for {number:?}"),
+            (Arith::Value { value, written, exptime, .. }, Some(old), Some(Some(number))) => {
+                assert!(!differs(old.cas));
+                let expected =
+                    if incr { number.wrapping_add(delta) } else { number.saturating_sub(delta) };
+                assert_eq!(value, expected);
+                assert_eq!(exptime, terms.touch.unwrap_or(old.exptime));
+                let mut text = value.to_string().into_bytes();
+                let marks = if text.len() > old.value.len() { marks } else { old.marks };
+                text.resize(text.len().max(old.value.len()), b' ');
+                assert_eq!(written.cas, terms.cas.unwrap_or(written.version.0));
+                self.written(&key, written, Entry { marks, exptime, value: text, ..old });
+            }
+            (got, old, number) => panic!("{got:?} for {number:?} in {old:?}, {terms:?}"),
         }
         self.check(&key);
     }
@@ -298,7 +498,7 @@ impl World {
     }
 
     fn step(&mut self) {
-        match self.random.below(40) {
+        match self.random.below(47) {
             0..=15 => self.store(),
             16..=21 => {
                 let key = self.key();
@@ -316,12 +516,14 @@ impl World {
             25..=28 => self.arith(),
             29..=31 => self.touch(),
             32..=35 => self.pass(),
-            36 if self.random.chance(20) => {
+            36..=38 => self.meta_get(),
+            39 | 40 => self.meta_delete(),
+            41 if self.random.chance(20) => {
                 self.handle.flush_all(None, self.now);
                 self.model.clear();
                 self.deferred = None;
             }
-            37 if self.random.chance(20) => {
+            42 if self.random.chance(20) => {
                 let due = self.now.unix_secs() + 1 + self.random.below(20) as u32;
                 self.handle.flush_all(Some(due), self.now);
                 self.deferred = Some(due);

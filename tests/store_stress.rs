@@ -89,7 +89,8 @@ fn one_thread(mut handle: Handle, seed: u64, mix: &Mix, stored: &mut u64) {
     }
 }
 
-fn stress(mib: u64, threads: u64, replicated: bool, mix: &Mix) {
+/// `limits`: what the memory limit becomes, in MiB, again and again while the threads run.
+fn stress(mib: u64, threads: u64, replicated: bool, mix: &Mix, limits: &[u64]) {
     // Under Miri a little has to be enough; every access of it is looked at.
     let small = Mix { keys: 20, value_max: mix.value_max.min(5000), steps: 40 };
     let (mix, threads) = if cfg!(miri) { (&small, 3) } else { (mix, threads) };
@@ -107,6 +108,18 @@ fn stress(mib: u64, threads: u64, replicated: bool, mix: &Mix) {
                 std::thread::yield_now();
             }
         });
+        let resized = &store;
+        scope.spawn(move || {
+            for limit in limits.iter().cycle() {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                resized.resize(limit << 20).expect("a limit that can be had");
+                for _ in 0..100 {
+                    std::thread::yield_now();
+                }
+            }
+        });
         let workers: Vec<_> = (0..threads)
             .map(|n| {
                 let handle = store.handle();
@@ -122,8 +135,13 @@ fn stress(mib: u64, threads: u64, replicated: bool, mix: &Mix) {
         stored
     });
     assert!(stored > threads * mix.steps / 4, "most sets find room: {stored}");
+    if let Some(last) = limits.last() {
+        store.resize(last << 20).expect("a limit that can be had");
+        while store.handle().maintain(at(1), 10_000) == Maintained::More {}
+    }
     let stats = store.stats();
     assert!(stats.bytes + stats.index_bytes <= stats.limit_maxbytes);
+    assert!(stats.segments_committed * stats.segment_bytes <= stats.limit_maxbytes);
     // What is left is consistent: everything can be deleted, and then nothing is accounted for.
     let mut handle = store.handle();
     let late = at(100_000_000);
@@ -140,9 +158,16 @@ fn stress(mib: u64, threads: u64, replicated: bool, mix: &Mix) {
 
 #[test]
 fn threads_never_see_a_torn_or_foreign_value() {
-    stress(1, 8, false, &Mix { keys: 3000, value_max: 3000, steps: 40_000 });
-    stress(2, 4, true, &Mix { keys: 3000, value_max: 100_000, steps: 30_000 });
-    stress(8, 4, true, &Mix { keys: 400, value_max: 900_000, steps: 6_000 });
+    stress(1, 8, false, &Mix { keys: 3000, value_max: 3000, steps: 40_000 }, &[]);
+    stress(2, 4, true, &Mix { keys: 3000, value_max: 100_000, steps: 30_000 }, &[]);
+    stress(8, 4, true, &Mix { keys: 400, value_max: 900_000, steps: 6_000 }, &[]);
+}
+
+#[test]
+fn nor_while_the_limit_moves_up_and_down() {
+    stress(1, 4, false, &Mix { keys: 6000, value_max: 3000, steps: 30_000 }, &[3, 1, 8, 2]);
+    stress(8, 4, true, &Mix { keys: 3000, value_max: 100_000, steps: 20_000 }, &[2, 20, 4]);
+    stress(16, 3, true, &Mix { keys: 400, value_max: 900_000, steps: 4_000 }, &[64, 8, 32, 16]);
 }
 
 fn fill_until_evicting(handle: &mut Handle, key_len: usize, value_len: usize) -> u64 {

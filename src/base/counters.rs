@@ -85,6 +85,10 @@ counters! {
     Reclaimed,
     /// Items moved on by a reclaim because they had been used.
     Moved,
+    /// Attempts to log in.
+    AuthCmds,
+    /// Of these, the ones that failed.
+    AuthErrors,
     /// Storage commands refused for lack of memory.
     OutOfMemory,
     /// Storage commands refused because the value is over `-I`.

@@ -30,6 +30,7 @@ pub struct Draft {
     replication_port: Option<u16>,
     queue_max: Option<usize>,
     refused: Option<&'static str>,
+    protocol: Option<Protocol>,
 }
 
 impl Draft {
@@ -74,6 +75,7 @@ impl Draft {
             Some(given) => given,
         };
         self.config.item_max = u32::try_from(item_max).unwrap_or(ITEM_MAX_MAX);
+        self.config.protocol = self.settle_protocol()?;
         if self.config.unix_path.is_some() {
             self.config.port = Port::Off;
             self.config.udp_port = Port::Off;
@@ -88,6 +90,35 @@ impl Draft {
             self.note("-q without -x or -X");
         }
         Ok(self.config)
+    }
+}
+
+impl Draft {
+    /// `-B`, or what follows from `-S` and `-Y`. With both of them and without `-B`, each protocol
+    /// has its own login.
+    fn settle_protocol(&self) -> Result<Protocol, String> {
+        let Config { sasl, udp_port, ref auth_file, .. } = self.config;
+        let (users, udp) = (auth_file.is_some(), udp_port != Port::Off);
+        Err(match (sasl, users, self.protocol) {
+            (true, false, Some(Protocol::Auto | Protocol::Ascii))
+            | (true, true, Some(Protocol::Ascii)) => {
+                "ERROR: You cannot allow the ASCII protocol while using SASL."
+            }
+            (true, _, _) if udp => {
+                "ERROR: Cannot enable UDP while using binary SASL authentication."
+            }
+            (false, true, Some(Protocol::Auto | Protocol::Binary)) => {
+                "ERROR: You cannot allow the BINARY protocol while using ascii authentication \
+                 tokens."
+            }
+            (false, true, _) if udp => {
+                "Cannot use UDP with ascii authentication enabled (-U 0 to disable)"
+            }
+            (true, false, _) => return Ok(Protocol::Binary),
+            (false, true, _) => return Ok(Protocol::Ascii),
+            (_, _, given) => return Ok(given.unwrap_or_default()),
+        }
+        .into())
     }
 }
 
@@ -296,7 +327,7 @@ pub static FLAGS: &[Flag<Draft>] = &[
         short: Some('B'),
         longs: &["protocol"],
         takes: Takes::Value("name", |d, v| {
-            d.config.protocol = match v {
+            d.protocol = Some(match v {
                 "auto" => Protocol::Auto,
                 "ascii" => Protocol::Ascii,
                 "binary" => {
@@ -309,10 +340,28 @@ pub static FLAGS: &[Flag<Draft>] = &[
                          binary, or ascii"
                     ));
                 }
-            };
+            });
             Ok(())
         }),
         help: "protocol: ascii or auto (default: auto)",
+    },
+    Flag {
+        short: Some('S'),
+        longs: &["enable-sasl"],
+        takes: Takes::Nothing(|d| d.config.sasl = true),
+        help: "turn on Sasl authentication (PLAIN): clients speak the binary protocol and name a \
+               user of the file of -Y, or else of MEMCACHED_SASL_PWDB, before anything else",
+    },
+    Flag {
+        short: Some('Y'),
+        longs: &["auth-file"],
+        takes: Takes::Value("file", |d, v| {
+            d.config.auth_file = Some(path("-Y", v)?);
+            Ok(())
+        }),
+        help:
+            "ask text clients for a user of this file, one user:password a line, before anything \
+               else: as the data of a \"set\", \"user password\"; read again on SIGHUP",
     },
     Flag {
         short: Some('I'),
@@ -418,18 +467,6 @@ pub static FLAGS: &[Flag<Draft>] = &[
         help: "accepted for compatibility: the kernel decides about large pages",
     },
     // What memcached has and this server does not: a sentence instead of "invalid option".
-    Flag {
-        short: Some('S'),
-        longs: &["enable-sasl"],
-        takes: Takes::Nothing(|d| d.refuse("-S: authentication is not supported")),
-        help: "",
-    },
-    Flag {
-        short: Some('Y'),
-        longs: &["auth-file"],
-        takes: Takes::Value("file", |_, _| Err("-Y: authentication is not supported".into())),
-        help: "",
-    },
     Flag {
         short: Some('Z'),
         longs: &["enable-ssl"],

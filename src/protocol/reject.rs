@@ -52,6 +52,16 @@ pub const NON_NUMERIC: &[u8] = b"CLIENT_ERROR cannot increment or decrement non-
 /// delete with arguments that are not the old `0` or `noreply`.
 pub const BAD_DELETE: &[u8] =
     b"CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n";
+/// `-Y`: anything but a login from a client that has not said who it is.
+pub const UNAUTHENTICATED: &[u8] = b"CLIENT_ERROR unauthenticated\r\n";
+/// `-Y`: the data block of a login is over 16 KiB.
+pub const LOGIN_TOO_LONG: &[u8] = b"CLIENT_ERROR auth token too long\r\n";
+/// `-Y`: the data block of a login does not end where its length says.
+pub const LOGIN_UNENDED: &[u8] = b"CLIENT_ERROR bad command line termination\r\n";
+/// `-Y`: the data block of a login is not a user, a blank and a password.
+pub const LOGIN_FORMAT: &[u8] = b"CLIENT_ERROR bad authentication token format\r\n";
+/// `-Y`: there is no such user, or the password is another one.
+pub const LOGIN_FAILED: &[u8] = b"CLIENT_ERROR authentication failure\r\n";
 /// shutdown with a mode other than `graceful`.
 pub const BAD_SHUTDOWN: &[u8] = b"CLIENT_ERROR invalid shutdown mode\r\n";
 /// shutdown without `-A`.

@@ -147,11 +147,11 @@ fn commands(store: &StoreStats, out: &mut Vec<u8>) {
         ("touch_misses", TouchMisses),
         ("store_too_large", TooLarge),
         ("store_no_memory", OutOfMemory),
+        ("auth_cmds", AuthCmds),
+        ("auth_errors", AuthErrors),
     ] {
         stat(out, name, store.sums.get(counter));
     }
-    stat(out, "auth_cmds", 0);
-    stat(out, "auth_errors", 0);
     stat(out, "bytes_read", store.sums.get(BytesRead));
     stat(out, "bytes_written", store.sums.get(BytesWritten));
     stat(out, "limit_maxbytes", store.limit_maxbytes);
@@ -246,8 +246,11 @@ fn settings(shared: &Shared, out: &mut Vec<u8>) {
             Protocol::Binary => "binary",
         },
     );
-    stat(out, "auth_enabled_sasl", "no");
-    stat(out, "auth_enabled_ascii", "no");
+    stat(out, "auth_enabled_sasl", yes_no(config.sasl));
+    match &config.auth_file {
+        Some(path) => stat(out, "auth_enabled_ascii", path.display()),
+        None => stat(out, "auth_enabled_ascii", "no"),
+    }
     stat(out, "item_size_max", config.item_max);
     stat(out, "maxconns_fast", yes_no(config.maxconns_fast));
     stat(out, "hashpower_init", 0);

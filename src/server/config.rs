@@ -117,7 +117,7 @@ pub struct Config {
     pub protocol: Protocol,
     /// `-S`: binary clients say who they are (SASL PLAIN) before anything else.
     pub sasl: bool,
-    /// `-Y`, or with `-S` the file named by MEMCACHED_SASL_PWDB: users and their passwords.
+    /// `-Y`: users and their passwords, of text clients and with `-S` of binary ones.
     pub auth_file: Option<PathBuf>,
 
     /// `-m`, in bytes; a multiple of 1 MiB, at least that.

@@ -8,7 +8,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ use crate::platform::pidfile::PidFile;
 use crate::platform::signals::{Signal, Signals};
 use crate::platform::{heap, limits, user, EX_OSERR};
 use crate::server::accept::{Acceptor, Again};
+use crate::server::auth::{Auth, Format};
 use crate::server::config::{Config, Port};
 use crate::server::execute::Executor;
 use crate::server::maintenance::{self, Bell};
@@ -48,6 +49,12 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long a delete is remembered for peers that may still have the item: a link that was cut for
 /// up to an hour resumes without bringing deleted items back.
 const TOMBSTONE_SECS: u32 = 3600;
+
+/// Names the file of users of `-S` without `-Y`, as memcached's build with a password database.
+const SASL_FILE_VARIABLE: &str = "MEMCACHED_SASL_PWDB";
+
+/// memcached's exit status where the file of users is no good.
+const EXIT_FAILURE: i32 = 1;
 
 /// What reaches the main thread besides signals.
 enum Control {
@@ -105,6 +112,7 @@ fn start(mut config: Config) -> Result<i32, Failure> {
     if config.lock_memory {
         limits::raise_locked_memory();
     }
+    let auth = find_users(&config)?;
     let bound = bind(&config).map_err(Failure::os)?;
     if let (Some(path), Some(user)) = (&config.unix_path, &user) {
         // Clients get in by the permission bits of -a, which are about the user of -u.
@@ -142,13 +150,35 @@ fn start(mut config: Config) -> Result<i32, Failure> {
             log::warn!("warning: -k invalid, mlockall() failed: {error}");
         }
     }
-    let status = serve(config, bound).map_err(Failure::os)?;
+    let status = serve(config, bound, auth).map_err(Failure::os)?;
     if let Some(file) = pid_file {
         if let Err(error) = file.remove() {
             log::warn!("Could not remove the pid file: {error}");
         }
     }
     Ok(status)
+}
+
+/// Reads who may log in, where clients have to.
+fn find_users(config: &Config) -> Result<Option<Auth>, Failure> {
+    if !config.sasl && config.auth_file.is_none() {
+        return Ok(None);
+    }
+    let file = match (&config.auth_file, std::env::var_os(SASL_FILE_VARIABLE)) {
+        (Some(path), _) => Some((path.clone(), Format::AuthFile)),
+        (None, Some(path)) => Some((PathBuf::from(path), Format::Pwdb)),
+        (None, None) => None,
+    };
+    // A daemon changes its directory before it reads the file again.
+    let absolute = |(path, format)| Ok((std::path::absolute(path)?, format));
+    let file = file.map(absolute).transpose().map_err(|why: io::Error| Failure::os(why))?;
+    if file.is_none() {
+        log::warn!(
+            "-S: nobody can log in: name a file of users with -Y, or in {SASL_FILE_VARIABLE}"
+        );
+    }
+    let auth = Auth::load(file).map_err(|why| Failure(why.to_string(), EXIT_FAILURE))?;
+    Ok(Some(auth))
 }
 
 /// Takes the client addresses, without listening yet.
@@ -208,7 +238,7 @@ struct Server {
     peer: Option<Arc<Peer>>,
 }
 
-fn serve(config: Config, bound: Vec<Bound>) -> io::Result<i32> {
+fn serve(config: Config, bound: Vec<Bound>, auth: Option<Auth>) -> io::Result<i32> {
     let clock = RealClock::new();
     let now = clock.now();
     let poll = Poll::new()?;
@@ -219,7 +249,7 @@ fn serve(config: Config, bound: Vec<Bound>) -> io::Result<i32> {
     let (control_in, control) = mailbox(waker, 64);
 
     let store = Store::new(store_config(&config), now);
-    let shared = Shared::new(config, Arc::clone(&store), now, std::process::id());
+    let shared = Shared::with_auth(config, Arc::clone(&store), now, std::process::id(), auth);
     let clock = clock.with_debug(shared.debug_clock.clone());
     let tell = control_in.clone();
     let tell_shutdown = Box::new(move |how| {
@@ -318,6 +348,7 @@ impl Server {
                     if let Err(error) = sink::reopen() {
                         log::error!("cannot open the log file again: {error}");
                     }
+                    self.reload_users();
                 }
                 Signal::Interrupt | Signal::Terminate => {
                     log::info!("got signal {}", signal.number());
@@ -330,6 +361,15 @@ impl Server {
             }
         }
         stop
+    }
+
+    /// Reads the file of users again; a bad one leaves things as they are.
+    fn reload_users(&self) {
+        let Some(auth) = &self.shared.auth else { return };
+        match auth.reload() {
+            Ok(users) => log::info!("the users were read again: {users}"),
+            Err(why) => log::error!("{why}: the users stay as they were"),
+        }
     }
 
     fn take_control(&mut self) -> io::Result<Option<Shutdown>> {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::base::clock::{DebugClock, Now};
 use crate::base::log;
+use crate::server::auth::Auth;
 use crate::server::config::{Config, Personality, MEMCACHED_VERSION};
 use crate::store::Store;
 
@@ -159,6 +160,8 @@ pub struct Shared {
     pub listen_disabled_us: AtomicU64,
     /// Whether connections are being accepted.
     pub accepting: AtomicBool,
+    /// `-Y`, `-S`: who may log in. None: everybody may do everything.
+    pub auth: Option<Auth>,
     /// `-o debug_clock`: how a client moves everyone's clock.
     pub debug_clock: Option<Arc<DebugClock>>,
     /// Set once replication runs.
@@ -178,8 +181,19 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// The shared state of a server that starts at `started`.
+    /// The shared state of a server that starts at `started` and that everybody may use.
     pub fn new(config: Config, store: Arc<Store>, started: Now, pid: u32) -> Arc<Shared> {
+        Shared::with_auth(config, store, started, pid, None)
+    }
+
+    /// The same for a server that only `auth`'s users may use.
+    pub fn with_auth(
+        config: Config,
+        store: Arc<Store>,
+        started: Now,
+        pid: u32,
+        auth: Option<Auth>,
+    ) -> Arc<Shared> {
         let data_beside = DATA_BESIDE.max(2 * u64::from(config.item_max));
         let verbosity = AtomicU32::new(u32::from(config.verbose));
         // Clients parse three numbers and ignore what follows the dash.
@@ -190,6 +204,7 @@ impl Shared {
             }
         };
         Arc::new(Shared {
+            auth,
             debug_clock: config.debug_clock.then(|| Arc::new(DebugClock::new())),
             config,
             store,
@@ -217,6 +232,11 @@ impl Shared {
     /// Open connections and listeners by descriptor.
     pub fn conns(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<ConnInfo>>> {
         self.conns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this user with this password may use a server that has users at all.
+    pub fn credentials(&self, user: &[u8], password: &[u8]) -> bool {
+        self.auth.as_ref().is_some_and(|auth| auth.check(user, password))
     }
 
     /// Takes one place under `-c`, or says that there is none. As memcached counts: the descriptors

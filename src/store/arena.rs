@@ -1,6 +1,7 @@
-//! The memory of all items: one zeroed allocation, read and written at byte offsets.
+//! The memory of all items: one zeroed allocation, and banks of a store that was grown, read and
+//! written at byte offsets.
 //!
-//! Owns the allocation, and is the only file of the store with `unsafe` in it. Every access is
+//! Owns the allocations, and is the only file of the store with `unsafe` in it. Every access is
 //! checked against the arena's bounds. What cannot be checked here is who accesses which bytes
 //! when; that is the protocol below, which `segment`, `item`, `evict` and `large` keep. Never
 //! interprets a byte.
@@ -11,13 +12,22 @@
 //!   +--------------+--------------+--------------+--------------+-- ... ------+
 //!   | segment 0    | segment 1    | segment 2    | segment 3    |             |
 //!   +--------------+--------------+--------------+--------------+-- ... ------+
+//!
+//!   offsets go on: size, size + bank, ...     each an allocation of its own
+//!   +--------------+-- ... -----+   +--------------+-- ... -----+
+//!   | segment n    |     bank 0 |   |              |     bank 1 |
+//!   +--------------+-- ... -----+   +--------------+-- ... -----+
 //! ```
+//! Nothing is reserved ahead for growing: address space that is not used would be refused where it
+//! is limited (`ulimit -v`, strict overcommit) and locked by `-k`. A bank stays once it was made;
+//! its pages go back to the kernel like any others. Nothing lies across the ends of banks, and what
+//! lies in the first allocation is found without looking at them.
 //!
 //! # Who may touch which bytes
 //! 1. **Open segment, behind its end**: only the thread that holds the lock of the writer (or of
 //!    the reclaimer) that owns the segment. Nobody else knows a location in there.
-//! 2. **A published record, the mutable bytes** (version, access, exptime, small values, extents of
-//!    large ones): only under the lock of the stripe that the record's key hashes to.
+//! 2. **A published record, the mutable bytes** (version, access, flags, exptime, extras, small
+//!    values, extents of large ones): only under the lock of the stripe that the record's key hashes to.
 //! 3. **A published record, the immutable bytes** (kind, lengths, key, chunks of large values):
 //!    anybody, until the segment is freed. Nobody writes them.
 //! 4. **Freeing**: only when no index slot leads into the segment and no pin is on it. Slots are
@@ -30,67 +40,120 @@
 use std::alloc::{alloc_zeroed, dealloc, handle_alloc_error, Layout};
 use std::ptr::NonNull;
 
+use super::banks::Banks;
+
 /// The arena's base is aligned to this, so that whole segments can be given back to the kernel.
 const PAGE: usize = 4096;
 
-/// One allocation.
+/// One allocation of zeroed, page-aligned bytes.
 #[derive(Debug)]
-pub(crate) struct Arena {
+struct Block {
     base: NonNull<u8>,
-    size: usize,
     allocation: NonNull<u8>,
     layout: Layout,
 }
 
-// SAFETY: the arena is plain bytes; who accesses which bytes when is the protocol above, which uses
+// SAFETY: a block is plain bytes; who accesses which bytes when is the protocol above, which uses
 // locks and atomics for every hand-over between threads.
-unsafe impl Send for Arena {}
+unsafe impl Send for Block {}
 // SAFETY: as for `Send`.
-unsafe impl Sync for Arena {}
+unsafe impl Sync for Block {}
 
-impl Arena {
-    /// Allocates `size` zero bytes. The kernel commits them as they are touched.
-    pub fn new(size: usize) -> Arena {
-        let Some(layout) = Self::layout(size) else { handle_alloc_error(Layout::new::<u8>()) };
-        // SAFETY: the layout's size is at least PAGE, so not zero.
-        let Some(allocation) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
-            handle_alloc_error(layout)
-        };
-        let skip = allocation.as_ptr().align_offset(PAGE).min(PAGE);
-        // SAFETY: skip <= PAGE, and the allocation has size + PAGE bytes.
-        let base = unsafe { allocation.add(skip) };
-        Arena { base, size, allocation, layout }
-    }
-
+impl Block {
     /// An alignment above malloc's own would make the allocator write every zero itself, and so
     /// commit all memory at once. One page more, and aligning by hand, keeps it lazy.
     fn layout(size: usize) -> Option<Layout> {
         size.checked_add(PAGE).and_then(|n| Layout::from_size_align(n, 16).ok())
     }
 
-    /// Whether an arena of this size can be had at present. Commits nothing.
-    pub fn is_possible(size: usize) -> bool {
-        let Some(layout) = Self::layout(size) else { return false };
+    /// Allocates `size` bytes. The kernel commits them as they are touched.
+    fn new(size: usize) -> Option<Block> {
+        let layout = Self::layout(size)?;
         // SAFETY: the layout's size is at least PAGE, so not zero.
-        let Some(allocation) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { return false };
-        // A trial whose result nobody looks at may be optimised away.
-        let allocation = std::hint::black_box(allocation);
-        // SAFETY: allocated above with this layout, and nothing refers to it.
-        unsafe { dealloc(allocation.as_ptr(), layout) };
-        true
+        let allocation = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        let skip = allocation.as_ptr().align_offset(PAGE).min(PAGE);
+        // SAFETY: skip <= PAGE, and the allocation has size + PAGE bytes.
+        let base = unsafe { allocation.add(skip) };
+        Some(Block { base, allocation, layout })
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout, and nothing borrows from it any more.
+        unsafe { dealloc(self.allocation.as_ptr(), self.layout) }
+    }
+}
+
+/// The first allocation and the banks.
+#[derive(Debug)]
+pub(crate) struct Arena {
+    base: NonNull<u8>,
+    size: usize,
+    bank_shift: u32,
+    banks: Banks<Block>,
+    /// What `base` points into.
+    _first: Block,
+}
+
+// SAFETY: as for `Block`, which `base` points into.
+unsafe impl Send for Arena {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    /// Allocates `size` zero bytes.
+    #[cfg(test)]
+    pub fn new(size: usize) -> Arena {
+        Arena::with_banks(size, 13)
     }
 
-    /// Size in bytes.
-    pub fn size(&self) -> usize {
-        self.size
+    /// Allocates `size` zero bytes, to be grown by banks of `1 << bank_shift`.
+    pub fn with_banks(size: usize, bank_shift: u32) -> Arena {
+        let Some(first) = Block::new(size) else {
+            handle_alloc_error(Block::layout(size).unwrap_or(Layout::new::<u8>()))
+        };
+        Arena { base: first.base, size, bank_shift, banks: Banks::new(), _first: first }
+    }
+
+    /// Adds bank number `nth`, at the end of what there is. False when the address space for it
+    /// cannot be had.
+    pub fn add_bank(&self, nth: usize) -> bool {
+        if self.banks.get(nth).is_some() {
+            return true;
+        }
+        let Some(bank) = Block::new(1 << self.bank_shift) else { return false };
+        self.banks.add(nth, bank);
+        self.banks.get(nth).is_some()
+    }
+
+    /// Whether an arena of this size can be had at present. Commits nothing.
+    pub fn is_possible(size: usize) -> bool {
+        // A trial whose result nobody looks at may be optimised away.
+        std::hint::black_box(Block::new(size)).is_some()
     }
 
     /// The address of `len` bytes at `at`, which are inside.
     #[inline]
     fn at(&self, at: usize, len: usize) -> NonNull<u8> {
-        assert!(at <= self.size && len <= self.size - at, "outside of the arena");
-        // SAFETY: at <= size, inside of the allocation or one past its end.
-        unsafe { self.base.add(at) }
+        if at <= self.size && len <= self.size - at {
+            // SAFETY: at <= size, inside of the allocation or one past its end.
+            return unsafe { self.base.add(at) };
+        }
+        self.at_bank(at, len)
+    }
+
+    /// The same in a bank.
+    #[inline(never)]
+    fn at_bank(&self, at: usize, len: usize) -> NonNull<u8> {
+        let behind = at.saturating_sub(self.size);
+        let (nth, from) = (behind >> self.bank_shift, behind & ((1 << self.bank_shift) - 1));
+        let bank = self.banks.get(nth).filter(|_| at >= self.size);
+        let Some(bank) = bank.filter(|_| len <= (1 << self.bank_shift) - from) else {
+            panic!("outside of the arena");
+        };
+        // SAFETY: from < the bank's size, so inside of its allocation.
+        unsafe { bank.base.add(from) }
     }
 
     /// `len` bytes at `at`. By the protocol, they do not change while the slice is in use.
@@ -141,13 +204,6 @@ impl Arena {
     }
 }
 
-impl Drop for Arena {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout, and nothing borrows from it any more.
-        unsafe { dealloc(self.allocation.as_ptr(), self.layout) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +226,28 @@ mod tests {
     #[should_panic(expected = "outside of the arena")]
     fn refuses_what_is_outside() {
         let arena = Arena::new(PAGE);
-        let _ = arena.bytes(arena.size(), 1);
+        let _ = arena.bytes(PAGE, 1);
+    }
+
+    #[test]
+    fn goes_on_in_banks() {
+        let arena = Arena::new(PAGE);
+        assert!(arena.add_bank(0) && arena.add_bank(1) && arena.add_bank(1));
+        arena.put(PAGE, b"first");
+        arena.put(PAGE + 8192, b"second");
+        arena.put(PAGE + 8192 - 3, b"end");
+        assert_eq!(arena.bytes(PAGE, 6), b"first\0");
+        assert_eq!(arena.bytes(PAGE + 8192 - 3, 3), b"end");
+        assert_eq!(arena.array::<6>(PAGE + 8192), *b"second");
+        arena.release(PAGE, 8192);
+        assert_eq!(arena.bytes(PAGE + 8192, 6), b"second");
+    }
+
+    #[test]
+    #[should_panic(expected = "outside of the arena")]
+    fn nothing_lies_across_the_end_of_a_bank() {
+        let arena = Arena::new(PAGE);
+        assert!(arena.add_bank(0) && arena.add_bank(1));
+        let _ = arena.bytes(PAGE + 8190, 4);
     }
 }

@@ -28,17 +28,16 @@ impl Step<'_> {
         Extras::of_new(self.terms.binary_key, self.terms.cas)
     }
 
-    /// Writes an item of its own for a number, in the place of an old one.
+    /// Writes an item of its own for a number, in the place of what has the key's slot.
     fn write(
         &self,
         me: &mut Local,
         (stripe, place): (&mut Locked<'_>, Place),
         old: Option<(usize, Record)>,
-        (exptime, text): (Exptime, &[u8]),
+        (flags, exptime, text): (u32, Exptime, &[u8]),
         open: Option<&mut Open>,
     ) -> Look<Version> {
         let (store, arena) = (self.store, &self.store.segments.arena);
-        let flags = old.map_or(0, |(_, old)| old.flags(arena));
         let extras = self.extras();
         let shape = Shape { key: self.key, flags, exptime, extras, vlen: text.len(), large: false };
         let Some(open) = store.with_room(open, shape.size()) else {
@@ -67,7 +66,7 @@ impl Step<'_> {
         let text = digits.format(value).as_bytes();
         // A remembered delete (or something dead) may still have the slot.
         let old = self.store.find(at.0, at.1, self.key);
-        match self.write(me, at, old, (exptime, text), open) {
+        match self.write(me, at, old, (0, exptime, text), open) {
             Look::NeedsRoom(size) => Look::NeedsRoom(size),
             Look::Done(version) => Look::Done(Some(Arith::Value {
                 value,
@@ -114,17 +113,16 @@ impl Step<'_> {
     ) -> Look<Arith> {
         let arena = &self.store.segments.arena;
         let (_, old) = found;
-        // In memcached's order: what cannot be a number at all, the unique, the digits.
-        if old.is_large() || old.value_len() == 0 {
+        // In memcached's order: nothing is no number, the unique, the digits.
+        if old.value_len() == 0 {
             return Look::Done(Arith::NonNumeric);
         }
         let refuses = |compare| compare != 0 && compare != old.cas(arena);
         if self.terms.compare.is_some_and(refuses) {
             return Look::Done(Arith::Exists);
         }
-        let Some(number) = number::parse(old.value(arena)) else {
-            return Look::Done(Arith::NonNumeric);
-        };
+        let number = if old.is_large() { None } else { number::parse(old.value(arena)) };
+        let Some(number) = number else { return Look::Done(Arith::NonNumeric) };
         let value = number::add(number, incr, delta);
         let mut digits = itoa::Buffer::new();
         let text = digits.format(value).as_bytes();
@@ -134,7 +132,8 @@ impl Step<'_> {
         let done = if text.len() <= old.value_len() {
             self.overwrite(me, stripe, found, (exptime, text), open)
         } else {
-            self.write(me, (stripe, place), Some(found), (exptime, text), open)
+            let new = (old.flags(arena), exptime, text);
+            self.write(me, (stripe, place), Some(found), new, open)
         };
         let version = match done {
             Look::Done(version) => version,

@@ -5,7 +5,7 @@
 //! `evict` and `expire`.
 //!
 //! ```text
-//! Lock order: big build -> writer -> reclaimer -> stripe (one) -> feed | queues of segments
+//! Lock order: resizing | big build -> writer -> reclaimer -> stripe (one) -> feed | queues of segments
 //! ```
 //! Nobody ever waits for a lock further to the left than one it holds, and for no second stripe.
 
@@ -15,15 +15,15 @@ use super::index::{Index, Locked, Place};
 use super::item::{Record, Shape};
 use super::segment::{Open, Segments};
 use super::version::VersionClock;
-use super::{Config, FlushState, Handle, StoreStats, Version};
+use super::{Config, FlushState, Handle, StoreStats, Version, Witness};
 use crate::base::clock::Now;
 use crate::base::counters::{Counter, Counters, Sums};
 use crate::base::hash::hash_key;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Most open segments that writers have between them; more threads share.
-const WRITERS_MAX: u32 = 64;
+const WRITERS_MAX: usize = 64;
 /// One writer per this many segments, so that half filled ones are a small part of the arena.
 const SEGMENTS_PER_WRITER: u32 = 16;
 /// The part of the arena that remembered deletes may take before the oldest are forgotten.
@@ -37,6 +37,11 @@ pub(super) const FREQ_BACK: u8 = 1;
 /// The seconds of the monotonic clock.
 pub(super) fn mono_secs(now: Now) -> u32 {
     (now.mono_us / 1_000_000) as u32
+}
+
+/// How many writers share so many segments.
+fn writers_for(segments: u32) -> usize {
+    ((segments / SEGMENTS_PER_WRITER) as usize).clamp(1, WRITERS_MAX)
 }
 
 /// Locks a mutex; a panic elsewhere left nothing half done that matters here (release builds
@@ -76,7 +81,13 @@ pub struct Store {
     pub(super) segments: Segments,
     /// Bytes of the arena's budget that the server uses for data blocks under way.
     lent: AtomicU64,
-    pub(super) writers: Box<[Mutex<Writer>]>,
+    writers: Box<[Mutex<Writer>]>,
+    /// How many of the writers are used.
+    writers_used: AtomicUsize,
+    /// `-m`, as `cache_memlimit` last set it.
+    limit: AtomicU64,
+    /// Held while the limit is changed.
+    pub(super) resizing: Mutex<()>,
     pub(super) reclaimer: Mutex<Reclaimer>,
     /// Held while a value that takes a large part of the arena is built.
     pub(super) big: Mutex<()>,
@@ -93,6 +104,7 @@ pub struct Store {
     /// The last step of maintenance found nothing to reclaim.
     pub(super) exhausted: AtomicBool,
     members: Mutex<Vec<Member>>,
+    pub(super) witness: OnceLock<Box<dyn Witness>>,
     base: Mutex<Sums>,
 }
 
@@ -116,14 +128,17 @@ impl Store {
     pub fn new(config: Config, now: Now) -> Arc<Store> {
         let index = Index::new(config.memory_limit);
         let segments = Segments::new(config.memory_limit, index.fixed_bytes());
-        let writers = (segments.count() / SEGMENTS_PER_WRITER).clamp(1, WRITERS_MAX);
+        let writers_used = AtomicUsize::new(writers_for(segments.count()));
         Arc::new(Store {
             clock: VersionClock::new(config.node_tag),
             changed: ChangeSignal::default(),
             index,
             segments,
             lent: AtomicU64::new(0),
-            writers: (0..writers).map(|_| Mutex::default()).collect(),
+            writers: (0..WRITERS_MAX).map(|_| Mutex::default()).collect(),
+            writers_used,
+            limit: AtomicU64::new(config.memory_limit),
+            resizing: Mutex::default(),
             reclaimer: Mutex::new(Reclaimer::new(now)),
             big: Mutex::new(()),
             flush: Mutex::default(),
@@ -134,6 +149,7 @@ impl Store {
             tombstone_life: AtomicU32::new(config.tombstone_secs),
             exhausted: AtomicBool::new(false),
             members: Mutex::default(),
+            witness: OnceLock::new(),
             base: Mutex::default(),
             config,
         })
@@ -147,6 +163,35 @@ impl Store {
         members.push(Member { counters: Arc::clone(&counters), feed: Arc::clone(&feed) });
         drop(members);
         Handle::new(Arc::clone(self), Local { counters, feed, fed: false, writer })
+    }
+
+    /// The writer that this handle uses.
+    #[inline]
+    pub(super) fn writer(&self, me: &Local) -> &Mutex<Writer> {
+        let used = self.writers_used.load(Ordering::Relaxed);
+        &self.writers[if me.writer < used { me.writer } else { me.writer % used }]
+    }
+
+    /// All writers, with whether each is in use.
+    pub(super) fn each_writer(&self) -> impl Iterator<Item = (&Mutex<Writer>, bool)> {
+        let used = self.writers_used.load(Ordering::Relaxed);
+        self.writers.iter().enumerate().map(move |(nth, writer)| (writer, nth < used))
+    }
+
+    /// Fits the number of writers to the number of segments.
+    pub(super) fn set_writers(&self) {
+        let segments = self.segments.target() / self.segments.size() as u64;
+        let used = writers_for(u32::try_from(segments).unwrap_or(u32::MAX));
+        self.writers_used.store(used, Ordering::Relaxed);
+    }
+
+    /// `-m` in bytes, or what [`Store::resize`] has made of it.
+    pub fn memory_limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_limit(&self, memory_limit: u64) {
+        self.limit.store(memory_limit, Ordering::Relaxed);
     }
 
     /// What the store was made with.
@@ -171,7 +216,7 @@ impl Store {
     /// cover; [`super::Handle::make_way`] then makes room. False, and nothing is lent, when more
     /// than half of the memory would be.
     pub fn lend(&self, bytes: u64) -> bool {
-        let limit = self.config.memory_limit / 2;
+        let limit = self.memory_limit() / 2;
         let more = |lent: u64| lent.checked_add(bytes).filter(|&sum| bytes == 0 || sum <= limit);
         self.lent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
@@ -189,11 +234,12 @@ impl Store {
         StoreStats {
             curr_items: gauge(Counter::ItemsLinked, Counter::ItemsUnlinked),
             bytes: gauge(Counter::BytesLinked, Counter::BytesUnlinked),
-            limit_maxbytes: self.config.memory_limit,
+            limit_maxbytes: self.memory_limit(),
             index_bytes: index_bytes + self.index.fixed_bytes(),
             index_slots: index_bytes / 8,
             segment_bytes: self.segments.size() as u64,
-            segments: u64::from(self.segments.allowed(off_arena).min(self.segments.count())),
+            segments: u64::from(self.segments.usable(off_arena)),
+            segments_committed: u64::from(self.segments.committed()),
             segments_free: u64::from(self.segments.free_count(off_arena)),
             tombstones: self.tombstones.load(Ordering::Relaxed),
             feed_queued: lock(&self.members).iter().map(|member| member.feed.len() as u64).sum(),
@@ -518,7 +564,7 @@ impl Store {
     }
 
     fn tombstone_limit(&self) -> u64 {
-        self.segments.arena.size() as u64 / TOMBSTONE_SHARE
+        self.segments.target() / TOMBSTONE_SHARE
     }
 
     /// Finishes a record that `shape` wrote at the end of the writer's open segment.

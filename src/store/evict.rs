@@ -151,7 +151,10 @@ impl Store {
         }
         for _ in 0..INLINE_TRIES {
             let bytes = self.off_arena();
-            writer.open = self.segments.take(bytes, RESERVE, self.watermark(), mono_secs(now));
+            // Where nothing may be evicted, nothing comes beside what a lowered limit leaves.
+            if self.config.evict || self.segments.free_at_target(bytes) > RESERVE {
+                writer.open = self.segments.take(bytes, RESERVE, self.watermark(), mono_secs(now));
+            }
             if writer.open.is_some() {
                 return true;
             }
@@ -186,7 +189,8 @@ impl Store {
 
     /// Whether fewer segments are free than should be.
     pub(super) fn is_low(&self) -> bool {
-        self.segments.free_count(self.off_arena()) <= self.segments.low_mark()
+        let off_arena = self.off_arena();
+        self.segments.free_count(off_arena) <= self.segments.low_mark(off_arena)
     }
 
     /// One step of reclaim.
@@ -282,7 +286,7 @@ impl Store {
             return None;
         }
         let small = self.segments.sealed(Class::Small);
-        let order = if small * SMALL_SHARE > self.segments.count() {
+        let order = if small * SMALL_SHARE > self.segments.usable(self.off_arena()) {
             [Class::Small, Class::Main]
         } else {
             [Class::Main, Class::Small]
@@ -371,9 +375,11 @@ impl Store {
         let freq = stripe.freq(slot);
         match self.fate(reclaimer.run, victim, room, freq, record.size()) {
             Fate::Drop if !self.config.evict => return false,
-            Fate::Drop => self.evict(&mut stripe, slot, record, counters),
+            Fate::Drop => self.evict(&mut stripe, slot, record, now, counters),
             Fate::Move(freq) => {
                 let Some(open) = reclaimer.slot(class) else { return false };
+                // It may move to where the sweep has been already.
+                record.age(arena, now.unix_secs());
                 let to = self.copy_record(open, record);
                 stripe.set(slot, freq, self.segments.location(to.at));
                 self.note_due(&to);
@@ -386,7 +392,14 @@ impl Store {
     }
 
     /// Drops a live item for room.
-    fn evict(&self, stripe: &mut Locked<'_>, slot: usize, record: &Record, counters: &Counters) {
+    fn evict(
+        &self,
+        stripe: &mut Locked<'_>,
+        slot: usize,
+        record: &Record,
+        now: Now,
+        counters: &Counters,
+    ) {
         counters.add(Counter::Evictions, 1);
         if !record.fetched(&self.segments.arena) {
             counters.add(Counter::EvictedUnfetched, 1);
@@ -394,6 +407,7 @@ impl Store {
         if stripe.freq(slot) > 0 {
             counters.add(Counter::EvictedActive, 1);
         }
+        self.tell_evicted(record, now);
         stripe.haunt(slot);
         self.unlink(stripe, slot, record, counters);
     }
@@ -474,7 +488,7 @@ impl Store {
                 let freq = stripe.freq(slot);
                 match self.fate(reclaimer.run, victim, room, freq, chunk.size()) {
                     Fate::Drop if !self.config.evict => return false,
-                    Fate::Drop => self.evict(&mut stripe, slot, &head, counters),
+                    Fate::Drop => self.evict(&mut stripe, slot, &head, now, counters),
                     Fate::Move(_) => {
                         let Some(open) = reclaimer.slot(class) else { return false };
                         let to = self.copy_record(open, chunk);

@@ -6,11 +6,12 @@
 //!
 //! A sealed segment knows when its next record expires. The sweep goes round, and walks a segment
 //! when that moment has passed, but not the same one twice within [`SWEEP_EVERY_SECS`]: memory is
-//! back within twice of that.
+//! back within twice of that. Apart from that, every [`AGE_EVERY_SECS`] it walks all segments, so that
+//! items keep to know how long ago they were used.
 
 use super::core::{lock, mono_secs, Status, Store};
 use super::evict::{Reclaimer, Step};
-use super::item::Record;
+use super::item::{Record, COARSE_AFTER};
 use super::segment::Class;
 use super::{Handle, Maintained, Version};
 use crate::base::clock::Now;
@@ -19,6 +20,11 @@ use std::sync::atomic::Ordering;
 
 /// A segment is walked at most once in this time, however many of its items expire one by one.
 const SWEEP_EVERY_SECS: u32 = 4;
+/// How often all items are looked at for when they were used. An item that is just too young for
+/// [`COARSE_AFTER`] must be seen again before its time runs over, with a quarter of an hour to
+/// spare.
+const AGE_EVERY_SECS: u32 = 6000;
+const _: () = assert!(COARSE_AFTER + AGE_EVERY_SECS + 900 < 15 << 10);
 /// Records that the sweep may walk in a second: about 2 % of a core.
 const SWEEP_PER_SEC: u64 = 1_000_000;
 /// Records that it may walk at once after a rest.
@@ -39,6 +45,8 @@ struct Walk {
     at: u32,
     /// The flush watermark when the walk began.
     watermark: Version,
+    /// All of its records are looked at, not only those that may be dead.
+    ages: bool,
 }
 
 /// Where the sweep stands.
@@ -46,6 +54,9 @@ struct Walk {
 pub(super) struct Sweep {
     walking: Option<Walk>,
     cursor: u32,
+    /// When the last walk for ages began, and the segment that it goes on with.
+    aged_at: u32,
+    age_cursor: u32,
     stripe: usize,
     tokens: u64,
     filled_us: u64,
@@ -54,8 +65,15 @@ pub(super) struct Sweep {
 impl Sweep {
     /// A sweep that starts at the first segment.
     pub fn new(now: Now) -> Sweep {
-        let tokens = SWEEP_BURST;
-        Sweep { walking: None, cursor: 0, stripe: 0, tokens, filled_us: now.mono_us }
+        Sweep {
+            walking: None,
+            cursor: 0,
+            aged_at: mono_secs(now),
+            age_cursor: u32::MAX,
+            stripe: 0,
+            tokens: SWEEP_BURST,
+            filled_us: now.mono_us,
+        }
     }
 
     fn refill(&mut self, now: Now) {
@@ -73,11 +91,16 @@ impl Store {
     fn wants_sweep(&self, segment: u32, now: Now) -> bool {
         let meta = self.segments.meta(segment);
         let flushed = meta.swept.load(Ordering::Relaxed) < self.watermark().0;
-        let rested =
-            mono_secs(now).wrapping_sub(meta.swept_at.load(Ordering::Relaxed)) >= SWEEP_EVERY_SECS;
+        let rested = self.rested(segment, SWEEP_EVERY_SECS, now);
         // The lifetime of deletes was cut short: segments do not know that from their due time.
         let cut = self.too_many_tombstones();
         flushed || (rested && (cut || meta.due() <= now.unix_secs()))
+    }
+
+    /// Whether so many seconds have passed since the segment was opened or swept.
+    fn rested(&self, segment: u32, secs: u32, now: Now) -> bool {
+        let since = self.segments.meta(segment).swept_at.load(Ordering::Relaxed);
+        mono_secs(now).wrapping_sub(since) >= secs
     }
 
     /// Once per round: halves the lifetime of remembered deletes while they are too many, and gives
@@ -92,6 +115,25 @@ impl Store {
             life
         };
         self.tombstone_life.store(changed, Ordering::Relaxed);
+    }
+
+    /// The next segment of a walk for ages, if there is one among the next few.
+    fn next_aging(&self, sweep: &mut Sweep, now: Now) -> Option<(u32, u32)> {
+        if mono_secs(now).wrapping_sub(sweep.aged_at) >= AGE_EVERY_SECS {
+            sweep.aged_at = mono_secs(now);
+            sweep.age_cursor = 0;
+        }
+        for _ in 0..LOOK {
+            let segment = sweep.age_cursor;
+            if segment >= self.segments.count() {
+                return None;
+            }
+            sweep.age_cursor += 1;
+            if let Some(sealing) = self.segments.sealing(segment) {
+                return Some((segment, sealing));
+            }
+        }
+        None
     }
 
     /// The next segment to sweep, if there is one among the next few.
@@ -125,16 +167,19 @@ impl Store {
         let mut walk = match reclaimer.sweep.walking.take().filter(current) {
             Some(walk) => walk,
             None => {
-                let Some((segment, sealing)) = self.next_sweep(&mut reclaimer.sweep, now) else {
-                    return false;
-                };
+                let aging = self.next_aging(&mut reclaimer.sweep, now);
+                let ages = aging.is_some();
+                let next = aging.or_else(|| self.next_sweep(&mut reclaimer.sweep, now));
+                let Some((segment, sealing)) = next else { return false };
                 self.segments.meta(segment).forget_due();
-                Walk { segment, sealing, at: self.segments.first(), watermark: self.watermark() }
+                let (at, watermark) = (self.segments.first(), self.watermark());
+                Walk { segment, sealing, at, watermark, ages }
             }
         };
         let Walk { segment, watermark, .. } = walk;
         let meta = self.segments.meta(segment);
-        let all = self.config.replicated || meta.swept.load(Ordering::Relaxed) < watermark.0;
+        let all =
+            walk.ages || self.config.replicated || meta.swept.load(Ordering::Relaxed) < watermark.0;
         while walk.at < meta.used() && meta.live() > 0 {
             if *budget == 0 || reclaimer.sweep.tokens == 0 {
                 reclaimer.sweep.walking = Some(walk);
@@ -166,7 +211,10 @@ impl Store {
         match self.status(record, now) {
             Status::Flushed => self.unlink(&mut stripe, slot, record, counters),
             Status::Expired => self.reclaim_expired(&mut stripe, slot, record, now, counters),
-            Status::Live => self.note_due(record),
+            Status::Live => {
+                record.age(arena, now.unix_secs());
+                self.note_due(record);
+            }
             Status::Deleted => {
                 let (version, _) = record.version(arena);
                 if self.forgotten_at(version) <= now.unix_secs() {
@@ -178,12 +226,15 @@ impl Store {
         }
     }
 
-    /// Closes open segments in which something has expired: nobody may write there for a long time.
+    /// Closes open segments in which something has expired, or that have been open for very long:
+    /// nobody may write there for a long time.
     fn close_idle(&self, now: Now) {
-        let idle = |segment: u32| self.wants_sweep(segment, now);
-        for writer in &self.writers {
+        let idle = |segment: u32| {
+            self.wants_sweep(segment, now) || self.rested(segment, AGE_EVERY_SECS, now)
+        };
+        for (writer, used) in self.each_writer() {
             let Ok(mut writer) = writer.try_lock() else { continue };
-            if let Some(open) = writer.open.take_if(|open| idle(open.segment)) {
+            if let Some(open) = writer.open.take_if(|open| !used || idle(open.segment)) {
                 self.segments.seal(open, Class::Small, false);
             }
         }
@@ -195,7 +246,7 @@ impl Store {
     }
 
     /// Looks at some stripes whether their tables are too large.
-    fn shrink_index(&self, reclaimer: &mut Reclaimer) {
+    pub(super) fn shrink_index(&self, reclaimer: &mut Reclaimer) {
         for _ in 0..SHRINK_STRIPES.min(self.index.stripes()) {
             let stripe = reclaimer.sweep.stripe;
             reclaimer.sweep.stripe = (stripe + 1) % self.index.stripes();
@@ -206,9 +257,13 @@ impl Store {
 
     /// Keeps segments free ahead of demand. True when it used its budget up.
     fn free_ahead(&self, budget: &mut usize, now: Now, counters: &Counters) -> bool {
-        while self.is_low() {
+        while self.is_low() || self.lower_limit() {
             if *budget == 0 {
                 return true;
+            }
+            if !self.is_low() {
+                *budget = budget.saturating_sub(1);
+                continue;
             }
             let mut hold = HOLD.min(*budget);
             *budget -= hold;
@@ -255,11 +310,12 @@ impl Handle {
     }
 
     /// Whether the maintenance thread should run now rather than at its next turn: fewer segments
-    /// are free than should be, and the last step had not found that there are none to be had.
+    /// are free than should be, or the limit was lowered, and the last step had not found that there
+    /// are none to be had.
     /// Cheap enough for every turn of a worker's loop.
     pub fn needs_maintenance(&self) -> bool {
         let store = self.store_ref();
-        store.is_low() && !store.exhausted.load(Ordering::Relaxed)
+        (store.is_low() || store.is_shrinking()) && !store.exhausted.load(Ordering::Relaxed)
     }
 }
 
@@ -305,6 +361,29 @@ mod tests {
         assert!(handle.get(b"a", at(60), |_| ()).is_some());
         settle(&mut handle, 60, 112);
         assert_eq!(handle.store_ref().stats().curr_items, 0);
+    }
+
+    #[test]
+    fn items_know_for_days_when_they_were_used() {
+        let mut handle = handle(false);
+        // Some in a segment that is full, one where nobody writes any more.
+        for n in 0..20u8 {
+            handle.store(Mode::Set, &[n], 0, Exptime::Never, &[0; 1000], at(0));
+        }
+        handle.get(&[5], at(100), |_| ());
+        let mut last = [0; 20];
+        for secs in (100..1_000_000).step_by(500) {
+            while handle.maintain(at(secs), 1000) == Maintained::More {}
+            for n in 0..20u8 {
+                let item =
+                    handle.peek(&[n], at(secs), |item| (item.last_access_secs, item.fetched));
+                let Some((idle, fetched)) = item else { panic!("{n} is gone") };
+                let truth = secs as u32 - if n == 5 { 100 } else { 0 };
+                assert!((truth..truth + 4096).contains(&idle), "{n}: {idle} for {truth}");
+                assert!(idle >= last[usize::from(n)] && fetched == (n == 5));
+                last[usize::from(n)] = idle;
+            }
+        }
     }
 
     #[test]

@@ -157,7 +157,7 @@ impl Store {
             Look::NeedsRoom(size) => size,
         };
         drop(stripe);
-        let mut writer = super::core::lock(&self.writers[me.writer]);
+        let mut writer = super::core::lock(self.writer(me));
         for _ in 0..ROOM_TRIES {
             if !self.ensure(me, &mut writer, need, now) {
                 return None;

@@ -22,8 +22,14 @@
 //! ```
 //! Records are rounded up to [`ALIGN`] bytes; fields are unaligned, little endian. Flags of 0, an
 //! exptime of "never" and extras that say nothing take no space. The top bit of the version marks a remembered delete (a
-//! tombstone), which may still lie in the bytes of the item that it deleted. `access` is one bit
-//! "a get has found it" and the low 15 bits of the unix second of the last use.
+//! tombstone), which may still lie in the bytes of the item that it deleted. `access` says whether
+//! a get has found it, and when it was used last:
+//!
+//! ```text
+//! access    | fetched 1 | 0 | unix second, low 14 bits               |   used in the last hours
+//!           | fetched 1 | 1 | unix second / 4096, low 14 bits        |   up to two years ago
+//! ```
+//! The sweep makes the second of the first before that runs over.
 
 use super::arena::Arena;
 use super::version::Version;
@@ -58,6 +64,14 @@ const EXTRAS: usize = 1 + 8;
 
 const DELETED: u64 = 1 << 63;
 const FETCHED: u16 = 1 << 15;
+/// The time of the last use is in units of 2^[`COARSE_SHIFT`] seconds.
+const COARSE: u16 = 1 << 14;
+const COARSE_SHIFT: u32 = 12;
+const TIME: u16 = COARSE - 1;
+/// A use that seems to be so long ago was in what is the future by now: the clock was set back.
+const FUTURE: u16 = TIME - 1024;
+/// A time of use becomes coarse when it lies so many seconds back: half of what it can tell.
+pub(crate) const COARSE_AFTER: u32 = 8192;
 
 /// Rounds up to whole units of [`ALIGN`].
 pub(crate) const fn round(size: usize) -> usize {
@@ -149,7 +163,7 @@ impl<'a> Shape<'a> {
         head[KIND_AT] = record.kind;
         head[KLEN_AT] = record.klen as u8;
         head[VLEN_AT..VLEN_AT + 2].copy_from_slice(&(self.vlen as u16).to_le_bytes());
-        head[ACCESS_AT..].copy_from_slice(&(now_secs as u16 & !FETCHED).to_le_bytes());
+        head[ACCESS_AT..].copy_from_slice(&(now_secs as u16 & TIME).to_le_bytes());
         arena.put(at, &head);
         if record.kind & HAS_FLAGS != 0 {
             arena.put(at + HEADER, &self.flags.to_le_bytes());
@@ -361,9 +375,29 @@ impl Record {
         self.access(arena) & FETCHED != 0
     }
 
-    /// Seconds since the last use, modulo 2^15 (rule 2).
+    /// Seconds since the last use: exact for two hours, then up to 4096 too many (rule 2). It never
+    /// falls while nobody uses the item.
     pub fn idle_secs(&self, arena: &Arena, now_secs: u32) -> u32 {
-        u32::from((now_secs as u16).wrapping_sub(self.access(arena)) & !FETCHED)
+        let access = self.access(arena);
+        if access & COARSE == 0 {
+            let secs = (now_secs as u16).wrapping_sub(access) & TIME;
+            return u32::from(if secs > FUTURE { 0 } else { secs });
+        }
+        let units = ((now_secs >> COARSE_SHIFT) as u16).wrapping_sub(access) & TIME;
+        let units = if units > FUTURE { 0 } else { units };
+        u32::from(units) << COARSE_SHIFT | now_secs & ((1 << COARSE_SHIFT) - 1)
+    }
+
+    /// Lets the time of a use that was [`COARSE_AFTER`] ago become coarse, so that it does not run
+    /// over (rule 2).
+    pub fn age(&self, arena: &Arena, now_secs: u32) {
+        let access = self.access(arena);
+        let idle = self.idle_secs(arena, now_secs);
+        if access & COARSE == 0 && idle >= COARSE_AFTER {
+            let units = (now_secs.wrapping_sub(idle) >> COARSE_SHIFT) as u16 & TIME;
+            let access = access & FETCHED | COARSE | units;
+            arena.put(self.at + ACCESS_AT, &access.to_le_bytes());
+        }
     }
 
     /// Notes a use at `now_secs`; a `fetched` one is a get (rule 2).
@@ -371,7 +405,7 @@ impl Record {
     pub fn set_used(&self, arena: &Arena, now_secs: u32, fetched: bool) {
         let before = self.access(arena);
         let bit = if fetched { FETCHED } else { 0 };
-        let access = now_secs as u16 & !FETCHED | bit;
+        let access = now_secs as u16 & TIME | bit;
         if access != before {
             arena.put(self.at + ACCESS_AT, &access.to_le_bytes());
         }
@@ -433,6 +467,31 @@ mod tests {
         let with = shape(0, Exptime::At(5)).write(&arena, 100, 0);
         assert!(with.set_exptime(&arena, Exptime::Never));
         assert_eq!(with.exptime(&arena), Exptime::Never);
+    }
+
+    #[test]
+    fn the_time_of_a_use_becomes_coarse_and_never_runs_over() {
+        let arena = Arena::new(4096);
+        for start in [0, 1_700_000_000, 1_700_003_071, u32::MAX - 3_000_000] {
+            let record = shape(0, Exptime::Never).write(&arena, 0, start);
+            record.set_used(&arena, start, true);
+            let mut last = 0;
+            for idle in (0..2_000_000).step_by(1000) {
+                let now = start + idle;
+                let before = record.idle_secs(&arena, now);
+                record.age(&arena, now);
+                let after = record.idle_secs(&arena, now);
+                assert!(before <= after && last <= before, "{idle}: {last} {before} {after}");
+                assert!((idle..idle + 4096).contains(&after), "{idle}: {after}");
+                assert!(idle >= COARSE_AFTER || after == idle);
+                assert!(record.fetched(&arena));
+                last = after;
+            }
+            record.set_used(&arena, start + 2_000_000, false);
+            assert_eq!(record.idle_secs(&arena, start + 2_000_005), 5);
+            // The clock is set back.
+            assert_eq!(record.idle_secs(&arena, start + 1_999_500), 0);
+        }
     }
 
     #[test]

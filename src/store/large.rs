@@ -29,7 +29,7 @@ const CHUNK_SHARE: usize = 32;
 const CHUNK_MOST: usize = 4;
 /// Values over this part of the arena are built one at a time: two at once could each hold what
 /// the other one needs.
-const BIG_SHARE: usize = 16;
+const BIG_SHARE: u64 = 16;
 /// Bytes of one chunk's place.
 const PLACE: usize = 8;
 /// Bytes of the total length in front of the places.
@@ -116,7 +116,7 @@ impl Store {
 
     /// Whether a value of this length is to be built alone.
     pub(super) fn is_big(&self, vlen: usize) -> bool {
-        vlen > self.segments.arena.size() / BIG_SHARE
+        vlen as u64 > self.segments.target() / BIG_SHARE
     }
 
     /// Calls `each` with every chunk record of a large item, in order (rule 2).
@@ -159,6 +159,9 @@ impl Store {
         now: Now,
     ) -> Option<Built<'_>> {
         let total: usize = parts.iter().map(|part| part.len()).sum();
+        if self.is_over_half(total) {
+            return None;
+        }
         let mut source = Source { parts, part: 0, at: 0 };
         let mut built = Built {
             extents: (total as u32).to_le_bytes().to_vec(),

@@ -5,6 +5,7 @@
 
 mod arena;
 mod arith;
+mod banks;
 mod concat;
 mod core;
 mod evict;
@@ -19,21 +20,25 @@ mod large;
 mod meta;
 mod number;
 mod replica;
+mod resize;
 mod segment;
 mod terms;
 mod version;
 mod view;
+mod witness;
 mod write;
 
 pub use self::core::Store;
 pub use feed::{ChangeSignal, Drained};
 pub use flush::{FlushState, PendingFlush};
 pub use handle::Handle;
+pub use resize::CannotResize;
 pub use terms::{
     Arith, ArithTerms, DeleteTerms, Deleted, Found, GetTerms, Mode, Stored, Terms, Written,
 };
 pub use version::Version;
 pub use view::{Change, Item, Marks, Value, What};
+pub use witness::{Evicted, Witness};
 
 use crate::base::counters::Sums;
 
@@ -48,7 +53,8 @@ const MEMCACHED_ITEM_OVERHEAD: usize = 48 + 8 + 1 + 2;
 /// What a store is made with.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `-m`, in bytes, at least 1 MiB: items, index and overhead live inside it.
+    /// `-m`, in bytes, at least 1 MiB: items, index and overhead live inside it. At first:
+    /// [`Store::memory_limit`] says what it is.
     pub memory_limit: u64,
     /// `-I`, in bytes: the largest value (with key and header) that is accepted.
     pub item_max: u32,
@@ -168,7 +174,7 @@ pub struct StoreStats {
     pub curr_items: u64,
     /// Bytes of these items: header, key, value and rounding.
     pub bytes: u64,
-    /// `-m`.
+    /// [`Store::memory_limit`].
     pub limit_maxbytes: u64,
     /// Bytes of the index.
     pub index_bytes: u64,
@@ -178,7 +184,9 @@ pub struct StoreStats {
     pub segment_bytes: u64,
     /// Segments that may be used.
     pub segments: u64,
-    /// Of these, segments that hold nothing.
+    /// Segments that take memory at present.
+    pub segments_committed: u64,
+    /// Of those that may be used, segments that hold nothing.
     pub segments_free: u64,
     /// Deletes that are remembered.
     pub tombstones: u64,

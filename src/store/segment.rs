@@ -11,9 +11,11 @@
 //! ```
 //! `-m` is kept here: segments may take what the index does not. Where the index has grown, fewer
 //! segments are [allowed](Segments::allowed); memory of free ones above that goes back to the
-//! kernel.
+//! kernel. Another limit means more segments of the same size, or fewer allowed ones; on the way
+//! down the budget is lowered one segment at a time, so that reclaim can choose what goes.
 
 use super::arena::Arena;
+use super::banks::{self, Banks};
 use super::item::{ALIGN, HEADER};
 use super::version::Version;
 use std::collections::VecDeque;
@@ -27,6 +29,12 @@ const SEGMENTS: u64 = 256;
 const SEGMENT_MIN: u64 = 16 << 10;
 /// Largest segment: reclaiming one takes a millisecond or two of a background thread.
 const SEGMENT_MAX: u64 = 1 << 20;
+/// Fewest segments that a lowered limit leaves, whatever it says: one to write into, two for
+/// survivors, the reserve, and some that hold items.
+const LEAST: u64 = 8;
+/// Segments of a bank: what is added at once when the limit is raised.
+const BANK_SHIFT: u32 = 5;
+const BANK: u32 = 1 << BANK_SHIFT;
 /// Records start here, so that no location is 0.
 const FIRST: u32 = 8;
 /// Free segments that only reclaim may take: one per queue, for what survives.
@@ -141,17 +149,17 @@ pub(crate) struct Open {
 
 #[derive(Debug)]
 struct Queues {
-    state: Box<[State]>,
+    state: Vec<State>,
     /// Counts how often a segment was sealed: an entry of a queue with an old count is stale.
-    sealed: Box<[u32]>,
+    sealed: Vec<u32>,
     small: VecDeque<(u32, u32)>,
     main: VecDeque<(u32, u32)>,
     small_len: u32,
     main_len: u32,
     /// Free segments whose memory was used and is still committed.
     warm: Vec<u32>,
-    /// Free segments without memory.
-    cold: Vec<u32>,
+    /// Free segments without memory, the first to be used at the end.
+    cold: VecDeque<u32>,
 }
 
 impl Queues {
@@ -178,15 +186,28 @@ impl Queues {
     }
 }
 
+/// What a limit leaves for segments and the index's tables, when there are `count` segments of
+/// `size` bytes.
+fn budget_of(memory_limit: u64, fixed_bytes: u64, size: u64, count: u64) -> u64 {
+    let each = (std::mem::size_of::<Segment>() + 48) as u64;
+    let fixed = fixed_bytes + (memory_limit / size).max(count) * each;
+    memory_limit.saturating_sub(fixed).max(LEAST * size)
+}
+
 /// All segments.
 #[derive(Debug)]
 pub(crate) struct Segments {
     pub arena: Arena,
     metas: Box<[Segment]>,
+    /// Facts of segments that were added later.
+    more: Banks<Box<[Segment]>>,
+    count: AtomicU32,
     shift: u32,
     unit_shift: u32,
-    /// Bytes for segments and index together.
-    budget: u64,
+    /// Bytes for segments and index together, at present.
+    budget: AtomicU64,
+    /// What they are to become: lower, when the limit was lowered and not all is reclaimed yet.
+    target: AtomicU64,
     allocated: AtomicU32,
     queues: Mutex<Queues>,
 }
@@ -196,20 +217,22 @@ impl Segments {
     pub fn new(memory_limit: u64, fixed_bytes: u64) -> Segments {
         let near = (memory_limit / SEGMENTS).clamp(SEGMENT_MIN, SEGMENT_MAX);
         let size = 1u64 << near.ilog2();
-        let each = (std::mem::size_of::<Segment>() + 48) as u64;
-        let fixed = fixed_bytes + memory_limit / size * each;
-        let budget = memory_limit.saturating_sub(fixed).max(16 * size);
+        let budget = budget_of(memory_limit, fixed_bytes, size, 0);
         let count = (budget / size) as usize;
+        let shift = size.ilog2();
         Segments {
-            arena: Arena::new(count << size.ilog2()),
+            arena: Arena::with_banks(count << shift, shift + BANK_SHIFT),
             metas: (0..count).map(|_| Segment::default()).collect(),
-            shift: size.ilog2(),
+            more: Banks::new(),
+            count: AtomicU32::new(count as u32),
+            shift,
             unit_shift: if memory_limit > SMALL_UNITS_MAX { 3 } else { 2 },
-            budget,
+            budget: AtomicU64::new(budget),
+            target: AtomicU64::new(budget),
             allocated: AtomicU32::new(0),
             queues: Mutex::new(Queues {
-                state: vec![State::Free; count].into_boxed_slice(),
-                sealed: vec![0; count].into_boxed_slice(),
+                state: vec![State::Free; count],
+                sealed: vec![0; count],
                 small: VecDeque::new(),
                 main: VecDeque::new(),
                 small_len: 0,
@@ -220,13 +243,81 @@ impl Segments {
         }
     }
 
+    /// Makes `memory_limit` less `fixed_bytes` the budget: at once when it is higher, else as
+    /// [`Segments::lower`] gets there. One caller at a time. False, and nothing is changed, when
+    /// locations do not reach so far or the address space cannot be had.
+    pub fn set_limit(&self, memory_limit: u64, fixed_bytes: u64) -> bool {
+        let size = self.size() as u64;
+        let budget = budget_of(memory_limit, fixed_bytes, size, u64::from(self.count()));
+        if budget / size > self.count_max() || !self.grow((budget / size) as u32) {
+            return false;
+        }
+        self.target.store(budget, Ordering::Relaxed);
+        self.budget.fetch_max(budget, Ordering::Relaxed);
+        true
+    }
+
+    /// Most segments that there may ever be.
+    fn count_max(&self) -> u64 {
+        let reach = 1u64 << (super::index::LOCATION_BITS + self.unit_shift - self.shift);
+        reach.min((self.metas.len() + banks::MOST * BANK as usize) as u64)
+    }
+
+    /// Adds segments until there are `wanted`, bank by bank.
+    fn grow(&self, wanted: u32) -> bool {
+        let first = self.metas.len() as u32;
+        while self.count() < wanted {
+            let count = self.count();
+            let nth = ((count - first) >> BANK_SHIFT) as usize;
+            if !self.arena.add_bank(nth) {
+                return false;
+            }
+            self.more.add(nth, (0..BANK).map(|_| Segment::default()).collect());
+            let mut queues = self.queues();
+            let all = (count + BANK) as usize;
+            queues.state.resize(all, State::Free);
+            queues.sealed.resize(all, 0);
+            for segment in count..count + BANK {
+                queues.cold.push_front(segment);
+            }
+            self.count.store(count + BANK, Ordering::Release);
+        }
+        true
+    }
+
+    /// Whether a lowered limit is not reached yet.
+    pub fn is_lowering(&self) -> bool {
+        self.budget.load(Ordering::Relaxed) > self.target.load(Ordering::Relaxed)
+    }
+
+    /// Lowers the budget by one segment where it is higher than it is to be. False when it is not.
+    pub fn lower(&self, off_arena: u64) -> bool {
+        let (size, target) = (self.size() as u64, self.target.load(Ordering::Relaxed));
+        let less = |now: u64| (now > target).then(|| now.saturating_sub(size).max(target));
+        let lowered = self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+        if lowered {
+            self.trim(off_arena);
+        }
+        lowered
+    }
+
     fn queues(&self) -> MutexGuard<'_, Queues> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Number of segments, allowed or not.
     pub fn count(&self) -> u32 {
-        self.metas.len() as u32
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Number of segments that may be used.
+    pub fn usable(&self, off_arena: u64) -> u32 {
+        self.allowed(off_arena).min(self.count())
+    }
+
+    /// Bytes for segments and index together, once a lowered limit is reached.
+    pub fn target(&self) -> u64 {
+        self.target.load(Ordering::Relaxed)
     }
 
     /// Bytes of one segment.
@@ -242,7 +333,19 @@ impl Segments {
     /// How many segments may hold something while so many bytes of the budget are used
     /// otherwise.
     pub fn allowed(&self, off_arena: u64) -> u32 {
-        (self.budget.saturating_sub(off_arena) >> self.shift) as u32
+        (self.budget.load(Ordering::Relaxed).saturating_sub(off_arena) >> self.shift) as u32
+    }
+
+    /// How many segments more may be taken once a lowered limit is reached.
+    pub fn free_at_target(&self, off_arena: u64) -> u32 {
+        let allowed = (self.target().saturating_sub(off_arena) >> self.shift) as u32;
+        allowed.saturating_sub(self.allocated())
+    }
+
+    /// Segments that take memory: those in use, and free ones that were.
+    pub fn committed(&self) -> u32 {
+        let warm = self.queues().warm.len() as u32;
+        self.allocated() + warm
     }
 
     /// Segments that hold something or are open.
@@ -256,18 +359,32 @@ impl Segments {
     }
 
     /// Free segments that reclaim keeps ahead of demand.
-    pub fn low_mark(&self) -> u32 {
-        RESERVE + (self.count() / 64).clamp(1, 32)
+    pub fn low_mark(&self, off_arena: u64) -> u32 {
+        RESERVE + (self.usable(off_arena) / 64).clamp(1, 32)
     }
 
     /// Facts of a segment.
+    #[inline]
     pub fn meta(&self, segment: u32) -> &Segment {
-        &self.metas[segment as usize]
+        match self.metas.get(segment as usize) {
+            Some(meta) => meta,
+            None => self.meta_of_bank(segment),
+        }
+    }
+
+    #[inline(never)]
+    fn meta_of_bank(&self, segment: u32) -> &Segment {
+        let behind = segment - self.metas.len() as u32;
+        let Some(bank) = self.more.get((behind >> BANK_SHIFT) as usize) else {
+            panic!("no such segment");
+        };
+        &bank[(behind % BANK) as usize]
     }
 
     /// Facts of the segment that the byte offset lies in.
+    #[inline]
     pub fn meta_at(&self, at: usize) -> &Segment {
-        &self.metas[at >> self.shift]
+        self.meta((at >> self.shift) as u32)
     }
 
     /// The segment that the byte offset lies in.
@@ -331,7 +448,7 @@ impl Segments {
         if self.free_count(off_arena) <= reserve {
             return None;
         }
-        let segment = queues.warm.pop().or_else(|| queues.cold.pop())?;
+        let segment = queues.warm.pop().or_else(|| queues.cold.pop_back())?;
         queues.state[segment as usize] = State::Open;
         self.allocated.fetch_add(1, Ordering::Relaxed);
         let meta = self.meta(segment);
@@ -347,8 +464,9 @@ impl Segments {
     pub fn seal(&self, open: Open, class: Class, full: bool) {
         let at = open.segment as usize;
         let waste = if full { self.room(&open) as u32 } else { 0 };
-        self.metas[at].waste.store(waste, Ordering::Relaxed);
-        self.metas[at].used.store(open.at, Ordering::Release);
+        let meta = self.meta(open.segment);
+        meta.waste.store(waste, Ordering::Relaxed);
+        meta.used.store(open.at, Ordering::Release);
         let mut queues = self.queues();
         queues.state[at] = State::Sealed(class);
         queues.sealed[at] = queues.sealed[at].wrapping_add(1);
@@ -422,7 +540,7 @@ impl Segments {
             let Some(segment) = queues.warm.pop() else { return };
             drop(queues);
             self.arena.release(self.offset_in(segment, 0), self.size());
-            self.queues().cold.insert(0, segment);
+            self.queues().cold.push_front(segment);
         }
     }
 
@@ -497,7 +615,7 @@ mod tests {
             let segments = Segments::new(limit, 4096);
             assert_eq!(segments.size(), size, "-m {limit}");
             assert!(segments.count() >= least, "-m {limit}: {} segments", segments.count());
-            assert!(segments.arena.size() as u64 <= limit);
+            assert!(segments.target() <= limit);
         }
     }
 

@@ -140,7 +140,7 @@ pub struct Item<'a> {
     pub marks: Marks,
     /// Whether a get had found it before this one.
     pub fetched: bool,
-    /// Seconds since it was last found or stored, coarse: counted up to about 9 hours.
+    /// Seconds since it was last found or stored: exact for two hours, then up to 4096 too many.
     pub last_access_secs: u32,
     /// The value.
     pub value: Value<'a>,

@@ -80,7 +80,7 @@ impl Store {
         let mut shape = Shape { key, flags, exptime, extras, vlen, large: false };
         let small = self.is_small(shape.size(), vlen);
         let _alone = (!small && self.is_big(vlen)).then(|| lock(&self.big));
-        let mut writer = lock(&self.writers[me.writer]);
+        let mut writer = lock(self.writer(me));
         let roomy =
             writer.open.as_ref().is_some_and(|open| self.segments.room(open) >= shape.size());
         if !roomy || !small {
@@ -177,25 +177,43 @@ impl Store {
         Put::Done(version)
     }
 
-    /// Whether the mode's condition holds for what is there; counts what memcached counts.
-    fn check(&self, me: &Local, mode: Mode, old: Option<&Record>, now: Now) -> Result<(), Stored> {
-        let live = old.filter(|old| self.status(old, now) == Status::Live);
+    /// Whether the mode's condition holds for what is there; counts what memcached counts, on a
+    /// commit also what is dead and makes place.
+    fn check(
+        &self,
+        me: &Local,
+        mode: Mode,
+        old: Option<&Record>,
+        ask: Ask,
+        now: Now,
+    ) -> Result<(), Stored> {
+        let arena = &self.segments.arena;
+        let status = old.map(|old| self.status(old, now));
+        let live = old.filter(|_| status == Some(Status::Live));
         match (mode, live) {
             (Mode::Add, Some(_)) | (Mode::Replace | Mode::Append | Mode::Prepend, None) => {
-                Err(Stored::NotStored)
+                return Err(Stored::NotStored);
             }
             (Mode::Cas(_), None) => {
                 me.counters.add(Counter::CasMisses, 1);
-                Err(Stored::NotFound)
+                return Err(Stored::NotFound);
             }
-            (Mode::Cas(unique), Some(old))
-                if unique == 0 || old.cas(&self.segments.arena) != unique =>
-            {
+            (Mode::Cas(unique), Some(old)) if unique == 0 || old.cas(arena) != unique => {
                 me.counters.add(Counter::CasBadval, 1);
-                Err(Stored::Exists)
+                return Err(Stored::Exists);
             }
-            _ => Ok(()),
+            _ => {}
         }
+        if let (Some(old), None, Ask::Commit) = (old, live, ask) {
+            match status {
+                Some(Status::Expired) => me.counters.add(Counter::GetExpired, 1),
+                Some(Status::Flushed) if !old.version(arena).1 => {
+                    me.counters.add(Counter::GetFlushed, 1);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Stores an item that has expired already: nothing is left but, on a replicated node, the
@@ -205,7 +223,9 @@ impl Store {
         let hash = self.hash(key);
         let stored = self.look(me, hash, now, |me, stripe, place, open| {
             let old = self.find(stripe, place, key);
-            if let Err(refused) = self.check(me, mode, old.as_ref().map(|old| &old.1), now) {
+            if let Err(refused) =
+                self.check(me, mode, old.as_ref().map(|old| &old.1), Ask::Commit, now)
+            {
                 return Look::Done(refused);
             }
             let version;
@@ -245,7 +265,7 @@ impl Store {
         }
         let hash = self.hash(new.key);
         let put = self.put(me, new, now, |me, old, ask| {
-            self.check(me, mode, old, now)?;
+            self.check(me, mode, old, ask, now)?;
             Ok(match ask {
                 Ask::Before => Version(0),
                 Ask::Commit => self.issue(me, hash, now),
@@ -256,7 +276,14 @@ impl Store {
                 self.count_stored(me, mode);
                 Stored::Stored(new.written(version))
             }
-            Put::Refused(refused) => refused,
+            Put::Refused(refused) => {
+                if matches!(mode, Mode::Replace | Mode::Cas(_)) && refused != Stored::Exists {
+                    // What is dead there goes at once, and is counted, as in memcached.
+                    let (mut stripe, place) = self.lock(hash);
+                    self.fetch(&mut stripe, place, new.key, now, &me.counters);
+                }
+                refused
+            }
             Put::NoRoom => Stored::OutOfMemory,
         }
     }

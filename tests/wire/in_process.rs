@@ -6,10 +6,12 @@
 
 use crate::script::{Link, Transport};
 use std::cell::RefCell;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 use twincached::base::clock::{Clock, ManualClock, Now};
-use twincached::server::config::Config;
+use twincached::server::auth::{Auth, Format};
+use twincached::server::config::{Config, Protocol};
 use twincached::server::conn::{Conn, Step};
 use twincached::server::execute::Executor;
 use twincached::server::shared::{ConnInfo, ConnState, Shared};
@@ -52,7 +54,9 @@ impl Server {
             start,
         );
         let maintenance = store.handle();
-        let shared = Shared::new(config, store, start, 1);
+        let users = config.auth_file.clone().map(|path| (path, Format::AuthFile));
+        let auth = users.map(|file| Auth::load(Some(file)).unwrap_or_else(|why| panic!("{why}")));
+        let shared = Shared::with_auth(config, store, start, 1, auth);
         let exec = Executor::new(shared);
         let clock = ManualClock::at(start);
         Server { world: Rc::new(RefCell::new(World { clock, exec, maintenance, opened: 0 })) }
@@ -68,6 +72,11 @@ fn config(args: &[String]) -> Config {
             text.parse::<u64>().unwrap_or_else(|_| panic!("{arg} wants megabytes")) << 20
         };
         match arg.as_str() {
+            "-U" => drop(args.next()),
+            "-Y" => {
+                config.auth_file = args.next().map(PathBuf::from);
+                config.protocol = Protocol::Ascii;
+            }
             "-A" => config.shutdown_command = true,
             "-F" => config.flush_command = false,
             "-M" => config.evict = false,

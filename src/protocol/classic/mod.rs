@@ -10,6 +10,7 @@
 //! say so. Never allocates, except that encoders append to the `Vec` they are given.
 
 pub mod encode;
+mod login;
 pub mod reply;
 mod request;
 mod token;
@@ -17,6 +18,7 @@ mod token;
 #[cfg(test)]
 mod tests;
 
+pub use login::{parse_login, parse_login_data};
 pub use reply::{parse_reply, Reply};
 pub use request::{parse, parse_more_keys, MoreKeys, SHORTEST};
 pub(super) use token::next_word;

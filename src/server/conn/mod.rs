@@ -15,6 +15,7 @@
 //!          +------(quit, refused for good)-----> Closing
 //! ```
 
+mod auth;
 mod data;
 mod text;
 
@@ -28,6 +29,7 @@ use crate::base::clock::Now;
 use crate::base::replies::Replies;
 use crate::protocol::reject::Reject;
 use crate::protocol::GetVerb;
+use crate::server::auth::Login;
 use crate::server::execute::Executor;
 use crate::server::shared::{ConnInfo, ConnState};
 use data::{next_read, to_reserve, READ_MORE};
@@ -107,12 +109,14 @@ pub struct Conn {
     input: Buf,
     replies: Replies,
     state: State,
+    login: Login,
 }
 
 impl Conn {
     /// A connection that has said nothing yet. `id` is its number in log lines.
     pub fn new(id: u64, info: Arc<ConnInfo>) -> Conn {
-        Conn { id, info, input: Buf::new(), replies: Replies::new(), state: State::Command }
+        let (input, replies) = (Buf::new(), Replies::new());
+        Conn { id, info, input, replies, state: State::Command, login: Login::default() }
     }
 
     /// Where received bytes go.

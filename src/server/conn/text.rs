@@ -15,6 +15,9 @@ use crate::server::execute::{After, Executor, MetaSet};
 impl Conn {
     /// Executes the command at the input's head. False when it is not complete.
     pub(super) fn text_command(&mut self, exec: &mut Executor, now: Now) -> bool {
+        if !self.login.authenticated && exec.shared.auth.is_some() {
+            return self.text_login(exec, now);
+        }
         let (request, used) = match classic::parse(self.input.data()) {
             Parsed::Incomplete => return false,
             Parsed::Reject { reject, used } => {
