@@ -6,7 +6,7 @@
 //! less than the 1.6.45 that we follow, it keeps to what both know.
 
 use crate::differential::Rng;
-use crate::script::Link;
+use crate::script::{Kind, Link};
 use std::collections::HashMap;
 
 /// Batches of one conversation.
@@ -19,35 +19,11 @@ const KEYS: [(&str, &str); 3] =
 /// Stands for the CAS unique that this server told last.
 const LAST: &str = "{last}";
 
-/// Which memcached is on the other side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Real {
-    /// 1.6.45 or what is like it.
-    New,
-    /// Before: no E, no x, other texts for lines that are no good.
-    Old,
-}
-
-impl Real {
-    /// Asks it.
-    pub fn of(link: &mut dyn Link) -> Result<Real, String> {
-        link.send(b"version\r\n").map_err(|error| error.to_string())?;
-        let mut line = Vec::new();
-        while !line.ends_with(b"\r\n") {
-            if !link.receive(&mut line)? {
-                return Err("closed at once".to_owned());
-            }
-        }
-        let text = String::from_utf8_lossy(&line);
-        let patch = text.trim_end().rsplit('.').next().and_then(|n| n.parse::<u32>().ok());
-        Ok(if patch.is_some_and(|patch| patch >= 45) { Real::New } else { Real::Old })
-    }
-}
-
 /// Makes commands.
 struct Maker<'a> {
     rng: &'a mut Rng,
-    real: Real,
+    /// Which memcached is on the other side.
+    real: Kind,
     /// An ms may be refused after its line was read; then there are no classic storage commands:
     /// memcached 1.6.45 gives the next of these the CAS unique that was meant for the ms.
     refused_sets: bool,
@@ -98,7 +74,7 @@ impl Maker<'_> {
             "P8",
             "T-",
         ];
-        if self.real == Real::New && self.one_in(2) {
+        if self.real != Kind::Old && self.one_in(2) {
             self.pick(&new)
         } else {
             self.pick(&old)
@@ -125,14 +101,14 @@ impl Maker<'_> {
             6 => format!("N{}", self.exptime()),
             7 => format!("T{}", self.exptime()),
             8 => format!("R{}", self.pick(&["150", "500", "0", "5000", "-1"])),
-            9 if self.real == Real::New => format!("C{}", self.unique()),
-            10 if self.real == Real::New => format!("E{}", 1u64 << 63 | self.rng.below(3) as u64),
+            9 if self.real != Kind::Old => format!("C{}", self.unique()),
+            10 if self.real != Kind::Old => format!("E{}", 1u64 << 63 | self.rng.below(3) as u64),
             _ => self.common(),
         }
     }
 
     fn set_flag(&mut self) -> String {
-        let new = self.real == Real::New;
+        let new = self.real != Kind::Old;
         match self.rng.below(14) {
             0 => format!("T{}", self.exptime()),
             1 => format!("F{}", self.rng.below(5)),
@@ -148,7 +124,7 @@ impl Maker<'_> {
     }
 
     fn delete_flag(&mut self) -> String {
-        let new = self.real == Real::New;
+        let new = self.real != Kind::Old;
         match self.rng.below(10) {
             0 | 1 => "I".to_owned(),
             2 => format!("T{}", self.exptime()),
@@ -162,7 +138,7 @@ impl Maker<'_> {
 
     /// E and T come with a delta of 0: memcached loses them where the number grows.
     fn arith_flag(&mut self, grows: bool) -> String {
-        let new = self.real == Real::New;
+        let new = self.real != Kind::Old;
         match self.rng.below(12) {
             0 => format!("N{}", self.exptime()),
             1 => format!("J{}", self.pick(&["0", "7", "18446744073709551615"])),
@@ -205,7 +181,7 @@ impl Maker<'_> {
         // An mg with such an opaque counts as a use of the item for memcached, sometimes.
         flags.retain(|flag| verb != "mg" || flag.len() <= 32 || !flag.starts_with('O'));
         // Quiet only where it counts, before 1.6.45.
-        flags.retain(|flag| verb != "ma" || self.real == Real::New || flag != "q");
+        flags.retain(|flag| verb != "ma" || self.real != Kind::Old || flag != "q");
         // A time that has passed has no length.
         let past = flags.iter().any(|flag| flag == "T-1" || flag == "N-1");
         for flag in flags.iter().filter(|flag| !flag.is_empty() && !(past && *flag == "t")) {
@@ -222,10 +198,10 @@ impl Maker<'_> {
             data += &self.pick(&["0", "7", " ", "x", "\r", "\n"]);
         }
         let len = match self.rng.below(16) {
-            0 if self.real == Real::New => self.pick(&["x", "-1", "+2", "S2", "2147483646"]),
+            0 if self.real != Kind::Old => self.pick(&["x", "-1", "+2", "S2", "2147483646"]),
             1 if self.refused_sets => (data.len() + 1).to_string(),
             2 if self.refused_sets => (data.len() - 1).to_string(),
-            3 if self.refused_sets && self.real == Real::New => "-".to_owned(),
+            3 if self.refused_sets && self.real != Kind::Old => "-".to_owned(),
             _ => data.len().to_string(),
         };
         let append_with_unique = |line: &str| {
@@ -234,7 +210,7 @@ impl Maker<'_> {
         };
         let line = loop {
             let line = self.line("ms", &format!(" {len}"), Self::set_flag);
-            if self.real == Real::New || !append_with_unique(&line) {
+            if self.real != Kind::Old || !append_with_unique(&line) {
                 break line;
             }
         };
@@ -271,7 +247,7 @@ impl Maker<'_> {
         };
         if self.one_in(100) {
             let bad = ["mg", "ms a", "ma", "md", "mx a", "mg {k}", "ms {k} 2", "ma {k} v"];
-            command = self.pick(&bad[..if self.real == Real::New { 8 } else { 6 }]);
+            command = self.pick(&bad[..if self.real != Kind::Old { 8 } else { 6 }]);
             command = command.replace("{k}", &"k".repeat(251));
         }
         // A data block must not end so.
@@ -312,13 +288,13 @@ impl Side<'_> {
     }
 
     /// The same answer as the other side's, if all is well.
-    fn alike(&mut self, answer: &[u8], real: Real) -> String {
+    fn alike(&mut self, answer: &[u8], real: Kind) -> String {
         let mut out = String::new();
         let mut rest = answer;
         while let Some(end) = rest.windows(2).position(|two| two == b"\r\n") {
             let line = String::from_utf8_lossy(&rest[..end]).into_owned();
             rest = &rest[end + 2..];
-            if real == Real::Old && line.starts_with("CLIENT_ERROR ") {
+            if real == Kind::Old && line.starts_with("CLIENT_ERROR ") {
                 // The texts have changed since, and shorter lines have got one.
                 out += "ERROR \n";
                 continue;
@@ -377,7 +353,7 @@ impl Side<'_> {
 /// Holds one conversation with both. The error shows the first batch they answer differently.
 pub fn converse(
     seed: u64,
-    real_is: Real,
+    real_is: Kind,
     ours: &mut dyn Link,
     real: &mut dyn Link,
 ) -> Result<(), String> {
