@@ -92,8 +92,10 @@ fn every_server_flag_does_its_work() {
         ("-p -1", |c| c.port == Port::Any),
         ("-p 0", |c| c.port == Port::Off),
         ("-U 0", |c| c.warnings.is_empty() && c.udp_port == Port::Off),
-        ("-U 11211", |c| c.warnings.len() == 1 && c.warnings[0].contains("UDP")),
-        ("-U -1", |c| c.warnings.len() == 1 && c.udp_port == Port::Any),
+        ("-U 11222", |c| c.udp_port == Port::Number(11222) && c.port == Port::Number(11222)),
+        ("-U -1", |c| c.udp_port == Port::Any && c.port == Port::Any),
+        ("-p 1 -U 2", |c| c.udp_port == Port::Number(2) && c.port == Port::Number(1)),
+        ("-U 2 -p -1", |c| c.udp_port == Port::Number(2) && c.port == Port::Any),
         ("-s /run/x.sock", |c| {
             c.unix_path == Some(PathBuf::from("/run/x.sock")) && c.port == Port::Off
         }),

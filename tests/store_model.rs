@@ -1,6 +1,6 @@
 //! The store against a plain map that knows memcached's rules and never runs out of memory: random
-//! commands, classic and meta, clocks that move, flushes, expiry, housekeeping in between; roomy, tiny and `-M`.
-//! Then pairs of stores that tell each other what changed, and must end up equal.
+//! commands, classic and meta, clocks that move, flushes, expiry, housekeeping in between; roomy,
+//! tiny and `-M`. Then pairs of stores that tell each other what changed, and must end up equal.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -252,6 +252,7 @@ impl World {
                 };
                 entry.value = [&first[..], &second[..]].concat();
                 (entry.flags, entry.exptime) = (old.flags, old.exptime);
+                entry.marks.binary_key = false;
                 None
             }
             (Mode::Cas(_), None) => Some(Stored::NotFound),
@@ -358,6 +359,7 @@ impl World {
             flags: self.random.below(2) as u32,
             cas: self.maybe(3, World::unique),
             binary_key: self.random.chance(3),
+            uncounted_mismatch: false,
         };
         let expected = match &old {
             None => Deleted::NotFound,

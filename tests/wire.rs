@@ -3,17 +3,22 @@
 //!
 //! Never checks a server's figures against the clock of the machine it runs on.
 
+#[path = "wire/binary.rs"]
+mod binary;
 #[path = "wire/differential.rs"]
 mod differential;
 #[path = "wire/in_process.rs"]
 mod in_process;
 #[path = "wire/meta_differential.rs"]
 mod meta_differential;
+#[path = "wire/rng.rs"]
+mod rng;
 #[path = "wire/script.rs"]
 mod script;
 #[path = "wire/transport.rs"]
 mod transport;
 
+use rng::Rng;
 use script::{Kind, Script, Transport};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -112,6 +117,13 @@ fn real_memcached() {
     });
 }
 
+/// So many seeds, from `WIRE_SEED` on.
+fn seeds(count: u64) -> std::ops::Range<u64> {
+    let first = std::env::var("WIRE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let count = std::env::var("WIRE_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(count);
+    first..first + count
+}
+
 /// Conversations of [`differential`].
 const CONVERSATIONS: u64 = 100;
 
@@ -125,14 +137,13 @@ fn random_commands_are_answered_as_memcached_does() {
     let args = ["-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
     let mut real = Process::unix("memcached", &args);
     let mut ours = in_process::Server::start(&[]);
-    let first = std::env::var("WIRE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    for seed in first..first + CONVERSATIONS {
+    for seed in seeds(CONVERSATIONS) {
         let outcome = differential::converse(seed, &mut *ours.open(), &mut *real.open());
         outcome.unwrap_or_else(|error| panic!("{error}"));
     }
 }
 
-/// Conversations of [`meta_differential`]; `WIRE_ROUNDS` asks for more.
+/// Conversations of [`meta_differential`].
 const META_CONVERSATIONS: u64 = 300;
 
 #[test]
@@ -143,12 +154,27 @@ fn random_meta_commands_are_answered_as_memcached_does() {
     let mut ours = in_process::Server::start(&[]);
     // A node that tells peers what it does must not tell clients anything else.
     let mut twin = in_process::Server::start(&["-x".to_owned(), "peer".to_owned()]);
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let first: u64 = number("WIRE_SEED").unwrap_or(1);
-    for seed in first..first + number("WIRE_ROUNDS").unwrap_or(META_CONVERSATIONS) {
+    for seed in seeds(META_CONVERSATIONS) {
         let ours = if seed % 4 < 2 { &mut ours } else { &mut twin };
         let (ours, real) = (&mut *ours.open(), &mut *real.open());
         let outcome = meta_differential::converse(seed, kind, ours, real);
         outcome.unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// Conversations of [`binary`].
+const BINARY_CONVERSATIONS: u64 = 60;
+
+#[test]
+fn random_packets_are_answered_as_memcached_does() {
+    if memcached().is_none() {
+        return;
+    }
+    let args = ["-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
+    let mut real = Process::unix("memcached", &args);
+    let mut ours = in_process::Server::start(&[]);
+    let mut open = || (ours.open(), real.open());
+    for seed in seeds(BINARY_CONVERSATIONS) {
+        binary::converse(seed, &mut open).unwrap_or_else(|error| panic!("{error}"));
     }
 }

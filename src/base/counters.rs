@@ -7,18 +7,20 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What is counted. The variants are memcached's `stats` names in camel case.
+    ($(#[$what:meta])* $kind:ident, $many:ident: $($(#[$doc:meta])* $name:ident,)*) => {
+        $(#[$what])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(usize)]
-        pub enum Counter { $($(#[$doc])* $name,)* }
+        pub enum $kind { $($(#[$doc])* $name,)* }
 
-        /// How many counters there are.
-        pub const COUNTERS: usize = [$(Counter::$name),*].len();
+        /// How many there are.
+        pub const $many: usize = [$($kind::$name),*].len();
     };
 }
 
 counters! {
+    /// What is counted. The variants are memcached's `stats` names in camel case.
+    Counter, COUNTERS:
     /// Keys asked for by get, gets and mg (memcached counts gat and gats as touches only).
     CmdGet,
     /// Storage commands that reached the store.
@@ -107,24 +109,88 @@ counters! {
     BytesUnlinked,
 }
 
+counters! {
+    /// What is counted by size class, by memcached's names in `stats items` and `stats slabs`.
+    ClassCounter, CLASS_COUNTERS:
+    /// Items that became reachable; with the next, a gauge that is never reset.
+    Linked,
+    /// Items that became unreachable, for whatever reason.
+    Unlinked,
+    /// Bytes of the items that are here, as memcached would count them: goes up and down, and is
+    /// never reset.
+    MemRequested,
+    /// Live items that were dropped for room.
+    Evicted,
+    /// Of these, items that had an exptime.
+    EvictedNonzero,
+    /// Of these, items that no get had ever found.
+    EvictedUnfetched,
+    /// Of these, items that had been used recently.
+    EvictedActive,
+    /// Items that expired and that no get had ever found.
+    ExpiredUnfetched,
+    /// Items whose memory came back because they had expired.
+    Reclaimed,
+    /// Of these, items that the background sweep found.
+    CrawlerReclaimed,
+    /// Items moved on by a reclaim because they had been used.
+    Moved,
+    /// Storage commands refused for lack of memory.
+    OutOfMemory,
+    /// Keys that a get found.
+    GetHits,
+    /// Storage commands.
+    CmdSet,
+    /// delete of a key that was there.
+    DeleteHits,
+    /// incr of a key that was there.
+    IncrHits,
+    /// decr of a key that was there.
+    DecrHits,
+    /// cas with the right unique.
+    CasHits,
+    /// cas with an old unique.
+    CasBadval,
+    /// Keys that a touch or gat found.
+    TouchHits,
+}
+
+/// Size classes that are told apart: memcached's most, its class 0 included.
+pub const CLASSES: usize = 64;
+
 /// One thread's counters.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Counters {
     values: [AtomicU64; COUNTERS],
+    classes: [[AtomicU64; CLASS_COUNTERS]; CLASSES],
 }
 
 impl Counters {
     /// All zero.
     pub const fn new() -> Counters {
-        Counters { values: [const { AtomicU64::new(0) }; COUNTERS] }
+        Counters {
+            values: [const { AtomicU64::new(0) }; COUNTERS],
+            classes: [const { [const { AtomicU64::new(0) }; CLASS_COUNTERS] }; CLASSES],
+        }
     }
 
     /// Adds `n`. Only the owning thread may call this.
     #[inline]
     pub fn add(&self, counter: Counter, n: u64) {
-        let value = &self.values[counter as usize];
-        value.store(value.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        add(&self.values[counter as usize], n);
+    }
+
+    /// Adds `n` to a counter of one size class. Only the owning thread may call this.
+    #[inline]
+    pub fn add_class(&self, class: u8, counter: ClassCounter, n: u64) {
+        add(&self.classes[usize::from(class) % CLASSES][counter as usize], n);
+    }
+
+    /// Takes `n` off a gauge of one size class. Only the owning thread may call this.
+    #[inline]
+    pub fn sub_class(&self, class: u8, counter: ClassCounter, n: u64) {
+        self.add_class(class, counter, n.wrapping_neg());
     }
 
     /// The count so far, from any thread.
@@ -138,6 +204,21 @@ impl Counters {
             *sum = sum.wrapping_add(value.load(Ordering::Relaxed));
         }
     }
+
+    /// Adds this thread's counts by class to `sums`.
+    pub fn sum_classes_into(&self, sums: &mut ClassSums) {
+        for (sums, values) in sums.0.iter_mut().zip(&self.classes) {
+            for (sum, value) in sums.iter_mut().zip(values) {
+                *sum = sum.wrapping_add(value.load(Ordering::Relaxed));
+            }
+        }
+    }
+}
+
+/// Only one thread writes: no locked instruction is needed.
+#[inline]
+fn add(value: &AtomicU64, n: u64) {
+    value.store(value.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
 }
 
 impl Default for Counters {
@@ -173,6 +254,50 @@ impl Sums {
     }
 }
 
+/// The counts of several threads together, by size class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassSums(Vec<[u64; CLASS_COUNTERS]>);
+
+impl Default for ClassSums {
+    fn default() -> Self {
+        ClassSums(vec![[0; CLASS_COUNTERS]; CLASSES])
+    }
+}
+
+impl ClassSums {
+    /// One sum.
+    pub fn get(&self, class: u8, counter: ClassCounter) -> u64 {
+        let sum = self.0[usize::from(class) % CLASSES][counter as usize];
+        // Its threads are not read at one moment: less than nothing is nothing.
+        match counter {
+            ClassCounter::MemRequested => u64::try_from(sum as i64).unwrap_or(0),
+            _ => sum,
+        }
+    }
+
+    /// Items of a class that are here.
+    pub fn number(&self, class: u8) -> u64 {
+        let get = |counter| self.get(class, counter);
+        get(ClassCounter::Linked).saturating_sub(get(ClassCounter::Unlinked))
+    }
+
+    /// What came on top of `base` (sums taken earlier, at `stats reset`). Gauges stay.
+    #[must_use]
+    pub fn since(&self, base: &ClassSums) -> ClassSums {
+        let mut out = self.clone();
+        let gauges = [ClassCounter::Linked, ClassCounter::Unlinked, ClassCounter::MemRequested]
+            .map(|counter| counter as usize);
+        for (values, before) in out.0.iter_mut().zip(&base.0) {
+            for (at, (value, before)) in values.iter_mut().zip(before).enumerate() {
+                if !gauges.contains(&at) {
+                    *value = value.wrapping_sub(*before);
+                }
+            }
+        }
+        out
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,5 +317,26 @@ mod tests {
         b.sum_into(&mut later);
         assert_eq!(later.since(&base).get(Counter::CmdGet), 1);
         assert_eq!(later.get(Counter::ReplStale), 0);
+    }
+
+    #[test]
+    fn classes_have_gauges_that_a_reset_leaves_alone() {
+        let (a, b) = (Counters::new(), Counters::new());
+        a.add_class(3, ClassCounter::Linked, 2);
+        a.add_class(3, ClassCounter::MemRequested, 20);
+        a.add_class(3, ClassCounter::GetHits, 5);
+        // What one thread linked another one may unlink.
+        b.add_class(3, ClassCounter::Unlinked, 1);
+        b.sub_class(3, ClassCounter::MemRequested, 10);
+        let mut base = ClassSums::default();
+        a.sum_classes_into(&mut base);
+        assert_eq!(base.number(3), 2);
+        b.sum_classes_into(&mut base);
+        let later = base.since(&base);
+        assert_eq!((later.number(3), later.get(3, ClassCounter::MemRequested)), (1, 10));
+        assert_eq!(later.get(3, ClassCounter::GetHits), 0);
+        let mut one = ClassSums::default();
+        b.sum_classes_into(&mut one);
+        assert_eq!((one.number(3), one.get(3, ClassCounter::MemRequested)), (0, 0));
     }
 }

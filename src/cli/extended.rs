@@ -6,9 +6,13 @@
 use super::memcached::{set_personality, Draft};
 use super::table::{Key, KeyTakes};
 use super::values::{number, path};
+use crate::server::config::ITEM_MAX_MAX;
 
 /// Most that `-o watcher_logbuf_size` takes, in kilobytes: a gigabyte, which no watcher fills.
 const WATCHER_LOGBUF_MAX_KB: usize = 1 << 20;
+
+/// memcached's `slab_chunk_max` where none is given: half of its slab pages.
+const SLAB_CHUNK_MAX: u32 = 512 * 1024;
 
 const fn meaningless(name: &'static str) -> Key<Draft> {
     Key { name, takes: KeyTakes::Meaningless(note), help: "" }
@@ -70,21 +74,61 @@ pub static KEYS: &[Key<Draft>] = &[
     meaningless_number("slab_automove_ratio"),
     meaningless_number("slab_automove_window"),
     meaningless_number("slab_automove_freeratio"),
-    meaningless_number("slab_chunk_max"),
+    Key {
+        name: "slab_chunk_max",
+        takes: KeyTakes::Value("kb", |d, v| {
+            let kb = number("-o slab_chunk_max", v, 0..=ITEM_MAX_MAX / 1024)?;
+            // As in memcached: half of a slab page where it is 0.
+            d.config.slab_chunk_max = if kb == 0 { SLAB_CHUNK_MAX } else { kb * 1024 };
+            note(d, "slab_chunk_max");
+            Ok(())
+        }),
+        help: "",
+    },
     meaningless("slab_sizes"),
     meaningless("no_chunked_items"),
     meaningless_number("tail_repair_time"),
-    meaningless("lru_crawler"),
-    meaningless("no_lru_crawler"),
+    Key {
+        name: "lru_crawler",
+        takes: KeyTakes::Nothing(|d| d.config.lru_crawler = true),
+        help: "allow lru_crawler crawl, metadump and mgdump (default: enabled)",
+    },
+    Key {
+        name: "no_lru_crawler",
+        takes: KeyTakes::Nothing(|d| d.config.lru_crawler = false),
+        help: "refuse them until a client says lru_crawler enable",
+    },
     meaningless_number("lru_crawler_sleep"),
     meaningless_number("lru_crawler_tocrawl"),
-    meaningless("lru_maintainer"),
-    meaningless("no_lru_maintainer"),
+    Key {
+        name: "lru_maintainer",
+        takes: KeyTakes::Nothing(|d| {
+            d.config.lru_maintainer = true;
+            note(d, "lru_maintainer");
+        }),
+        help: "",
+    },
+    Key {
+        name: "no_lru_maintainer",
+        takes: KeyTakes::Nothing(|d| {
+            d.config.lru_maintainer = false;
+            note(d, "no_lru_maintainer");
+        }),
+        help: "",
+    },
     meaningless_number("hot_lru_pct"),
     meaningless_number("warm_lru_pct"),
     meaningless_number("hot_max_factor"),
     meaningless_number("warm_max_factor"),
-    meaningless_number("temporary_ttl"),
+    Key {
+        name: "temporary_ttl",
+        takes: KeyTakes::Value("secs", |d, v| {
+            d.config.temporary_ttl = Some(number("-o temporary_ttl", v, 0..=u32::MAX)?);
+            note(d, "temporary_ttl");
+            Ok(())
+        }),
+        help: "",
+    },
     Key {
         name: "watcher_logbuf_size",
         takes: KeyTakes::Value("kb", |d, v| {
@@ -111,8 +155,24 @@ pub static KEYS: &[Key<Draft>] = &[
     meaningless("inline_ascii_resp"),
     meaningless("no_inline_ascii_resp"),
     meaningless("meta_response_old"),
-    meaningless("modern"),
-    meaningless("no_modern"),
+    Key {
+        name: "modern",
+        takes: KeyTakes::Nothing(|d| {
+            d.config.lru_crawler = true;
+            d.config.lru_maintainer = true;
+            note(d, "modern");
+        }),
+        help: "",
+    },
+    Key {
+        name: "no_modern",
+        takes: KeyTakes::Nothing(|d| {
+            d.config.lru_crawler = false;
+            d.config.lru_maintainer = false;
+            note(d, "no_modern");
+        }),
+        help: "",
+    },
     meaningless("drop_privileges"),
     meaningless("no_drop_privileges"),
     meaningless("relaxed_privileges"),

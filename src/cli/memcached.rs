@@ -25,6 +25,7 @@ const MANY_THREADS: usize = 64;
 pub struct Draft {
     /// What is final already.
     pub config: Config,
+    port_given: bool,
     item_max: Option<u64>,
     peers: Vec<String>,
     replication_port: Option<u16>,
@@ -76,6 +77,9 @@ impl Draft {
         };
         self.config.item_max = u32::try_from(item_max).unwrap_or(ITEM_MAX_MAX);
         self.config.protocol = self.settle_protocol()?;
+        if !self.port_given && self.config.udp_port != Port::Off {
+            self.config.port = self.config.udp_port;
+        }
         if self.config.unix_path.is_some() {
             self.config.port = Port::Off;
             self.config.udp_port = Port::Off;
@@ -129,6 +133,7 @@ pub static FLAGS: &[Flag<Draft>] = &[
         longs: &["port"],
         takes: Takes::Value("num", |d, v| {
             d.config.port = port(v).ok_or_else(|| format!("ERROR: Invalid port number {v}."))?;
+            d.port_given = true;
             Ok(())
         }),
         help: "TCP port to listen on (default: 11211; 0: none, -1: any free one)",
@@ -139,12 +144,10 @@ pub static FLAGS: &[Flag<Draft>] = &[
         takes: Takes::Value("num", |d, v| {
             d.config.udp_port =
                 port(v).ok_or_else(|| format!("ERROR: Invalid UDP port number {v}."))?;
-            if d.config.udp_port != Port::Off {
-                d.warn(format!("-U {v}: UDP is not served"));
-            }
             Ok(())
         }),
-        help: "UDP port; accepted for compatibility, UDP is not served (default: 0, off)",
+        help: "UDP port to listen on; without -p also the TCP port (default: 0, off; -1: any free \
+               one)",
     },
     Flag {
         short: Some('s'),
@@ -330,10 +333,7 @@ pub static FLAGS: &[Flag<Draft>] = &[
             d.protocol = Some(match v {
                 "auto" => Protocol::Auto,
                 "ascii" => Protocol::Ascii,
-                "binary" => {
-                    d.warn("-B binary: the binary protocol is not served".into());
-                    Protocol::Binary
-                }
+                "binary" => Protocol::Binary,
                 _ => {
                     return Err(format!(
                         "Invalid value for binding protocol: {v} -- should be one of auto, \

@@ -63,7 +63,7 @@ fn any_address(port: u16) -> Vec<SocketAddr> {
 /// Why nothing could be bound: the address, and the reason.
 #[derive(Debug)]
 pub struct BindError {
-    /// As it was written, or `TCP port N`.
+    /// As it was written, or `TCP port N`, `UDP port N`.
     pub at: String,
     /// What the system said.
     pub source: io::Error,
@@ -125,9 +125,21 @@ fn inode(path: &Path) -> Option<u64> {
 /// # Errors
 /// The first address that failed.
 pub fn bind_tcp(listen: &[String], port: u16) -> Result<Vec<Bound>, BindError> {
+    bind_each(listen, port, "TCP", bind_one, Bound::local_addr)
+}
+
+/// [`bind_tcp`] for any kind of socket: `bind` makes one, `local_addr` says where it is.
+pub(super) fn bind_each<T>(
+    listen: &[String],
+    port: u16,
+    protocol: &str,
+    bind: impl Fn(SocketAddr) -> io::Result<T>,
+    local_addr: impl Fn(&T) -> Option<SocketAddr>,
+) -> Result<Vec<T>, BindError> {
+    let bind_all = |addrs: Vec<SocketAddr>| bind_all(addrs, &bind, &local_addr);
     if listen.is_empty() {
         return bind_all(any_address(port))
-            .map_err(|source| BindError { at: format!("TCP port {port}"), source });
+            .map_err(|source| BindError { at: format!("{protocol} port {port}"), source });
     }
     let mut bound = Vec::new();
     for text in listen {
@@ -140,19 +152,23 @@ pub fn bind_tcp(listen: &[String], port: u16) -> Result<Vec<Bound>, BindError> {
     Ok(bound)
 }
 
-fn bind_all(addrs: Vec<SocketAddr>) -> io::Result<Vec<Bound>> {
-    let mut bound: Vec<Bound> = Vec::new();
+fn bind_all<T>(
+    addrs: Vec<SocketAddr>,
+    bind: impl Fn(SocketAddr) -> io::Result<T>,
+    local_addr: impl Fn(&T) -> Option<SocketAddr>,
+) -> io::Result<Vec<T>> {
+    let mut bound: Vec<T> = Vec::new();
     let mut skipped = None;
     for mut addr in addrs {
-        let first_port = bound.first().and_then(Bound::local_addr).map_or(0, |a| a.port());
+        let first_port = bound.first().and_then(&local_addr).map_or(0, |a| a.port());
         let any_port = addr.port() == 0;
         if any_port {
             addr.set_port(first_port);
         }
-        let mut outcome = bind_one(addr);
+        let mut outcome = bind(addr);
         if any_port && first_port != 0 && outcome.is_err() {
             addr.set_port(0);
-            outcome = bind_one(addr);
+            outcome = bind(addr);
         }
         match outcome {
             Ok(one) => bound.push(one),
@@ -327,19 +343,21 @@ impl AsRawFd for Listener {
     }
 }
 
-/// Writes the ports in use to `path`, one `TCP INET: 12345` or `TCP INET6: 12345` line each, as
+/// Writes the ports in use to `path`, one `TCP INET: 12345` or `UDP INET6: 12345` line each, as
 /// memcached does for [`PORT_FILE_VARIABLE`]: under another name first, so that a reader that waits
 /// for the file finds it whole.
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write_port_file(path: &Path, addrs: &[SocketAddr]) -> io::Result<()> {
+pub fn write_port_file(path: &Path, tcp: &[SocketAddr], udp: &[SocketAddr]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".lck");
     let mut text = String::new();
-    for addr in addrs {
-        let family = if addr.is_ipv6() { "INET6" } else { "INET" };
-        text.push_str(&format!("TCP {family}: {}\n", addr.port()));
+    for (protocol, addrs) in [("TCP", tcp), ("UDP", udp)] {
+        for addr in addrs {
+            let family = if addr.is_ipv6() { "INET6" } else { "INET" };
+            text.push_str(&format!("{protocol} {family}: {}\n", addr.port()));
+        }
     }
     fs::File::create(&temporary)?.write_all(text.as_bytes())?;
     fs::rename(&temporary, path)

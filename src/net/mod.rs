@@ -7,3 +7,4 @@
 pub mod listen;
 pub mod mailbox;
 pub mod stream;
+pub mod udp;

@@ -4,9 +4,11 @@
 //! parses requests and encodes replies, a proxy also encodes requests and parses replies. Parsed
 //! values borrow from the input; nothing here allocates per request.
 
+pub mod binary;
 pub mod classic;
 pub mod meta;
 pub mod reject;
+pub mod udp;
 
 use crate::base::clock::ClockMove;
 
@@ -163,8 +165,17 @@ pub enum Request<'a> {
     Quit,
     /// shutdown
     Shutdown {
-        /// `shutdown graceful`: let connections finish.
-        graceful: bool,
+        /// `shutdown graceful`: let connections finish. None for a mode that there is not: whether
+        /// it is allowed at all is to be looked at first.
+        graceful: Option<bool>,
+        /// Answer nothing.
+        noreply: bool,
+    },
+    /// slabs, lru, lru_crawler, cache_memlimit: not yet looked into, [`classic::admin::parse`]
+    /// does.
+    Admin {
+        /// The whole line.
+        line: &'a [u8],
     },
     /// debugtime, memcached's debug build only.
     DebugTime(ClockMove),

@@ -65,7 +65,7 @@ pub const LOGIN_FAILED: &[u8] = b"CLIENT_ERROR authentication failure\r\n";
 /// shutdown with a mode other than `graceful`.
 pub const BAD_SHUTDOWN: &[u8] = b"CLIENT_ERROR invalid shutdown mode\r\n";
 /// shutdown without `-A`.
-pub const SHUTDOWN_OFF: &[u8] = b"ERROR: shutdown not enabled\r\n";
+pub const SHUTDOWN_OFF: &[u8] = b"SERVER_ERROR: shutdown not enabled\r\n";
 /// flush_all with `-F`.
 pub const FLUSH_OFF: &[u8] = b"CLIENT_ERROR flush_all not allowed\r\n";
 /// A value over `-I`.
@@ -96,3 +96,16 @@ pub const META_ARITH_MODE: &[u8] = b"CLIENT_ERROR invalid mode for ma M token\r\
 pub const META_INITIAL: &[u8] = b"CLIENT_ERROR invalid numeric initial value\r\n";
 /// Meta: `D` is not an unsigned 64-bit number.
 pub const META_DELTA: &[u8] = b"CLIENT_ERROR invalid numeric delta value\r\n";
+/// slabs automove window: out of range.
+pub const BAD_WINDOW: &[u8] = b"CLIENT_ERROR automove window too low or too high\r\n";
+/// lru tune: more than 80 percent together.
+pub const BAD_LRU_SHARES: &[u8] = b"ERROR hot and warm pcts must not exceed 80\r\n";
+/// lru tune: a factor that is not positive.
+pub const BAD_LRU_FACTORS: &[u8] = b"ERROR hot/warm age factors must be greater than 0\r\n";
+/// lru_crawler sleep: more than a second.
+pub const BAD_SLEEP: &[u8] = b"CLIENT_ERROR sleep must be one second or less\r\n";
+/// cache_memlimit: less than 8 megabytes.
+pub const MEMLIMIT_TOO_SMALL: &[u8] = b"MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n";
+/// cache_memlimit: so large that it must be bytes.
+pub const MEMLIMIT_NOT_BYTES: &[u8] =
+    b"MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n";

@@ -381,6 +381,7 @@ impl Front {
                 self.say(UNSUPPORTED)
             }
             Request::Shutdown { .. } | Request::DebugTime(_) => self.say(UNSUPPORTED),
+            Request::Admin { .. } => self.say(reject::ERROR),
             Request::Quit => {
                 self.close();
             }

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Owns the format of the file and the comparison, which takes the same time whichever user or byte
-//! is wrong. Never knows a protocol, never logs a user or a password, and never reads the file while
-//! a client waits.
+//! is wrong. Never knows a protocol, never logs a user or a password, and never reads the file
+//! while a client waits.
 
 use std::fmt;
 use std::fs::File;

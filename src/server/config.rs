@@ -130,10 +130,18 @@ pub struct Config {
     pub cas: bool,
     /// `-L`. Nothing here depends on it; `stats settings` shows it.
     pub large_pages: bool,
-    /// `-f`. Nothing here depends on it; `stats settings` shows it.
+    /// `-f`. Nothing here depends on it but the classes of `stats slabs`.
     pub growth_factor: f64,
-    /// `-n`. Nothing here depends on it; `stats settings` shows it.
+    /// `-n`. Nothing here depends on it but the classes of `stats slabs`.
     pub chunk_size: u32,
+    /// `-o slab_chunk_max`, in bytes. Nothing here depends on it but the classes of `stats slabs`.
+    pub slab_chunk_max: u32,
+    /// `-o no_lru_crawler` clears it: `lru_crawler` crawls and dumps, unless a client disables it.
+    pub lru_crawler: bool,
+    /// `-o no_lru_maintainer` clears it. Nothing here depends on it but rows of `stats`.
+    pub lru_maintainer: bool,
+    /// `-o temporary_ttl`, in seconds. Nothing here depends on it; `stats settings` shows it.
+    pub temporary_ttl: Option<u32>,
 
     /// `-A`: the `shutdown` command works.
     pub shutdown_command: bool,
@@ -203,6 +211,10 @@ impl Default for Config {
             large_pages: false,
             growth_factor: 1.25,
             chunk_size: 48,
+            slab_chunk_max: 512 * 1024,
+            lru_crawler: true,
+            lru_maintainer: true,
+            temporary_ttl: None,
             shutdown_command: false,
             flush_command: true,
             dump_command: true,

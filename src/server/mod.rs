@@ -13,4 +13,5 @@ pub mod maintenance;
 pub mod peer;
 pub mod run;
 pub mod shared;
+pub mod udp;
 pub mod worker;

@@ -13,12 +13,14 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::base::clock::{Clock, RealClock};
 use crate::base::log as sink;
 use crate::net::listen::{self, Bound, Listener};
 use crate::net::mailbox::{mailbox, Mailbox, Sender};
+use crate::net::udp as datagrams;
 use crate::platform::daemon::{self, Keep};
 use crate::platform::logging::Logging;
 use crate::platform::pidfile::PidFile;
@@ -31,6 +33,7 @@ use crate::server::execute::Executor;
 use crate::server::maintenance::{self, Bell};
 use crate::server::peer::{self, Peer, PeerConfig};
 use crate::server::shared::{Shared, Shutdown};
+use crate::server::udp;
 use crate::server::worker::{Message, Worker};
 use crate::store::{self, Store};
 
@@ -181,23 +184,39 @@ fn find_users(config: &Config) -> Result<Option<Auth>, Failure> {
     Ok(Some(auth))
 }
 
+/// The client addresses, bound and not served yet.
+struct Sockets {
+    streams: Vec<Bound>,
+    /// The sockets of each address.
+    datagrams: Vec<Vec<UdpSocket>>,
+}
+
 /// Takes the client addresses, without listening yet.
-fn bind(config: &Config) -> Result<Vec<Bound>, listen::BindError> {
+fn bind(config: &Config) -> Result<Sockets, listen::BindError> {
     if let Some(path) = &config.unix_path {
-        return Ok(vec![listen::bind_unix(path, config.unix_mode)?]);
+        let streams = vec![listen::bind_unix(path, config.unix_mode)?];
+        return Ok(Sockets { streams, datagrams: Vec::new() });
     }
-    let port = match config.port {
-        Port::Off => return Ok(Vec::new()),
-        Port::Any => 0,
-        Port::Number(port) => port,
+    let number = |port| match port {
+        Port::Off => None,
+        Port::Any => Some(0),
+        Port::Number(port) => Some(port),
     };
-    listen::bind_tcp(&config.listen, port)
+    let streams = match number(config.port) {
+        Some(port) => listen::bind_tcp(&config.listen, port)?,
+        None => Vec::new(),
+    };
+    let datagrams = match number(config.udp_port) {
+        Some(port) => datagrams::bind(&config.listen, port, udp::sockets_per_address(config))?,
+        None => Vec::new(),
+    };
+    Ok(Sockets { streams, datagrams })
 }
 
 /// Names the ports where a test suite asked for it.
-fn write_ports(addrs: &[SocketAddr]) {
+fn write_ports(tcp: &[SocketAddr], udp: &[SocketAddr]) {
     if let Some(path) = std::env::var_os(listen::PORT_FILE_VARIABLE) {
-        if let Err(error) = listen::write_port_file(Path::new(&path), addrs) {
+        if let Err(error) = listen::write_port_file(Path::new(&path), tcp, udp) {
             log::warn!("cannot write the port file: {error}");
         }
     }
@@ -220,6 +239,11 @@ fn store_config(config: &Config) -> store::Config {
         hash_seed: random(),
         feed_max: replication.map_or(defaults.feed_max, |r| r.queue_max),
         tombstone_secs: TOMBSTONE_SECS,
+        classes: store::Classes::new(
+            config.chunk_size,
+            config.growth_factor,
+            config.slab_chunk_max,
+        ),
     }
 }
 
@@ -231,14 +255,14 @@ struct Server {
     signals: Signals,
     control: Mailbox<Control>,
     acceptor: Acceptor,
-    bound: Vec<Bound>,
+    bound: Sockets,
     workers: Vec<(Sender<Message>, JoinHandle<()>)>,
     maintenance: JoinHandle<()>,
     bell: Arc<Bell>,
     peer: Option<Arc<Peer>>,
 }
 
-fn serve(config: Config, bound: Vec<Bound>, auth: Option<Auth>) -> io::Result<i32> {
+fn serve(config: Config, bound: Sockets, auth: Option<Auth>) -> io::Result<i32> {
     let clock = RealClock::new();
     let now = clock.now();
     let poll = Poll::new()?;
@@ -386,9 +410,10 @@ impl Server {
     /// Listens where the start has bound.
     fn open_client_port(&mut self) -> io::Result<()> {
         let backlog = self.shared.config.backlog;
-        let bound = std::mem::take(&mut self.bound);
+        let streams = std::mem::take(&mut self.bound.streams);
+        let datagrams = std::mem::take(&mut self.bound.datagrams);
         let listeners: Vec<Listener> =
-            bound.into_iter().map(|bound| bound.listen(backlog)).collect::<io::Result<_>>()?;
+            streams.into_iter().map(|bound| bound.listen(backlog)).collect::<io::Result<_>>()?;
         let addrs: Vec<SocketAddr> = listeners.iter().filter_map(Listener::local_addr).collect();
         if let Some(addr) = addrs.first() {
             let port = u32::from(addr.port());
@@ -396,7 +421,8 @@ impl Server {
         }
         let now = self.clock.now();
         self.acceptor.open(listeners, self.poll.registry(), LISTENERS, now)?;
-        write_ports(&addrs);
+        let workers: Vec<_> = self.workers.iter().map(|(sender, _)| sender.clone()).collect();
+        write_ports(&addrs, &udp::open(datagrams, &workers));
         Ok(())
     }
 

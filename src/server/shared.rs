@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::base::clock::{DebugClock, Now};
 use crate::base::log;
+use crate::server::admin::detail::Detail;
+use crate::server::admin::tune::Tuning;
 use crate::server::auth::Auth;
 use crate::server::config::{Config, Personality, MEMCACHED_VERSION};
 use crate::store::Store;
@@ -39,14 +41,18 @@ pub enum ConnState {
     Listening,
     /// Waiting for a command.
     NewCmd,
-    /// In the middle of a command line.
+    /// Between two commands, or in the middle of a command line.
     Read,
+    /// Executing commands.
+    ParseCmd,
     /// Taking in a data block.
     Nread,
     /// Dropping a data block that is not wanted.
     Swallow,
     /// Sending replies.
     Mwrite,
+    /// Sending an answer that goes on by itself: a dump, or the log to a watcher.
+    Watch,
     /// Sending the last replies.
     Closing,
 }
@@ -58,21 +64,25 @@ impl ConnState {
             ConnState::Listening => "conn_listening",
             ConnState::NewCmd => "conn_new_cmd",
             ConnState::Read => "conn_read",
+            ConnState::ParseCmd => "conn_parse_cmd",
             ConnState::Nread => "conn_nread",
             ConnState::Swallow => "conn_swallow",
             ConnState::Mwrite => "conn_mwrite",
+            ConnState::Watch => "conn_watch",
             ConnState::Closing => "conn_closing",
         }
     }
 
     fn from_u8(byte: u8) -> ConnState {
-        const ALL: [ConnState; 7] = [
+        const ALL: [ConnState; 9] = [
             ConnState::Listening,
             ConnState::NewCmd,
             ConnState::Read,
+            ConnState::ParseCmd,
             ConnState::Nread,
             ConnState::Swallow,
             ConnState::Mwrite,
+            ConnState::Watch,
             ConnState::Closing,
         ];
         ALL.get(usize::from(byte)).copied().unwrap_or(ConnState::NewCmd)
@@ -84,7 +94,7 @@ impl ConnState {
 pub struct ConnInfo {
     /// Who is connected, as `tcp:ADDRESS:PORT` or `unix:PATH`; for a listener, where it listens.
     pub addr: String,
-    /// Where the connection came in; empty for a listener itself.
+    /// Where the connection came in; empty for a listener itself and for a UDP socket.
     pub listen_addr: String,
     state: AtomicU8,
     /// Monotonic second of the last command.
@@ -108,6 +118,11 @@ impl ConnInfo {
         if active {
             self.last_cmd.store(mono_secs(now), Ordering::Relaxed);
         }
+    }
+
+    /// Whether it is a UDP socket, which serves many clients.
+    pub fn is_udp(&self) -> bool {
+        self.addr.starts_with("udp")
     }
 
     /// What the connection was last seen doing.
@@ -152,6 +167,8 @@ pub struct Shared {
     pub curr_connections: AtomicU64,
     /// Client connections accepted since the start.
     pub total_connections: AtomicU64,
+    /// UDP sockets that are served now. They count as connections, and not towards `-c`.
+    pub udp_sockets: AtomicU64,
     /// Client connections refused because of `-c`.
     pub rejected_connections: AtomicU64,
     /// Times that accepting was suspended.
@@ -175,6 +192,9 @@ pub struct Shared {
     /// The part of it over `data_beside` is lent by the store.
     data_reserved: Mutex<u64>,
     data_beside: u64,
+    /// `stats detail`: counts by the prefix of keys.
+    pub detail: Detail,
+    tuning: Mutex<Tuning>,
     conns: Mutex<BTreeMap<u64, Arc<ConnInfo>>>,
     /// What `stats reset` subtracts from the connection counts: total, rejected.
     reset: [AtomicU64; 2],
@@ -203,8 +223,12 @@ impl Shared {
                 format!("{MEMCACHED_VERSION}-twincached-{}", env!("CARGO_PKG_VERSION"))
             }
         };
+        let detail = Detail::new(config.prefix_delimiter, config.detail_enabled);
+        let tuning = Mutex::new(Tuning::new(&config));
         Arc::new(Shared {
             auth,
+            detail,
+            tuning,
             debug_clock: config.debug_clock.then(|| Arc::new(DebugClock::new())),
             config,
             store,
@@ -214,6 +238,7 @@ impl Shared {
             pid,
             curr_connections: AtomicU64::new(0),
             total_connections: AtomicU64::new(0),
+            udp_sockets: AtomicU64::new(0),
             rejected_connections: AtomicU64::new(0),
             listen_disabled: AtomicU64::new(0),
             listen_disabled_us: AtomicU64::new(0),
@@ -237,6 +262,11 @@ impl Shared {
     /// Whether this user with this password may use a server that has users at all.
     pub fn credentials(&self, user: &[u8], password: &[u8]) -> bool {
         self.auth.as_ref().is_some_and(|auth| auth.check(user, password))
+    }
+
+    /// What the commands that tune a memcached have set. Never held while another lock is taken.
+    pub fn tuning(&self) -> MutexGuard<'_, Tuning> {
+        self.tuning.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes one place under `-c`, or says that there is none. As memcached counts: the descriptors
@@ -304,6 +334,7 @@ impl Shared {
     /// `stats reset`.
     pub fn reset_stats(&self) {
         self.store.reset_stats();
+        self.detail.clear();
         for (base, count) in
             self.reset.iter().zip([&self.total_connections, &self.rejected_connections])
         {

@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
@@ -28,6 +29,7 @@ use crate::server::conn::{Conn, Step};
 use crate::server::execute::Executor;
 use crate::server::maintenance::Bell;
 use crate::server::shared::{ConnInfo, ConnState, Shared};
+use crate::server::udp::{self, Endpoint};
 
 /// What the main thread tells a worker.
 pub enum Message {
@@ -38,6 +40,8 @@ pub enum Message {
         /// Its line in `stats conns`.
         info: Arc<ConnInfo>,
     },
+    /// A UDP socket to serve from now on.
+    Datagrams(UdpSocket),
     /// Leave now.
     Stop,
     /// Close idle connections, let busy ones finish, then leave.
@@ -46,6 +50,9 @@ pub enum Message {
 
 /// Where the mailbox rings; connections use their slab key.
 const MAILBOX: Token = Token(usize::MAX);
+
+/// UDP sockets have the tokens from here on: far above any slab key.
+const UDP: usize = usize::MAX / 2;
 
 /// Events taken per turn: as many as a busy worker can have ready without the first of them
 /// waiting for a second poll.
@@ -104,6 +111,7 @@ pub struct Worker {
     poll: Poll,
     mailbox: Mailbox<Message>,
     clients: Slab<Client>,
+    endpoints: Vec<Endpoint>,
     ready: VecDeque<usize>,
     exec: Executor,
     shared: Arc<Shared>,
@@ -135,6 +143,7 @@ impl Worker {
             poll,
             mailbox,
             clients: Slab::new(),
+            endpoints: Vec::new(),
             ready: VecDeque::new(),
             exec,
             shared,
@@ -174,6 +183,12 @@ impl Worker {
             for event in &events {
                 match event.token() {
                     MAILBOX => self.take_messages(now),
+                    Token(key) if key >= UDP => {
+                        if let Some(endpoint) = self.endpoint(key) {
+                            endpoint.blocked &= !event.is_writable();
+                        }
+                        self.visit_endpoint(key, self.moved(now));
+                    }
                     Token(key) => {
                         if let Some(client) = self.clients.get_mut(key) {
                             client.blocked &= !event.is_writable();
@@ -188,6 +203,9 @@ impl Worker {
                     if let Some(client) = self.clients.get_mut(key) {
                         client.queued = false;
                         self.visit(key, self.moved(now));
+                    } else if let Some(endpoint) = self.endpoint(key) {
+                        endpoint.queued = false;
+                        self.visit_endpoint(key, self.moved(now));
                     }
                 }
             }
@@ -252,9 +270,11 @@ impl Worker {
         while let Some(message) = self.mailbox.pop() {
             match message {
                 Message::Serve { stream, info } => self.adopt(stream, info, now),
+                Message::Datagrams(socket) => self.adopt_endpoint(socket, now),
                 Message::Stop => self.stopping = true,
                 Message::Drain => {
                     self.draining = true;
+                    self.close_endpoints();
                     let idle: Vec<usize> = self
                         .clients
                         .iter()
@@ -284,6 +304,43 @@ impl Worker {
         let conn = Conn::new(id, Arc::clone(&info));
         entry.insert(Client { stream, conn, info, blocked: false, ended: false, queued: false });
         self.visit(key, now);
+    }
+
+    fn adopt_endpoint(&mut self, socket: UdpSocket, now: Now) {
+        let key = UDP + self.endpoints.len();
+        match Endpoint::new(socket, self.poll.registry(), Token(key), &self.shared, now) {
+            Ok(endpoint) => {
+                self.endpoints.push(endpoint);
+                self.visit_endpoint(key, now);
+            }
+            Err(error) => log::error!("cannot watch a UDP socket: {error}"),
+        }
+    }
+
+    /// The UDP socket with this token; none for a connection's key.
+    fn endpoint(&mut self, key: usize) -> Option<&mut Endpoint> {
+        self.endpoints.get_mut(key.checked_sub(UDP)?)
+    }
+
+    /// Does what can be done for one UDP socket now. `key` is its token.
+    fn visit_endpoint(&mut self, key: usize, now: Now) {
+        let at = key.wrapping_sub(UDP);
+        let Some(endpoint) = self.endpoints.get_mut(at) else { return };
+        endpoint.lend(&mut self.scratch_in, &mut self.scratch_out);
+        let visit = endpoint.serve(&mut self.exec, now, SCRATCH_MAX);
+        let (input, out) = (&mut self.scratch_in, &mut self.scratch_out);
+        endpoint.reclaim(&mut self.exec, now, input, out);
+        keep_at_most(SCRATCH_MAX, &mut self.scratch_in, &mut self.scratch_out);
+        if visit == udp::Visit::Again && !endpoint.queued {
+            endpoint.queued = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    fn close_endpoints(&mut self) {
+        for endpoint in self.endpoints.drain(..) {
+            endpoint.close(&self.shared);
+        }
     }
 
     /// Does what can be done for one connection now.
@@ -325,6 +382,7 @@ impl Worker {
     }
 
     fn close_all(&mut self) {
+        self.close_endpoints();
         let keys: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.close(key);

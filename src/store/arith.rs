@@ -11,7 +11,7 @@ use super::number;
 use super::segment::Open;
 use super::{Arith, ArithTerms, Exptime, Handle, Version, Written};
 use crate::base::clock::Now;
-use crate::base::counters::Counter;
+use crate::base::counters::{ClassCounter, Counter};
 
 /// One incr or decr.
 struct Step<'a> {
@@ -113,6 +113,7 @@ impl Step<'_> {
     ) -> Look<Arith> {
         let arena = &self.store.segments.arena;
         let (_, old) = found;
+        let (class, _) = self.store.class_of(&old);
         // In memcached's order: nothing is no number, the unique, the digits.
         if old.value_len() == 0 {
             return Look::Done(Arith::NonNumeric);
@@ -139,8 +140,12 @@ impl Step<'_> {
             Look::Done(version) => version,
             Look::NeedsRoom(size) => return Look::NeedsRoom(size),
         };
-        let hits = if incr { Counter::IncrHits } else { Counter::DecrHits };
+        let (hits, class_hits) = match incr {
+            true => (Counter::IncrHits, ClassCounter::IncrHits),
+            false => (Counter::DecrHits, ClassCounter::DecrHits),
+        };
         me.counters.add(hits, 1);
+        me.counters.add_class(class, class_hits, 1);
         let written = Written { version, cas: self.terms.cas.unwrap_or(version.0), len };
         Look::Done(Arith::Value { value, written, exptime, exptime_before, created: false })
     }

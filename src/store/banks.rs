@@ -18,10 +18,13 @@ const GROUP: usize = 128;
 /// Most values.
 pub(crate) const MOST: usize = GROUPS * GROUP;
 
+/// Values that are made once, each when it is first wanted.
+type Places<T> = Box<[OnceLock<T>]>;
+
 /// The table.
 #[derive(Debug)]
 pub(crate) struct Banks<T> {
-    groups: Box<[OnceLock<Box<[OnceLock<T>]>>]>,
+    groups: Places<Places<T>>,
 }
 
 impl<T> Banks<T> {

@@ -5,7 +5,8 @@
 //! `evict` and `expire`.
 //!
 //! ```text
-//! Lock order: resizing | big build -> writer -> reclaimer -> stripe (one) -> feed | queues of segments
+//! Lock order: resizing | big build -> writer -> reclaimer -> stripe (one) -> feed | queues of
+//! segments
 //! ```
 //! Nobody ever waits for a lock further to the left than one it holds, and for no second stripe.
 
@@ -17,7 +18,7 @@ use super::segment::{Open, Segments};
 use super::version::VersionClock;
 use super::{Config, FlushState, Handle, StoreStats, Version, Witness};
 use crate::base::clock::Now;
-use crate::base::counters::{Counter, Counters, Sums};
+use crate::base::counters::{ClassSums, Counter, Counters, Sums};
 use crate::base::hash::hash_key;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -103,9 +104,12 @@ pub struct Store {
     pub(super) tombstone_life: AtomicU32,
     /// The last step of maintenance found nothing to reclaim.
     pub(super) exhausted: AtomicBool,
+    /// Segments that a sweep which was asked for has still to look at.
+    pub(super) crawl_left: AtomicU32,
     members: Mutex<Vec<Member>>,
     pub(super) witness: OnceLock<Box<dyn Witness>>,
     base: Mutex<Sums>,
+    pub(super) class_base: Mutex<ClassSums>,
 }
 
 /// What a record is at a moment.
@@ -148,9 +152,11 @@ impl Store {
             tombstone_bytes: AtomicU64::new(0),
             tombstone_life: AtomicU32::new(config.tombstone_secs),
             exhausted: AtomicBool::new(false),
+            crawl_left: AtomicU32::new(0),
             members: Mutex::default(),
             witness: OnceLock::new(),
             base: Mutex::default(),
+            class_base: Mutex::default(),
             config,
         })
     }
@@ -251,6 +257,14 @@ impl Store {
     pub fn reset_stats(&self) {
         let raw = self.raw_sums();
         *lock(&self.base) = raw;
+        self.reset_classes();
+    }
+
+    /// Shows every handle's counters.
+    pub(super) fn each_counters(&self, mut each: impl FnMut(&Counters)) {
+        for member in lock(&self.members).iter() {
+            each(&member.counters);
+        }
     }
 
     /// Appends to `out` the hashes of keys that were changed here since the last drain.
@@ -415,6 +429,7 @@ impl Store {
         } else {
             counters.add(Counter::ItemsLinked, 1);
             counters.add(Counter::BytesLinked, self.item_bytes(record) as u64);
+            self.class_gains(record, counters);
         }
     }
 
@@ -493,6 +508,7 @@ impl Store {
     fn account_gone(&self, record: &Record, counters: &Counters) {
         counters.add(Counter::ItemsUnlinked, 1);
         counters.add(Counter::BytesUnlinked, self.item_bytes(record) as u64);
+        self.class_loses(record, counters);
         if record.is_large() {
             self.each_chunk(record, |chunk| self.segment_of(&chunk).sub_live(chunk.size()));
         }

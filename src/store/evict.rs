@@ -24,7 +24,7 @@ use super::index::Locked;
 use super::item::{Record, Shape};
 use super::segment::{Class, Open, RESERVE};
 use crate::base::clock::Now;
-use crate::base::counters::{Counter, Counters};
+use crate::base::counters::{ClassCounter, Counter, Counters};
 use std::sync::atomic::Ordering;
 
 /// The small queue gives up its oldest segment when it has more than this part of all (S3-FIFO).
@@ -355,7 +355,7 @@ impl Store {
             return true;
         };
         match self.status(record, now) {
-            Status::Flushed => self.unlink(&mut stripe, slot, record, counters),
+            Status::Flushed => self.reclaim_flushed(&mut stripe, slot, record, now, counters),
             Status::Expired => self.reclaim_expired(&mut stripe, slot, record, now, counters),
             Status::Live | Status::Deleted => {}
         }
@@ -386,6 +386,7 @@ impl Store {
                 self.segments.meta(victim.segment).sub_live(record.size());
                 victim.kept += record.size();
                 counters.add(Counter::Moved, 1);
+                self.class_counts(record, ClassCounter::Moved, counters);
             }
         }
         true
@@ -400,15 +401,45 @@ impl Store {
         now: Now,
         counters: &Counters,
     ) {
+        let (class, _) = self.class_of(record);
         counters.add(Counter::Evictions, 1);
+        counters.add_class(class, ClassCounter::Evicted, 1);
+        if record.has_exptime() {
+            counters.add_class(class, ClassCounter::EvictedNonzero, 1);
+        }
         if !record.fetched(&self.segments.arena) {
             counters.add(Counter::EvictedUnfetched, 1);
+            counters.add_class(class, ClassCounter::EvictedUnfetched, 1);
         }
         if stripe.freq(slot) > 0 {
             counters.add(Counter::EvictedActive, 1);
+            counters.add_class(class, ClassCounter::EvictedActive, 1);
         }
         self.tell_evicted(record, now);
         stripe.haunt(slot);
+        self.unlink(stripe, slot, record, counters);
+    }
+
+    /// Counts a dead item whose memory is taken back, or whose place a new one takes.
+    pub(super) fn count_reclaimed(&self, record: &Record, now: Now, counters: &Counters) {
+        if matches!(self.status(record, now), Status::Expired | Status::Flushed)
+            && !record.version(&self.segments.arena).1
+        {
+            counters.add(Counter::Reclaimed, 1);
+            self.class_counts(record, ClassCounter::Reclaimed, counters);
+        }
+    }
+
+    /// Takes the memory of an item back that was flushed.
+    pub(super) fn reclaim_flushed(
+        &self,
+        stripe: &mut Locked<'_>,
+        slot: usize,
+        record: &Record,
+        now: Now,
+        counters: &Counters,
+    ) {
+        self.count_reclaimed(record, now, counters);
         self.unlink(stripe, slot, record, counters);
     }
 
@@ -421,9 +452,12 @@ impl Store {
         now: Now,
         counters: &Counters,
     ) {
+        let (class, _) = self.class_of(record);
         counters.add(Counter::Reclaimed, 1);
+        counters.add_class(class, ClassCounter::Reclaimed, 1);
         if !record.fetched(&self.segments.arena) {
             counters.add(Counter::ExpiredUnfetched, 1);
+            counters.add_class(class, ClassCounter::ExpiredUnfetched, 1);
         }
         self.drop_expired(stripe, slot, record, now, counters);
     }
@@ -482,7 +516,7 @@ impl Store {
         });
         let (Some(slot), Some(head)) = (slot, head) else { return true };
         match self.status(&head, now) {
-            Status::Flushed => self.unlink(&mut stripe, slot, &head, counters),
+            Status::Flushed => self.reclaim_flushed(&mut stripe, slot, &head, now, counters),
             Status::Expired => self.reclaim_expired(&mut stripe, slot, &head, now, counters),
             Status::Live | Status::Deleted => {
                 let freq = stripe.freq(slot);

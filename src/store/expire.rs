@@ -6,8 +6,8 @@
 //!
 //! A sealed segment knows when its next record expires. The sweep goes round, and walks a segment
 //! when that moment has passed, but not the same one twice within [`SWEEP_EVERY_SECS`]: memory is
-//! back within twice of that. Apart from that, every [`AGE_EVERY_SECS`] it walks all segments, so that
-//! items keep to know how long ago they were used.
+//! back within twice of that. Apart from that, every [`AGE_EVERY_SECS`] it walks all segments, so
+//! that items keep to know how long ago they were used.
 
 use super::core::{lock, mono_secs, Status, Store};
 use super::evict::{Reclaimer, Step};
@@ -15,11 +15,11 @@ use super::item::{Record, COARSE_AFTER};
 use super::segment::Class;
 use super::{Handle, Maintained, Version};
 use crate::base::clock::Now;
-use crate::base::counters::Counters;
+use crate::base::counters::{ClassCounter, Counters};
 use std::sync::atomic::Ordering;
 
 /// A segment is walked at most once in this time, however many of its items expire one by one.
-const SWEEP_EVERY_SECS: u32 = 4;
+const SWEEP_EVERY_SECS: u32 = 2;
 /// How often all items are looked at for when they were used. An item that is just too young for
 /// [`COARSE_AFTER`] must be seen again before its time runs over, with a quarter of an hour to
 /// spare.
@@ -92,6 +92,7 @@ impl Store {
         let meta = self.segments.meta(segment);
         let flushed = meta.swept.load(Ordering::Relaxed) < self.watermark().0;
         let rested = self.rested(segment, SWEEP_EVERY_SECS, now);
+        let rested = rested || self.is_crawling();
         // The lifetime of deletes was cut short: segments do not know that from their due time.
         let cut = self.too_many_tombstones();
         flushed || (rested && (cut || meta.due() <= now.unix_secs()))
@@ -136,13 +137,41 @@ impl Store {
         None
     }
 
+    /// Has the sweep go round once more, now and however lately it was anywhere.
+    pub fn crawl(&self) {
+        // One more than there are: a segment is walked before the next one is looked at.
+        self.crawl_left.store(self.segments.count() + 1, Ordering::Relaxed);
+    }
+
+    /// Whether a sweep that [`Store::crawl`] asked for is under way.
+    pub fn is_crawling(&self) -> bool {
+        self.crawl_left.load(Ordering::Relaxed) > 0
+    }
+
+    /// Frees a sealed segment in which nothing is alive any more: what died was perhaps found from
+    /// elsewhere, as chunks are. False when it is not one. Under the reclaimer's lock.
+    fn free_dead(&self, segment: u32) -> bool {
+        let meta = self.segments.meta(segment);
+        let dead = meta.live() == 0 && self.segments.claim(segment).is_some();
+        if dead {
+            self.segments.free(segment, self.off_arena());
+        }
+        dead
+    }
+
     /// The next segment to sweep, if there is one among the next few.
     fn next_sweep(&self, sweep: &mut Sweep, now: Now) -> Option<(u32, u32)> {
         for _ in 0..LOOK.min(self.segments.count()) {
             let segment = sweep.cursor;
             sweep.cursor = (sweep.cursor + 1) % self.segments.count();
+            if self.is_crawling() {
+                self.crawl_left.fetch_sub(1, Ordering::Relaxed);
+            }
             if sweep.cursor == 0 {
                 self.adapt_tombstones();
+            }
+            if self.free_dead(segment) {
+                continue;
             }
             if self.wants_sweep(segment, now) {
                 if let Some(sealing) = self.segments.sealing(segment) {
@@ -196,9 +225,7 @@ impl Store {
         }
         meta.swept_at.store(mono_secs(now), Ordering::Relaxed);
         meta.swept.fetch_max(watermark.0, Ordering::Relaxed);
-        if meta.live() == 0 && self.segments.claim(segment).is_some() {
-            self.segments.free(segment, self.off_arena());
-        }
+        self.free_dead(segment);
         true
     }
 
@@ -209,8 +236,11 @@ impl Store {
         let location = self.segments.location(record.at);
         let Some(slot) = stripe.find(place.tag, |found| found == location) else { return };
         match self.status(record, now) {
-            Status::Flushed => self.unlink(&mut stripe, slot, record, counters),
-            Status::Expired => self.reclaim_expired(&mut stripe, slot, record, now, counters),
+            Status::Flushed => self.reclaim_flushed(&mut stripe, slot, record, now, counters),
+            Status::Expired => {
+                self.class_counts(record, ClassCounter::CrawlerReclaimed, counters);
+                self.reclaim_expired(&mut stripe, slot, record, now, counters);
+            }
             Status::Live => {
                 record.age(arena, now.unix_secs());
                 self.note_due(record);
@@ -310,12 +340,12 @@ impl Handle {
     }
 
     /// Whether the maintenance thread should run now rather than at its next turn: fewer segments
-    /// are free than should be, or the limit was lowered, and the last step had not found that there
-    /// are none to be had.
-    /// Cheap enough for every turn of a worker's loop.
+    /// are free than should be, or the limit was lowered, and the last step had not found that
+    /// there are none to be had. Cheap enough for every turn of a worker's loop.
     pub fn needs_maintenance(&self) -> bool {
         let store = self.store_ref();
-        (store.is_low() || store.is_shrinking()) && !store.exhausted.load(Ordering::Relaxed)
+        let low = store.is_low() || store.is_shrinking();
+        (low && !store.exhausted.load(Ordering::Relaxed)) || store.is_crawling()
     }
 }
 

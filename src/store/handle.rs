@@ -1,9 +1,9 @@
 //! One thread's door to the store: reading, touching and deleting.
 //!
-//! Owns [`Handle`] and the classic commands that write no value. Storing is in `write`, `concat` and
-//! `arith`, what only meta commands ask for in `meta`, what peers ask for in `replica`, housekeeping
-//! in `expire`. Small values are read under the lock of their stripe; large ones are pinned and read
-//! without it.
+//! Owns [`Handle`] and the classic commands that write no value. Storing is in `write`, `concat`
+//! and `arith`, what only meta commands ask for in `meta`, what peers ask for in `replica`,
+//! housekeeping in `expire`. Small values are read under the lock of their stripe; large ones are
+//! pinned and read without it.
 
 use super::core::{Local, Status, Store, FREQ_MAX};
 use super::index::{Locked, Place};
@@ -12,7 +12,7 @@ use super::large::Snapshot;
 use super::segment::Open;
 use super::{Exptime, Item, Value};
 use crate::base::clock::Now;
-use crate::base::counters::{Counter, Counters};
+use crate::base::counters::{ClassCounter, Counter, Counters};
 use std::sync::Arc;
 
 /// How often an operation that needs room for a longer record looks again. It waits for nobody: it
@@ -123,6 +123,7 @@ impl Store {
             return None;
         };
         me.counters.add(Counter::GetHits, 1);
+        self.class_counts(&record, ClassCounter::GetHits, &me.counters);
         let mut read = Some(read);
         let seen = self.see(&record, now, &mut read)?;
         record.set_used(&self.segments.arena, now.unix_secs(), true);
@@ -338,6 +339,7 @@ impl Handle {
                 store.tell_peers(me, hash, &record, now);
             }
             me.counters.add(Counter::TouchHits, 1);
+            store.class_counts(&record, ClassCounter::TouchHits, &me.counters);
             let seen = store.see(&record, now, &mut read);
             record.set_used(arena, now.unix_secs(), true);
             stripe.bump(slot, FREQ_MAX);
@@ -360,9 +362,15 @@ impl Handle {
     pub fn delete(&mut self, key: &[u8], now: Now) -> bool {
         let (store, me) = self.split();
         store.settle(now);
-        let hit = store.delete_live(me, key, now);
-        me.counters.add(if hit { Counter::DeleteHits } else { Counter::DeleteMisses }, 1);
-        hit
+        let class = store.delete_live(me, key, now);
+        match class {
+            Some(class) => {
+                me.counters.add(Counter::DeleteHits, 1);
+                me.counters.add_class(class, ClassCounter::DeleteHits, 1);
+            }
+            None => me.counters.add(Counter::DeleteMisses, 1),
+        }
+        class.is_some()
     }
 
     /// What memcached does with the old item when a `set` cannot be taken (too large, no memory):
@@ -375,15 +383,16 @@ impl Handle {
 }
 
 impl Store {
-    /// Deletes a live item, with a version of its own.
-    pub(super) fn delete_live(&self, me: &mut Local, key: &[u8], now: Now) -> bool {
+    /// Deletes a live item, with a version of its own. Returns its size class.
+    pub(super) fn delete_live(&self, me: &mut Local, key: &[u8], now: Now) -> Option<u8> {
         let hash = self.hash(key);
         let (mut stripe, place) = self.lock(hash);
         let found = self.fetch(&mut stripe, place, key, now, &me.counters);
-        let Some((slot, record)) = found else { return false };
+        let (slot, record) = found?;
+        let (class, _) = self.class_of(&record);
         let version = self.issue(me, hash, now);
         self.remove(&mut stripe, slot, &record, version, &me.counters);
-        true
+        Some(class)
     }
 }
 

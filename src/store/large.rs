@@ -119,6 +119,13 @@ impl Store {
         vlen as u64 > self.segments.target() / BIG_SHARE
     }
 
+    /// Length of a large item's value (rule 2).
+    pub(super) fn total_len(&self, head: &Record) -> usize {
+        let mut le = [0u8; TOTAL];
+        le.copy_from_slice(&head.value(&self.segments.arena)[..TOTAL]);
+        u32::from_le_bytes(le) as usize
+    }
+
     /// Calls `each` with every chunk record of a large item, in order (rule 2).
     pub(super) fn each_chunk(&self, head: &Record, mut each: impl FnMut(Record)) {
         let places = &head.value(&self.segments.arena)[TOTAL..];

@@ -19,7 +19,7 @@ use super::item::{Extras, Record, Shape};
 use super::segment::Open;
 use super::{DeleteTerms, Deleted, Exptime, Found, GetTerms, Handle, Item, Marks};
 use crate::base::clock::Now;
-use crate::base::counters::Counter;
+use crate::base::counters::{ClassCounter, Counter};
 
 /// One meta get.
 struct Get<'a> {
@@ -170,6 +170,11 @@ impl Handle {
                 Look::NeedsRoom(size) => Look::NeedsRoom(size),
                 Look::Done(hit) => {
                     found = Some(hit.found);
+                    let hits = match terms.touch {
+                        Some(_) => ClassCounter::TouchHits,
+                        None => ClassCounter::GetHits,
+                    };
+                    store.class_counts(&hit.record, hits, &me.counters);
                     Look::Done(get.read(me, stripe, &hit, &mut read))
                 }
             }
@@ -209,9 +214,11 @@ impl Handle {
                 return Look::Done(Deleted::NotFound);
             };
             if terms.compare.is_some_and(|compare| compare != old.cas(arena)) {
-                me.counters.add(Counter::DeleteMisses, 1);
+                let missed = u64::from(!terms.uncounted_mismatch);
+                me.counters.add(Counter::DeleteMisses, missed);
                 return Look::Done(Deleted::Exists);
             }
+            let (class, _) = store.class_of(&old);
             if terms.remove_value {
                 let shape = terms.remains(key, old.cas(arena));
                 let Some(open) = store.with_room(open, shape.size()) else {
@@ -238,6 +245,7 @@ impl Handle {
             }
             if !terms.stale {
                 me.counters.add(Counter::DeleteHits, 1);
+                me.counters.add_class(class, ClassCounter::DeleteHits, 1);
             }
             Look::Done(Deleted::Deleted)
         });
@@ -311,6 +319,7 @@ mod tests {
         flags: 0,
         cas: None,
         binary_key: false,
+        uncounted_mismatch: false,
     };
 
     #[test]

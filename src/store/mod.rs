@@ -6,8 +6,10 @@
 mod arena;
 mod arith;
 mod banks;
+mod classes;
 mod concat;
 mod core;
+mod dump;
 mod evict;
 mod expire;
 mod feed;
@@ -29,6 +31,7 @@ mod witness;
 mod write;
 
 pub use self::core::Store;
+pub use classes::Classes;
 pub use feed::{ChangeSignal, Drained};
 pub use flush::{FlushState, PendingFlush};
 pub use handle::Handle;
@@ -70,6 +73,8 @@ pub struct Config {
     pub feed_max: usize,
     /// How long a delete is remembered, in seconds.
     pub tombstone_secs: u32,
+    /// memcached's size classes, by which `stats items` and `stats slabs` sort what is here.
+    pub classes: Classes,
 }
 
 impl Default for Config {
@@ -85,22 +90,22 @@ impl Default for Config {
             hash_seed: 0,
             feed_max: 8192,
             tombstone_secs: 3600,
+            classes: Classes::default(),
         }
     }
-}
-
-/// Bytes that an item of these sizes takes in memcached 1.6, where the value's `\r\n` belongs to it.
-pub fn memcached_size(key_len: usize, flags: u32, value_len: usize) -> usize {
-    let flags_len = if flags == 0 { 0 } else { 4 };
-    key_len + flags_len + MEMCACHED_ITEM_OVERHEAD + value_len
 }
 
 impl Config {
     /// Whether an item of these sizes is within `-I` (memcached's arithmetic). The server asks it
     /// before it takes in a data block.
     pub fn fits(&self, key_len: usize, flags: u32, value_len: usize) -> bool {
-        memcached_size(key_len, flags, value_len) <= self.item_max as usize
+        memcached_size(key_len, flags != 0, value_len) <= self.item_max as usize
     }
+}
+
+/// The bytes that memcached 1.6 takes for an item of these sizes.
+pub fn memcached_size(key_len: usize, has_flags: bool, value_len: usize) -> usize {
+    key_len + if has_flags { 4 } else { 0 } + MEMCACHED_ITEM_OVERHEAD + value_len
 }
 
 /// When an item expires, already absolute.

@@ -24,10 +24,10 @@ use super::segment::Class;
 pub struct CannotResize;
 
 impl Store {
-    /// Makes `memory_limit` bytes the limit, at least 1 MiB. A higher one counts at once. On the way
-    /// to a lower one [`super::Handle::maintain`] gives the memory back; meanwhile the store is used
-    /// as always. Eight segments are left at least, of the size that the limit at the start gave
-    /// them (at most 1 MiB each).
+    /// Makes `memory_limit` bytes the limit, at least 1 MiB. A higher one counts at once. On the
+    /// way to a lower one [`super::Handle::maintain`] gives the memory back; meanwhile the store
+    /// is used as always. Eight segments are left at least, of the size that the limit at the
+    /// start gave them (at most 1 MiB each).
     ///
     /// # Errors
     /// [`CannotResize`]: nothing was changed.

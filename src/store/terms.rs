@@ -103,6 +103,8 @@ pub struct Found {
 pub struct DeleteTerms {
     /// Only where the CAS unique is this one (0 is one, too).
     pub compare: Option<u64>,
+    /// Another unique counts as nothing (binary), instead of as a miss (meta).
+    pub uncounted_mismatch: bool,
     /// It is not deleted but marked stale, to be won anew, with a new CAS unique.
     pub stale: bool,
     /// With `stale`, the exptime it gets, else it keeps its own. With `remove_value` the exptime of

@@ -11,12 +11,11 @@
 //! ```
 
 use super::core::{lock, Local, Status, Store, Writer, FREQ_BACK, FREQ_MAX};
-use super::handle::Look;
 use super::item::{Extras, Record, Shape};
 use super::large::Built;
-use super::{Exptime, Handle, Marks, Mode, Stored, Terms, Version, Written};
+use super::{memcached_size, Exptime, Handle, Marks, Mode, Stored, Terms, Version, Written};
 use crate::base::clock::Now;
-use crate::base::counters::Counter;
+use crate::base::counters::{ClassCounter, Counter};
 
 /// A value up to this length that takes the place of one with the same length is written over it:
 /// no dead bytes, and the copy under the stripe's lock stays below a microsecond.
@@ -165,6 +164,7 @@ impl Store {
                 record.set_version(arena, version, false);
                 self.seal_record(open, &record);
                 let freq = stripe.freq(slot);
+                self.count_reclaimed(&old, now, &me.counters);
                 self.replace(&mut stripe, slot, freq, &old, &record, &me.counters);
             }
             None => {
@@ -200,6 +200,7 @@ impl Store {
             }
             (Mode::Cas(unique), Some(old)) if unique == 0 || old.cas(arena) != unique => {
                 me.counters.add(Counter::CasBadval, 1);
+                self.class_counts(old, ClassCounter::CasBadval, &me.counters);
                 return Err(Stored::Exists);
             }
             _ => {}
@@ -216,41 +217,6 @@ impl Store {
         Ok(())
     }
 
-    /// Stores an item that has expired already: nothing is left but, on a replicated node, the
-    /// knowledge that it was deleted.
-    fn store_expired(&self, me: &mut Local, mode: Mode, new: New<'_>, now: Now) -> Stored {
-        let key = new.key;
-        let hash = self.hash(key);
-        let stored = self.look(me, hash, now, |me, stripe, place, open| {
-            let old = self.find(stripe, place, key);
-            if let Err(refused) =
-                self.check(me, mode, old.as_ref().map(|old| &old.1), Ask::Commit, now)
-            {
-                return Look::Done(refused);
-            }
-            let version;
-            if let Some((slot, old)) = old {
-                version = self.issue(me, hash, now);
-                self.remove(stripe, slot, &old, version, &me.counters);
-            } else if self.config.replicated {
-                let shape = Shape::tombstone(key);
-                let Some(open) = self.with_room(open, shape.size()) else {
-                    return Look::NeedsRoom(shape.size());
-                };
-                version = self.issue(me, hash, now);
-                let record = self.begin(open, &shape, now);
-                record.set_version(&self.segments.arena, version, true);
-                self.seal_record(open, &record);
-                self.link(stripe, place, 0, &record, &me.counters);
-            } else {
-                version = self.issue(me, hash, now);
-            }
-            self.count_stored(me, mode);
-            Look::Done(Stored::Stored(new.written(version)))
-        });
-        stored.unwrap_or(Stored::OutOfMemory)
-    }
-
     pub(super) fn count_stored(&self, me: &Local, mode: Mode) {
         me.counters.add(Counter::TotalItems, 1);
         if matches!(mode, Mode::Cas(_)) {
@@ -260,9 +226,6 @@ impl Store {
 
     /// set, add, replace, cas.
     pub(super) fn store_new(&self, me: &mut Local, mode: Mode, new: New<'_>, now: Now) -> Stored {
-        if new.exptime.is_past(now.unix_secs()) {
-            return self.store_expired(me, mode, new, now);
-        }
         let hash = self.hash(new.key);
         let put = self.put(me, new, now, |me, old, ask| {
             self.check(me, mode, old, ask, now)?;
@@ -342,8 +305,8 @@ impl Store {
 }
 
 impl Handle {
-    /// A storage command. An exptime that is past stores nothing and answers `Stored`. Where a
-    /// `Set` is refused the old item goes, as in memcached.
+    /// A storage command. What has a past exptime is stored all the same, and found expired, as in
+    /// memcached. Where a `Set` is refused the old item goes, as there.
     pub fn store(
         &mut self,
         mode: Mode,
@@ -371,9 +334,12 @@ impl Handle {
         let (store, me) = self.split();
         store.settle(now);
         me.counters.add(Counter::CmdSet, 1);
+        let class = store.config.classes.of(memcached_size(key.len(), flags != 0, value.len()));
+        me.counters.add_class(class, ClassCounter::CmdSet, 1);
         let extras = Extras::of_new(terms.binary_key, terms.cas);
         let new = New { key, flags, exptime, extras, parts: &[value] };
-        let stored = if !store.config.fits(key.len(), flags, value.len()) {
+        let fits = store.config.fits(key.len(), flags, value.len());
+        let stored = if !fits {
             Stored::TooLarge
         } else {
             match mode {
@@ -385,9 +351,18 @@ impl Handle {
             }
         };
         match stored {
-            Stored::TooLarge => me.counters.add(Counter::TooLarge, 1),
-            Stored::OutOfMemory => me.counters.add(Counter::OutOfMemory, 1),
-            _ => return stored,
+            // As memcached: growing beyond the limit is not one that was sent too large.
+            Stored::TooLarge => me.counters.add(Counter::TooLarge, u64::from(!fits)),
+            Stored::OutOfMemory => {
+                me.counters.add(Counter::OutOfMemory, 1);
+                me.counters.add_class(class, ClassCounter::OutOfMemory, 1);
+            }
+            _ => {
+                if let (Mode::Cas(_), Stored::Stored(_)) = (mode, stored) {
+                    me.counters.add_class(class, ClassCounter::CasHits, 1);
+                }
+                return stored;
+            }
         }
         if mode == Mode::Set {
             store.delete_live(me, key, now);
@@ -429,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exptime_that_is_past_stores_nothing() {
+    fn what_is_stored_with_a_past_exptime_is_found_expired() {
         let mut handle = handle();
         set(&mut handle, b"k", b"old");
         let past = Exptime::At(NOW.unix_secs());
@@ -439,6 +414,7 @@ mod tests {
         let stored = handle.store(Mode::Replace, b"k", 0, past, b"new", NOW);
         assert_eq!(stored, Stored::NotStored);
         assert_eq!(handle.store_ref().stats().curr_items, 0);
+        assert_eq!(handle.counters().get(Counter::GetExpired), 1);
     }
 
     #[test]

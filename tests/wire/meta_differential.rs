@@ -5,8 +5,8 @@
 //! away from what differs on purpose; `meta-*.txt` name that. Against memcached 1.6.18, which knows
 //! less than the 1.6.45 that we follow, it keeps to what both know.
 
-use crate::differential::Rng;
 use crate::script::{Kind, Link};
+use crate::Rng;
 use std::collections::HashMap;
 
 /// Batches of one conversation.
@@ -31,7 +31,7 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     fn pick(&mut self, from: &[&str]) -> String {
-        self.rng.pick(from)
+        from[self.rng.below(from.len())].to_owned()
     }
 
     fn one_in(&mut self, n: usize) -> bool {

@@ -128,8 +128,11 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_>) {
             out.extend_from_slice(CRLF);
         }
         Request::Quit => out.extend_from_slice(b"quit\r\n"),
-        Request::Shutdown { graceful: false } => out.extend_from_slice(b"shutdown\r\n"),
-        Request::Shutdown { graceful: true } => out.extend_from_slice(b"shutdown graceful\r\n"),
+        Request::Shutdown { graceful, noreply } => {
+            let graceful = graceful == Some(true);
+            out.extend_from_slice(if graceful { b"shutdown graceful" } else { b"shutdown" });
+            end(out, noreply);
+        }
         Request::DebugTime(what) => {
             out.extend_from_slice(b"debugtime ");
             match what {
@@ -137,6 +140,10 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_>) {
                 ClockMove::Resume => out.push(b'r'),
                 ClockMove::Seconds(secs) => push_i64(out, secs),
             }
+            out.extend_from_slice(CRLF);
+        }
+        Request::Admin { line } => {
+            out.extend_from_slice(line);
             out.extend_from_slice(CRLF);
         }
         Request::MetaNoop => out.extend_from_slice(b"mn\r\n"),

@@ -9,6 +9,7 @@
 //! answers is the rule, down to the words of its errors; the few places where it is not followed
 //! say so. Never allocates, except that encoders append to the `Vec` they are given.
 
+pub mod admin;
 pub mod encode;
 mod login;
 pub mod reply;

@@ -4,7 +4,7 @@
 //! line. Never reads a data block and never asks what a server is configured to allow.
 
 use super::token::{self, Words};
-use super::{Keys, DATA_MAX, GET_LINE_MAX, LINE_MAX};
+use super::{admin, Keys, DATA_MAX, GET_LINE_MAX, LINE_MAX};
 use crate::base::clock::ClockMove;
 use crate::base::num;
 use crate::protocol::reject::{self, Reject};
@@ -151,7 +151,8 @@ fn command(line: &[u8]) -> Outcome<'_> {
         b"verbosity" => verbosity(&Words::cut(line)),
         b"stats" => Ok(Request::Stats { args: trim(rest) }),
         b"quit" => Ok(Request::Quit),
-        b"shutdown" => shutdown(&Words::cut(line)),
+        b"shutdown" => Ok(shutdown(&Words::cut(line))),
+        b"slabs" | b"lru" | b"lru_crawler" | b"cache_memlimit" => Ok(Request::Admin { line }),
         b"debugtime" => debug_time(&Words::cut(line)),
         // memcached hangs up on a browser, or whoever was led to speak HTTP to it.
         _ if is_http(&Words::cut(line)) => Ok(Request::Quit),
@@ -251,34 +252,30 @@ fn three_or_four(words: &Words<'_>) -> Result<bool, Reject> {
     }
 }
 
+/// As memcached 1.6.45: words behind the delay do not matter.
 fn flush_all<'a>(words: &Words<'a>) -> Outcome<'a> {
-    if words.count() > 3 {
-        return Err(ERROR);
-    }
     let noreply = words.noreply();
     if words.count() == 1 + usize::from(noreply) {
         return Ok(Request::FlushAll { delay: 0, noreply });
     }
     let refused = Reject::line(reject::BAD_EXPTIME).quiet_if(noreply);
-    let delay = token::signed64(words.get(1)).ok_or(refused)?;
-    Ok(Request::FlushAll { delay, noreply })
+    let delay = admin::signed32(words.get(1)).ok_or(refused)?;
+    Ok(Request::FlushAll { delay: i64::from(delay), noreply })
 }
 
 fn verbosity<'a>(words: &Words<'a>) -> Outcome<'a> {
-    if !(2..=3).contains(&words.count()) {
-        return Err(ERROR);
-    }
     let noreply = words.noreply();
-    let level = token::unsigned32(words.get(1)).ok_or(BAD_FORMAT.quiet_if(noreply))?;
+    let level = admin::unsigned32(words.get(1)).ok_or(BAD_FORMAT.quiet_if(noreply))?;
     Ok(Request::Verbosity { level, noreply })
 }
 
-fn shutdown<'a>(words: &Words<'a>) -> Outcome<'a> {
-    match (words.count(), words.get(1)) {
-        (1, _) => Ok(Request::Shutdown { graceful: false }),
-        (2, b"graceful") => Ok(Request::Shutdown { graceful: true }),
-        _ => Err(Reject::line(reject::BAD_SHUTDOWN)),
-    }
+fn shutdown<'a>(words: &Words<'a>) -> Request<'a> {
+    let graceful = match words.count() {
+        1 => Some(false),
+        2 if admin::is_word(words.get(1), b"graceful") => Some(true),
+        _ => None,
+    };
+    Request::Shutdown { graceful, noreply: words.noreply() }
 }
 
 /// memcached's debug build looks at the first word only, and takes a lone minus sign for zero.

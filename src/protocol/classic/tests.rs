@@ -221,19 +221,21 @@ fn the_other_commands() {
     assert_eq!(whole(b"flush_all 5 else\r\n"), flush(5, false));
     refused(b"flush_all x\r\n", reject::BAD_EXPTIME);
     refused(b"flush_all noreply noreply\r\n", b"");
-    refused(b"flush_all 1 2 3\r\n", reject::ERROR);
+    assert_eq!(whole(b"flush_all 1 2 3\r\n"), flush(1, false));
     let verbosity = |level, noreply| Ok(Request::Verbosity { level, noreply });
     assert_eq!(whole(b"verbosity 1\r\n"), verbosity(1, false));
     assert_eq!(whole(b"verbosity 2 noreply\r\n"), verbosity(2, true));
-    refused(b"verbosity\r\n", reject::ERROR);
+    refused(b"verbosity\r\n", reject::BAD_FORMAT);
     refused(b"verbosity x\r\n", reject::BAD_FORMAT);
     assert_eq!(whole(b"version x\r\n"), Ok(Request::Version));
     assert_eq!(whole(b"quit x\r\n"), Ok(Request::Quit));
     assert_eq!(whole(b"stats\r\n"), Ok(Request::Stats { args: b"" }));
     assert_eq!(whole(b"stats  a  b \r\n"), Ok(Request::Stats { args: b"a  b" }));
-    assert_eq!(whole(b"shutdown\r\n"), Ok(Request::Shutdown { graceful: false }));
-    assert_eq!(whole(b"shutdown graceful\r\n"), Ok(Request::Shutdown { graceful: true }));
-    refused(b"shutdown now\r\n", reject::BAD_SHUTDOWN);
+    let shutdown = |graceful, noreply| Ok(Request::Shutdown { graceful, noreply });
+    assert_eq!(whole(b"shutdown\r\n"), shutdown(Some(false), false));
+    assert_eq!(whole(b"shutdown graceful\r\n"), shutdown(Some(true), false));
+    assert_eq!(whole(b"shutdown noreply\r\n"), shutdown(None, true));
+    assert_eq!(whole(b"lru  mode x\r\n"), Ok(Request::Admin { line: b"lru  mode x" }));
     assert_eq!(whole(b"mn\r\n"), Ok(Request::MetaNoop));
     for line in ["xy\r\n", " m\r\n", "\0\0\r\n", "get\r\n", "get \r\n", "GET a\r\n", "get\ta\r\n"] {
         refused(line.as_bytes(), reject::ERROR);

@@ -77,6 +77,8 @@ pub struct Debugged<'k> {
     pub cas: u64,
     /// Whether a get has found it.
     pub fetched: bool,
+    /// The slab class it would have in memcached.
+    pub class: u8,
     /// Bytes it takes in memcached, overhead included.
     pub size: usize,
 }
@@ -248,8 +250,7 @@ impl Status {
     }
 }
 
-/// `ME key exp=... la=... cas=... fetch=... cls=... size=...\r\n`. There are no slab classes here:
-/// every item is in class 1.
+/// `ME key exp=... la=... cas=... fetch=... cls=... size=...\r\n`
 pub fn encode_debug(out: &mut Vec<u8>, item: &Debugged<'_>) {
     out.extend_from_slice(b"ME ");
     if item.binary_key || !is_word(item.key) {
@@ -264,7 +265,8 @@ pub fn encode_debug(out: &mut Vec<u8>, item: &Debugged<'_>) {
     number(out, b" la=", u64::from(item.last_access_secs));
     number(out, b" cas=", item.cas);
     out.extend_from_slice(if item.fetched { b" fetch=yes" } else { b" fetch=no" });
-    number(out, b" cls=1 size=", item.size as u64);
+    number(out, b" cls=", u64::from(item.class));
+    number(out, b" size=", item.size as u64);
     out.extend_from_slice(CRLF);
 }
 

@@ -267,11 +267,12 @@ fn the_other_commands_answer() {
         last_access_secs: 3,
         cas: 4,
         fetched: false,
+        class: 2,
         size: 60,
     };
     let line = written(|out| encode_debug(out, &item));
-    assert_eq!(line, "ME Zm9v exp=-1 la=3 cas=4 fetch=no cls=1 size=60\r\n");
+    assert_eq!(line, "ME Zm9v exp=-1 la=3 cas=4 fetch=no cls=2 size=60\r\n");
     let item = Debugged { ttl: Some(8), fetched: true, binary_key: false, ..item };
     let line = written(|out| encode_debug(out, &item));
-    assert_eq!(line, "ME foo exp=8 la=3 cas=4 fetch=yes cls=1 size=60\r\n");
+    assert_eq!(line, "ME foo exp=8 la=3 cas=4 fetch=yes cls=2 size=60\r\n");
 }

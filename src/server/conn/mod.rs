@@ -12,11 +12,15 @@
 //!          |  \---(get line, output full)------> Keys -------+
 //!          |  \---(data not wanted)------------> Swallow ----+
 //!          |  \---(a long answer)--------------> Stream -----+
-//!          +------(quit, refused for good)-----> Closing
+//!          +------(quit, refused for good)-----> (Drain) -> Closing
 //! ```
+//!
+//! The first byte says for good whether the client speaks text or binary, unless `-B` does.
 
 mod auth;
+mod binary;
 mod data;
+pub mod datagram;
 mod text;
 
 #[cfg(test)]
@@ -27,9 +31,11 @@ use std::sync::Arc;
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::base::replies::Replies;
+use crate::protocol::binary::REQUEST;
 use crate::protocol::reject::Reject;
 use crate::protocol::GetVerb;
 use crate::server::auth::Login;
+use crate::server::config::Protocol;
 use crate::server::execute::Executor;
 use crate::server::shared::{ConnInfo, ConnState};
 use data::{next_read, to_reserve, READ_MORE};
@@ -73,10 +79,27 @@ pub trait Producer: Send + std::fmt::Debug {
     /// Appends the next part of the answer to `out`, in a step of bounded time: not much more than
     /// a portion of a get adds.
     fn produce(&mut self, exec: &mut Executor, now: Now, out: &mut Vec<u8>) -> Produced;
+
+    /// Whether the answer may also go out as datagrams. Not where it has no end, or where a few
+    /// bytes from a forged sender would make everything in the cache go there.
+    fn may_go_by_datagram(&self) -> bool {
+        false
+    }
 }
 
 /// Bytes of a command line that are shown at `-vv`.
 const LOGGED_LINE: usize = 512;
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dialect {
+    /// It has said nothing yet.
+    Unknown,
+    /// Classic and meta commands.
+    Text,
+    /// Packets.
+    Binary,
+}
 
 #[derive(Debug)]
 enum State {
@@ -94,6 +117,8 @@ enum State {
     },
     /// Bytes of an unwanted data block that are still to come.
     Swallow(u64),
+    /// Bytes of a refused request that are still to come; then the connection closes.
+    Drain(u64),
     /// A long answer is under way: no command is executed until its producer is done.
     Stream(Box<dyn Producer>),
     /// The next command is executed in a turn of its own, which has a time of its own.
@@ -109,14 +134,22 @@ pub struct Conn {
     input: Buf,
     replies: Replies,
     state: State,
+    dialect: Dialect,
     login: Login,
 }
 
 impl Conn {
     /// A connection that has said nothing yet. `id` is its number in log lines.
     pub fn new(id: u64, info: Arc<ConnInfo>) -> Conn {
-        let (input, replies) = (Buf::new(), Replies::new());
-        Conn { id, info, input, replies, state: State::Command, login: Login::default() }
+        Conn {
+            id,
+            info,
+            input: Buf::new(),
+            replies: Replies::new(),
+            state: State::Command,
+            dialect: Dialect::Unknown,
+            login: Login::default(),
+        }
     }
 
     /// Where received bytes go.
@@ -201,15 +234,15 @@ impl Conn {
     /// this turn (`-R`).
     pub fn process(&mut self, exec: &mut Executor, now: Now, budget: &mut u32) -> Step {
         let before = *budget;
+        self.info.note(ConnState::ParseCmd, false, now);
         let step = self.advance(exec, now, budget);
         let state = match self.state {
             State::Closing => ConnState::Closing,
             _ if step == Step::Write => ConnState::Mwrite,
             State::Data { .. } => ConnState::Nread,
-            State::Swallow(_) => ConnState::Swallow,
-            State::Stream(_) => ConnState::Mwrite,
+            State::Swallow(_) | State::Drain(_) => ConnState::Swallow,
+            State::Stream(_) => ConnState::Watch,
             State::Keys { .. } => ConnState::Read,
-            State::Command if self.input.is_empty() => ConnState::NewCmd,
             State::Command | State::NextTurn => ConnState::Read,
         };
         self.info.note(state, before != *budget, now);
@@ -228,14 +261,20 @@ impl Conn {
                     return Step::Yield;
                 }
                 State::Swallow(left) => {
-                    let here = self.input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                    self.input.consume(here);
-                    let left = left - here as u64;
+                    let left = self.drop_input(left);
                     if left > 0 {
                         self.state = State::Swallow(left);
                         return Step::Read;
                     }
                     self.state = State::Command;
+                }
+                State::Drain(left) => {
+                    let left = self.drop_input(left);
+                    if left > 0 {
+                        self.state = State::Drain(left);
+                        return Step::Read;
+                    }
+                    self.state = State::Closing;
                 }
                 State::Data { need, reserved } if self.input.len() < need => {
                     // The next read may only take what is counted. This does not finish a command.
@@ -282,7 +321,23 @@ impl Conn {
             exec.shared.release_data(reserved);
             self.state = State::Command;
         }
-        self.text_command(exec, now)
+        if self.dialect == Dialect::Unknown {
+            self.dialect = match (exec.shared.config.protocol, self.input.data().first()) {
+                (Protocol::Binary, _) | (Protocol::Auto, Some(&REQUEST)) => Dialect::Binary,
+                (Protocol::Auto | Protocol::Ascii, _) => Dialect::Text,
+            };
+        }
+        match self.dialect {
+            Dialect::Binary => self.binary_command(exec, now),
+            Dialect::Text | Dialect::Unknown => self.text_command(exec, now),
+        }
+    }
+
+    /// Drops up to `left` bytes of what has come in; returns how many are still to come.
+    fn drop_input(&mut self, left: u64) -> u64 {
+        let here = self.input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        self.input.consume(here);
+        left - here as u64
     }
 
     /// Answers a refusal and drops what it covers.

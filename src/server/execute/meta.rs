@@ -61,15 +61,6 @@ fn vivified(meta: &Meta<'_>, now: Now) -> Option<Exptime> {
 }
 
 impl Executor {
-    /// The CAS unique that a client is shown: with `-C` there are none.
-    fn shown(&self, cas: u64) -> u64 {
-        if self.shared.config.cas {
-            cas
-        } else {
-            0
-        }
-    }
-
     /// The CAS unique that an item is to have. With `-C` all items have 0.
     fn compare(&self, meta: &Meta<'_>) -> Option<u64> {
         meta.compare.filter(|&cas| cas != 0 || self.shared.config.cas)
@@ -151,6 +142,7 @@ impl Executor {
         };
         let terms = DeleteTerms {
             compare: self.compare(&delete),
+            uncounted_mismatch: false,
             stale: delete.stale,
             exptime: delete.touch.map(|raw| exptime(raw, now)),
             remove_value: delete.remove_value,
@@ -206,7 +198,9 @@ impl Executor {
         // memcached 1.6.45 counts no other command here.
         self.store.counters().add(Counter::CmdMeta, 1);
         let cas_enabled = self.shared.config.cas;
+        let classes = &self.shared.store.config().classes;
         let found = self.store.peek(key.as_bytes(), now, |item| {
+            let size = memcached_size(item.key.len(), item.flags != 0, item.value.len());
             let debugged = Debugged {
                 key: item.key,
                 binary_key: item.marks.binary_key,
@@ -214,7 +208,8 @@ impl Executor {
                 last_access_secs: item.last_access_secs,
                 cas: if cas_enabled { item.cas } else { 0 },
                 fetched: item.fetched,
-                size: memcached_size(item.key.len(), item.flags, item.value.len()),
+                class: classes.of(size),
+                size,
             };
             encode_debug(out, &debugged);
         });

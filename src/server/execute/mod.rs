@@ -4,6 +4,7 @@
 //! One [`Executor`] per worker. Never reads or writes a socket; replies are appended to the bytes
 //! it is given.
 
+mod binary;
 mod meta;
 
 pub use meta::MetaSet;
@@ -23,6 +24,9 @@ use crate::store::{Arith, Exptime, Handle, Item, Mode, Stored};
 
 /// Up to this many seconds an exptime is relative, beyond it is unix time (protocol.txt: 30 days).
 const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
+
+/// Most that `verbosity` sets, memcached's.
+const VERBOSITY_MAX: u32 = 2;
 
 /// What becomes of the connection after a command.
 #[derive(Debug)]
@@ -77,6 +81,7 @@ impl Executor {
 
     /// Refuses a value over `-I` before its data block is read.
     pub fn too_large(&mut self, head: &StoreHead<'_>, now: Now) -> Reject {
+        self.shared.detail.set(head.key);
         self.store.counters().add(Counter::TooLarge, 1);
         self.drop_refused(head, now);
         classic::too_large(head)
@@ -84,6 +89,7 @@ impl Executor {
 
     /// Refuses a value whose data block may not come in, see [`Executor::make_room`].
     pub fn no_memory(&mut self, head: &StoreHead<'_>, now: Now) -> Reject {
+        self.shared.detail.set(head.key);
         self.store.counters().add(Counter::OutOfMemory, 1);
         self.shared.data_refused.fetch_add(1, Ordering::Relaxed);
         self.drop_refused(head, now);
@@ -116,16 +122,18 @@ impl Executor {
             item.value.copy_to(out);
             out.extend_from_slice(b"\r\n");
         };
-        match verb {
+        let found = match verb {
             GetVerb::Get | GetVerb::Gets => self.store.get(key, now, answer),
             GetVerb::Gat | GetVerb::Gats => {
                 self.store.get_and_touch(key, exptime(raw, now), now, answer)
             }
         };
+        self.shared.detail.get(key, found.is_some());
     }
 
     /// A storage command with its data.
     pub fn store_item(&mut self, head: &StoreHead<'_>, value: &[u8], now: Now, out: &mut Vec<u8>) {
+        self.shared.detail.set(head.key);
         let mode = match head.verb {
             StoreVerb::Set => Mode::Set,
             StoreVerb::Add => Mode::Add,
@@ -160,6 +168,7 @@ impl Executor {
     pub fn execute(&mut self, request: &Request<'_>, now: Now, out: &mut Vec<u8>) -> After {
         match *request {
             Request::Delete { key, noreply } => {
+                self.shared.detail.delete(key);
                 let found = self.store.delete(key, now);
                 say(out, if found { encode::DELETED } else { encode::NOT_FOUND }, noreply);
             }
@@ -173,12 +182,15 @@ impl Executor {
             Request::FlushAll { delay, noreply } => self.flush_all(delay, noreply, now, out),
             Request::Version => encode::version(out, &self.shared.version),
             Request::Verbosity { level, noreply } => {
-                self.shared.set_verbosity(level);
+                self.shared.set_verbosity(level.min(VERBOSITY_MAX));
                 say(out, encode::OK, noreply);
             }
-            Request::Stats { args } => admin::stats(&self.shared, args, now, out),
+            Request::Stats { args } => return admin::stats(self, args, now, out),
+            Request::Admin { line } => return admin::run(self, line, out),
             Request::Quit => return After::Close,
-            Request::Shutdown { graceful } => return self.shutdown(graceful, out),
+            Request::Shutdown { graceful, noreply } => {
+                return self.shutdown(graceful, noreply, out);
+            }
             Request::DebugTime(what) => match &self.shared.debug_clock {
                 Some(clock) => {
                     clock.make(what, now);
@@ -223,9 +235,15 @@ impl Executor {
     }
 
     fn flush_all(&mut self, delay: i64, noreply: bool, now: Now, out: &mut Vec<u8>) {
+        let reply = if self.flush(delay, now) { encode::OK } else { reject::FLUSH_OFF };
+        say(out, reply, noreply);
+    }
+
+    /// Takes all items away, now or later. False when nobody may (`-F`).
+    fn flush(&mut self, delay: i64, now: Now) -> bool {
         if !self.shared.config.flush_command {
-            say(out, reject::FLUSH_OFF, noreply);
-            return;
+            self.store.counters().add(Counter::CmdFlush, 1);
+            return false;
         }
         // memcached counts the delay like an exptime; at once is also what a past time means.
         let at = match exptime(delay, now) {
@@ -233,18 +251,22 @@ impl Executor {
             _ => None,
         };
         self.store.flush_all(at, now);
-        say(out, encode::OK, noreply);
+        true
     }
 
-    fn shutdown(&mut self, graceful: bool, out: &mut Vec<u8>) -> After {
-        if !self.shared.config.shutdown_command {
-            out.extend_from_slice(reject::SHUTDOWN_OFF);
-            return After::Next;
-        }
-        if let Some(tell) = self.shared.on_shutdown.get() {
-            tell(if graceful { Shutdown::Graceful } else { Shutdown::Now });
-        }
-        After::Close
+    fn shutdown(&mut self, graceful: Option<bool>, noreply: bool, out: &mut Vec<u8>) -> After {
+        let refusal = match graceful {
+            _ if !self.shared.config.shutdown_command => reject::SHUTDOWN_OFF,
+            None => reject::BAD_SHUTDOWN,
+            Some(graceful) => {
+                if let Some(tell) = self.shared.on_shutdown.get() {
+                    tell(if graceful { Shutdown::Graceful } else { Shutdown::Now });
+                }
+                return After::Close;
+            }
+        };
+        say(out, refusal, noreply);
+        After::Next
     }
 }
 
