@@ -70,15 +70,12 @@ impl Entry {
         Some(Entry { bytes, user_len, password_len: u8::try_from(password.len()).ok()? })
     }
 
-    /// Whether both are equal, found out without a branch on any of their bytes.
+    /// Whether both are equal, found out without a branch on any of their bytes: the sum of all
+    /// differences is hidden from the compiler, which therefore needs all of them.
     fn equals(&self, other: &Entry) -> bool {
         let lengths = (self.user_len ^ other.user_len) | (self.password_len ^ other.password_len);
-        let differences = self
-            .bytes
-            .iter()
-            .zip(&other.bytes)
-            .fold(lengths, |sum, (ours, theirs)| black_box(sum | (ours ^ theirs)));
-        black_box(differences) == 0
+        let bytes = self.bytes.iter().zip(&other.bytes);
+        black_box(bytes.fold(lengths, |sum, (ours, theirs)| sum | (ours ^ theirs))) == 0
     }
 }
 
@@ -109,7 +106,19 @@ impl Credentials {
         if text.len() as u64 > FILE_MAX {
             return Err(failed("read", &format_args!("it is longer than {FILE_MAX} bytes")));
         }
-        Credentials::parse(&text, format).map_err(|fault| {
+        Credentials::from_text(&text, format, &name)
+    }
+
+    /// Takes the text of a file that is called `name`.
+    ///
+    /// # Errors
+    /// A line of it is not what the format says, or there are too many.
+    pub fn from_text(
+        text: &[u8],
+        format: Format,
+        name: &dyn fmt::Display,
+    ) -> Result<Credentials, LoadError> {
+        Credentials::parse(text, format).map_err(|fault| {
             LoadError(match fault {
                 Fault::Malformed(line) => format!(
                     "Authfile [{name}] has a malformed entry in line {line}. Should be \

@@ -29,7 +29,13 @@ pub fn executor() -> Executor {
 
 /// Feeds the same bytes whole and in pieces to two servers.
 pub fn run(data: &[u8]) {
-    let Some((seed, bytes)) = super::seed(data) else { return };
+    if let Some((seed, bytes)) = super::seed(data) {
+        compare(seed, bytes);
+    }
+}
+
+/// [`run`] with the pieces that follow from `seed`.
+pub fn compare(seed: u16, bytes: &[u8]) {
     let whole = converse(std::iter::once(bytes));
     let cut = converse(super::pieces(seed, bytes));
     let long_lines = bytes.split(|&byte| byte == b'\n').any(|line| line.len() > LINE);

@@ -6,8 +6,11 @@
 
 #![allow(dead_code)] // each fuzz target uses its part
 
+pub mod auth;
+pub mod binary;
 pub mod classic;
 pub mod conn;
+pub mod udp;
 pub mod wire;
 
 /// Takes `bytes` in pieces whose lengths follow from `seed`: single bytes, a few, or many at once.

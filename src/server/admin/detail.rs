@@ -149,6 +149,11 @@ impl Producer for Dump {
         out.extend_from_slice(encode::END);
         Produced::Done
     }
+
+    /// There are only so many prefixes.
+    fn may_go_by_datagram(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

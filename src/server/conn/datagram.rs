@@ -62,13 +62,15 @@ pub struct Exchange {
     left: usize,
     /// There may be more to execute.
     open: bool,
+    /// The present reply is not whole yet: its command goes on.
+    growing: bool,
 }
 
 impl Exchange {
     /// Nothing has been asked yet. `id` is the socket's number in log lines.
     pub fn new(id: u64, info: Arc<ConnInfo>) -> Exchange {
         let conn = Conn::new(id, Arc::clone(&info));
-        Exchange { conn, info, id: 0, sequence: 0, left: 0, open: false }
+        Exchange { conn, info, id: 0, sequence: 0, left: 0, open: false, growing: false }
     }
 
     /// Room for the longest request, to be received into before [`Exchange::begin`].
@@ -97,14 +99,14 @@ impl Exchange {
     /// may still run in this turn.
     pub fn advance(&mut self, exec: &mut Executor, now: Now, budget: &mut u32) -> Turn {
         loop {
-            if !self.conn.replies.sendable().is_empty() {
+            if !self.growing && !self.conn.replies.sendable().is_empty() {
                 return Turn::Send;
             }
-            if !self.open {
+            if !self.growing && !self.open {
                 self.end(exec, now);
                 return Turn::Done;
             }
-            if self.left == 0 {
+            if !self.growing && self.left == 0 {
                 self.conn.replies.out().extend_from_slice(TOO_MUCH);
                 self.open = false;
                 continue;
@@ -118,6 +120,7 @@ impl Exchange {
     /// Executes one command, and the rest of it where its answer comes in portions: up to the
     /// bound of a connection's output they make one reply. False when the budget ended before.
     fn reply(&mut self, exec: &mut Executor, now: Now, budget: &mut u32) -> bool {
+        self.growing = true;
         loop {
             if *budget == 0 {
                 return false;
@@ -140,6 +143,7 @@ impl Exchange {
             }
             break;
         }
+        self.growing = false;
         if self.conn.replies.queued_bytes() > MESSAGE_MAX {
             *self.conn.replies.out() = TOO_MUCH.to_vec();
             self.open = false;
@@ -196,7 +200,7 @@ impl Exchange {
         let rest = self.conn.replies.sendable().len();
         self.conn.replies.sent(rest, 0);
         self.sequence = 0;
-        self.open = false;
+        (self.open, self.growing) = (false, false);
     }
 
     /// Lends the worker's buffers, as [`Conn::lend`].
@@ -330,6 +334,25 @@ mod tests {
         assert_eq!(world.ask(&[&noop[..], b"get a\r\n"].concat()), [(answer, 1)]);
         assert_eq!(world.ask(&noop[..20]), []);
         assert_eq!(world.texts(b"get k\r\n"), ["END\r\n"]);
+    }
+
+    #[test]
+    fn answers_without_a_bound_are_refused_and_long_ones_stay_whole() {
+        let mut world = World::new(1 << 20);
+        let refused = String::from_utf8_lossy(NOT_HERE).into_owned();
+        for n in 0..30_000 {
+            let key = format!("key{n}").into_bytes();
+            let (mode, never) = (crate::store::Mode::Set, crate::store::Exptime::Never);
+            world.exec.store.store(mode, &key, 0, never, &vec![b'x'; n % 50], NOW);
+        }
+        for dump in ["lru_crawler metadump all", "lru_crawler mgdump all", "stats cachedump 1 0"] {
+            let commands = format!("{dump}\r\nget none\r\n");
+            assert_eq!(world.texts(commands.as_bytes()), [&refused[..], "END\r\n"], "{dump}");
+        }
+        // It takes many steps, and more commands than a turn has.
+        let replies = world.texts(b"stats sizes\r\nget none\r\n");
+        assert!(replies[0].starts_with("STAT ") && replies[0].ends_with("END\r\n"), "{replies:?}");
+        assert_eq!(&replies[1..], ["END\r\n"]);
     }
 
     #[test]

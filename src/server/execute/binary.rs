@@ -349,6 +349,10 @@ impl Producer for StatStream {
         }
         produced
     }
+
+    fn may_go_by_datagram(&self) -> bool {
+        self.lines.may_go_by_datagram()
+    }
 }
 
 /// Appends a packet for every `STAT name value` line.
