@@ -3,8 +3,9 @@
 //! Owns what a flag's argument must be, and which fault of a command is the one to report. All
 //! commands know all flags; each makes use of some.
 
-use super::line::{signed32, unsigned32, unsigned64};
+use super::line::unsigned64;
 use super::{words, BinaryKey, Key, Verb};
+use crate::protocol::classic::admin::{signed32, unsigned32};
 use crate::protocol::reject::{self, Reject};
 
 /// Words one line may have (memcached's MFLAG_MAX_OPT_LENGTH).

@@ -4,15 +4,13 @@
 //! Never looks into the flags.
 
 use super::{words, BinaryKey, Key};
+use crate::protocol::classic::admin::signed32;
 use crate::protocol::classic::{next_word, DATA_MAX};
 use crate::protocol::reject::{self, Reject};
 use crate::protocol::{Request, KEY_MAX};
 
 /// Words of a line that memcached's tokenizer looks at (MCMC_PARSER_MAX_TOKENS less its end mark).
 const TOKENS_MAX: usize = 23;
-
-/// Longest 32-bit number that memcached reads, with its sign (MCMC_TOKTO32_MAX).
-const DIGITS32_MAX: usize = 11;
 
 /// Longest 64-bit number that memcached reads (MCMC_TOKTO64_MAX).
 const DIGITS64_MAX: usize = 22;
@@ -90,31 +88,12 @@ fn trim(line: &[u8]) -> &[u8] {
     &line[first..=last]
 }
 
-/// A signed 32-bit number: digits, with a `-` before them or none; a `-` alone is 0, as in
-/// memcached.
-pub(super) fn signed32(word: &[u8]) -> Option<i32> {
-    let digits = word.strip_prefix(b"-").unwrap_or(word);
-    if word.is_empty() || word.len() > DIGITS32_MAX {
-        return None;
-    }
-    let n = i64::try_from(digits_of(digits)?).ok()?;
-    i32::try_from(if digits.len() < word.len() { -n } else { n }).ok()
-}
-
-/// An unsigned 32-bit number: digits only.
-pub(super) fn unsigned32(word: &[u8]) -> Option<u32> {
-    let short = (1..=DIGITS32_MAX).contains(&word.len());
-    short.then(|| u32::try_from(digits_of(word)?).ok())?
-}
-
 /// An unsigned 64-bit number: digits only.
 pub(super) fn unsigned64(word: &[u8]) -> Option<u64> {
-    let short = (1..=DIGITS64_MAX).contains(&word.len());
-    short.then(|| digits_of(word))?
-}
-
-fn digits_of(digits: &[u8]) -> Option<u64> {
-    digits.iter().try_fold(0u64, |n, &byte| {
+    if word.is_empty() || word.len() > DIGITS64_MAX {
+        return None;
+    }
+    word.iter().try_fold(0u64, |n, &byte| {
         let digit = byte.wrapping_sub(b'0');
         (digit < 10).then(|| n.checked_mul(10)?.checked_add(u64::from(digit)))?
     })
