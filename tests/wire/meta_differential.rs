@@ -184,7 +184,8 @@ impl Maker<'_> {
         flags.retain(|flag| verb != "ma" || self.real != Kind::Old || flag != "q");
         // A time that has passed has no length.
         let past = flags.iter().any(|flag| flag == "T-1" || flag == "N-1");
-        for flag in flags.iter().filter(|flag| !flag.is_empty() && !(past && *flag == "t")) {
+        flags.retain(|flag| !flag.is_empty() && (flag != "t" || !past));
+        for flag in &flags {
             line += if self.one_in(20) { "  " } else { " " };
             line += flag;
         }

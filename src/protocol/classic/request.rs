@@ -28,8 +28,8 @@ pub struct MoreKeys<'a> {
 
 /// Parses one command line from the front of `input`.
 ///
-/// Lines end with `\r\n` or `\n`. Like memcached 1.6.18, a classic line ends for its parser at a NUL
-/// byte.
+/// Lines end with `\r\n` or `\n`. Like memcached 1.6.18, a classic line ends for its parser at a
+/// NUL byte.
 /// [`Parsed::Incomplete`] never holds back more than [`GET_LINE_MAX`] bytes.
 pub fn parse(input: &[u8]) -> Parsed<Request<'_>> {
     let Some(newline) = memchr::memchr(b'\n', input) else {

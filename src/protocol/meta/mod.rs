@@ -1,7 +1,7 @@
 //! The meta commands of the text protocol: mn, me, mg, ms, md, ma.
 //!
 //! ```text
-//! server:  line -> parse_line -> Request::Meta* -> Meta::parse -> Meta  ... Meta::encode_* -> bytes
+//! server:  line -> parse_line -> Request::Meta* -> Meta::parse -> Meta ... Meta::encode_* -> bytes
 //! proxy:   the same Request and Meta; the line's own words go on as they came
 //! ```
 //!

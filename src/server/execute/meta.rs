@@ -272,7 +272,7 @@ impl Executor {
                 Stored::NotStored => (Status::NotStored, 0, value.len()),
                 Stored::Exists => (Status::Exists, 0, value.len()),
                 Stored::NotFound => (Status::NotFound, 0, value.len()),
-                // As in memcached: growing over the limit is not an error, and leaves what is there.
+                // As in memcached: growing over the limit is not an error, and changes nothing.
                 Stored::TooLarge if matches!(mode, Mode::Append | Mode::Prepend) => {
                     (Status::NotStored, 0, value.len())
                 }
