@@ -4,11 +4,11 @@
 //! lock: the caller keeps the arena's protocol.
 //!
 //! ```text
-//! item      0         8      9      10     12       14
-//! +---------+------+------+------+--------+---------+-----------+----------+-----+-------+
-//! | version | kind | klen | vlen | access | [flags] | [exptime] | [extras] | key | value |
-//! +---------+------+------+------+--------+---------+-----------+----------+-----+-------+
-//! mutable '- immutable --------' mutable  mutable   mutable     mutable   immut. mutable
+//! item    0         8      9      10     12       14
+//!         +---------+------+------+------+--------+---------+-----------+----------+-----+-------+
+//!         | version | kind | klen | vlen | access | [flags] | [exptime] | [extras] | key | value |
+//!         +---------+------+------+------+--------+---------+-----------+----------+-----+-------+
+//!           mutable '- immutable --------' mutable  mutable   mutable     mutable   immut. mutable
 //!
 //! extras    +---------+-------------+
 //!           | marks 1 | CAS unique 8|    only where a meta command left something to note
