@@ -316,7 +316,9 @@ impl Front {
         let used = match classic::parse(input.data()) {
             Parsed::Incomplete => None,
             Parsed::Reject { reject, used } => {
-                self.refuse(reject);
+                // magent knows no line that is too short, only unknown ones.
+                let short = used < classic::SHORTEST;
+                self.refuse(if short { Reject::line(reject::ERROR) } else { reject });
                 Some(used)
             }
             Parsed::Done { value, used } => {
@@ -370,6 +372,14 @@ impl Front {
                 self.say(&shared.stats);
             }
             Request::MetaNoop => self.say(encode::META_NOOP),
+            Request::MetaSet { len, .. } => {
+                // Its data block is dropped, so that it is not read as commands.
+                let swallow = u64::from(len) + 2;
+                self.refuse(Reject { swallow, ..Reject::line(reject::ERROR) });
+            }
+            Request::MetaDelete { .. } | Request::MetaArith { .. } | Request::MetaDebug { .. } => {
+                self.say(UNSUPPORTED)
+            }
             Request::Shutdown { .. } | Request::DebugTime(_) | Request::Watch { .. } => {
                 self.say(UNSUPPORTED);
             }

@@ -5,6 +5,9 @@
 //! it is given.
 
 mod binary;
+mod meta;
+
+pub use meta::MetaSet;
 
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -12,7 +15,6 @@ use std::sync::Arc;
 use crate::base::clock::Now;
 use crate::base::counters::Counter;
 use crate::protocol::classic::{self, encode};
-use crate::protocol::meta::{MetaGet, MetaItem};
 use crate::protocol::reject::{self, Reject};
 use crate::protocol::{ArithVerb, GetVerb, Request, StoreHead, StoreVerb};
 use crate::server::admin;
@@ -135,41 +137,6 @@ impl Executor {
         self.shared.detail.get(key, found.is_some());
     }
 
-    /// Meta get: what its flags ask for, in their order.
-    fn meta_get(&mut self, key: &[u8], flags: &[u8], now: Now, out: &mut Vec<u8>) {
-        self.store.counters().add(Counter::CmdMeta, 1);
-        let cas_enabled = self.shared.config.cas;
-        let get = match MetaGet::parse(key, flags) {
-            Ok(get) => get,
-            Err(reject) => {
-                out.extend_from_slice(reject.line);
-                return;
-            }
-        };
-        let touched = get.touch.map(|raw| exptime(raw, now));
-        let answer = |item: &Item<'_>| {
-            let ttl = match touched.unwrap_or(item.exptime) {
-                Exptime::Never => None,
-                Exptime::At(secs) => Some(secs.saturating_sub(now.unix_secs())),
-            };
-            let (len, cas) = (item.value.len(), if cas_enabled { item.cas } else { 0 });
-            let Item { key, flags, fetched, last_access_secs, .. } = *item;
-            get.encode_hit(out, &MetaItem { key, flags, cas, len, ttl, fetched, last_access_secs });
-            if get.value {
-                item.value.copy_to(out);
-                out.extend_from_slice(encode::CRLF);
-            }
-        };
-        let found = match touched {
-            Some(exptime) => self.store.get_and_touch(get.key(), exptime, now, answer),
-            None if get.no_update => self.store.peek(get.key(), now, answer),
-            None => self.store.get(get.key(), now, answer),
-        };
-        if found.is_none() {
-            get.encode_miss(out);
-        }
-    }
-
     /// A storage command with its data.
     pub fn store_item(&mut self, head: &StoreHead<'_>, value: &[u8], now: Now, out: &mut Vec<u8>) {
         self.shared.detail.set(head.key);
@@ -232,8 +199,11 @@ impl Executor {
             },
             Request::MetaNoop => out.extend_from_slice(encode::META_NOOP),
             Request::MetaGet { key, flags } => self.meta_get(key, flags, now, out),
-            // Both need the connection: a get its output's bound, a storage command its data.
-            Request::Get { .. } | Request::Store(_) => {}
+            Request::MetaDelete { key, flags } => self.meta_delete(key, flags, now, out),
+            Request::MetaArith { key, flags } => self.meta_arith(key, flags, now, out),
+            Request::MetaDebug { key, flags } => self.meta_debug(key, flags, now, out),
+            // They need the connection: a get its output's bound, a storage command its data.
+            Request::Get { .. } | Request::Store(_) | Request::MetaSet { .. } => {}
         }
         After::Next
     }
