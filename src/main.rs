@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::process::exit;
 
 use twincached::cli::{self, Command};
-use twincached::platform::{EX_OSERR, EX_USAGE};
+use twincached::platform::EX_OSERR;
 use twincached::{demo, proxy, server};
 
 fn main() {
@@ -18,10 +18,10 @@ fn main() {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => 0,
             Err(_) => EX_OSERR,
         },
-        Command::Usage(line) => {
+        Command::Usage { line, status } => {
             // Where standard error is closed there is nowhere to say it; the status still does.
             let _ = writeln!(std::io::stderr(), "{line}");
-            EX_USAGE
+            status
         }
     };
     exit(status);

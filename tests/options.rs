@@ -255,3 +255,28 @@ fn a_bad_file_of_users_ends_the_start() {
         format!("Authfile [{users}] has a malformed entry in line 2. Should be 'user:password'\n");
     assert_eq!(run(&["-S", "-Y", &users], None), (Some(1), malformed));
 }
+
+#[test]
+fn users_that_the_server_cannot_read_again_are_said_at_the_start() {
+    if !twincached::platform::user::is_root() {
+        eprintln!("SKIPPED: not root");
+        return;
+    }
+    let scratch = Scratch::new("opt-root-auth");
+    let users = scratch.path("users");
+    fs::write(&users, "foo:bar\n").expect("users");
+    fs::set_permissions(&users, fs::Permissions::from_mode(0o600)).expect("mode");
+    let port = free_port();
+    let port_text = port.to_string();
+    let args = ["-u", "nobody", "-l", "127.0.0.1", "-p", &port_text, "-Y", &users];
+    let node = Node::start(port, &args);
+    node.await_log(
+        &format!(
+            "Could not open authfile [{users}] for reading, error Permission denied (os error 13): \
+             SIGHUP will not change the users"
+        ),
+        1,
+    );
+    node.await_port();
+    assert_eq!(log_in(&mut node.client(), "foo", "bar"), "STORED");
+}

@@ -5,31 +5,11 @@
 
 mod common;
 
-use common::{eventually, free_port, Client, Node};
+use common::{eventually, free_port, node_of_pair as node, pair, Client, Node};
 use twincached::demo::Cable;
-
-/// A node of a pair on one host, as the seed transcript starts it (in the foreground).
-fn node(port: u16, repl: u16, more: &[&str]) -> Node {
-    let (port_text, repl_text) = (port.to_string(), repl.to_string());
-    let mut args = vec!["-v", "-u", "root", "-l", "127.0.0.1", "-p", &port_text];
-    args.extend_from_slice(&["-x", "127.0.0.1", "-X", &repl_text]);
-    args.extend_from_slice(more);
-    Node::start(port, &args)
-}
 
 fn replication_log(node: &Node) -> Vec<String> {
     node.log_lines("replication: ")
-}
-
-/// A linked pair, both serving.
-fn pair(more: &[&str]) -> (Node, Node, u16) {
-    let repl = free_port();
-    let first = node(free_port(), repl, more);
-    first.await_port();
-    let second = node(free_port(), repl, more);
-    second.await_log("replication: start", 1);
-    second.await_port();
-    (first, second, repl)
 }
 
 #[test]

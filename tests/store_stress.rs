@@ -1,12 +1,13 @@
 //! The store under threads, and within its memory: values that say what they are, on an arena that
 //! is too small for them; what fits into `-m`; what becomes of memory when sizes change.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 use twincached::base::clock::Now;
 use twincached::base::hash::hash_key;
 use twincached::store::{
-    Config, Exptime, Handle, Maintained, Mode, ScanCursor, Store, Stored, Value, Version, What,
+    Config, DeleteTerms, Exptime, GetTerms, Handle, Maintained, Mode, ScanCursor, Store, Stored,
+    Terms, Value, Version, What,
 };
 
 const START: u64 = 1_700_000_000_000_000;
@@ -52,7 +53,24 @@ fn one_thread(mut handle: Handle, seed: u64, mix: &Mix, stored: &mut u64) {
         random = hash_key(random, &step.to_le_bytes());
         let now = at(step / 4);
         let key = format!("key:{}", (random >> 8) % mix.keys).into_bytes();
-        match random % 16 {
+        match random % 20 {
+            16 => {
+                let terms = DeleteTerms { stale: true, ..DeleteTerms::default() };
+                handle.delete_with(&key, &terms, now);
+            }
+            17 => {
+                fill(&mut value, &key, random, (random >> 30) as usize % 900);
+                let terms = Terms { cas: Some(random), binary_key: true, ..Terms::default() };
+                handle.store_with(Mode::Set, &key, 0, Exptime::Never, &value, &terms, now);
+            }
+            18 | 19 => {
+                let touch = (random >> 60 == 0).then_some(Exptime::At(now.unix_secs() + 3));
+                let terms = GetTerms { touch, ..GetTerms::default() };
+                handle.meta_get(&key, &terms, now, |item, _| {
+                    assert_eq!(item.key, key);
+                    check(&key, item.value, &mut value, &mut got);
+                });
+            }
             0..=5 => {
                 let top = if random >> 60 == 0 { mix.value_max } else { 900 };
                 fill(&mut value, &key, random, (random >> 30) as usize % top as usize);
@@ -168,6 +186,41 @@ fn nor_while_the_limit_moves_up_and_down() {
     stress(1, 4, false, &Mix { keys: 6000, value_max: 3000, steps: 30_000 }, &[3, 1, 8, 2]);
     stress(8, 4, true, &Mix { keys: 3000, value_max: 100_000, steps: 20_000 }, &[2, 20, 4]);
     stress(16, 3, true, &Mix { keys: 400, value_max: 900_000, steps: 4_000 }, &[64, 8, 32, 16]);
+}
+
+#[test]
+fn of_many_threads_that_ask_at_once_one_wins() {
+    let rounds = if cfg!(miri) { 5 } else { 3000 };
+    for (replicated, len) in [(false, 10), (true, 10), (true, 100_000)] {
+        let config = Config { memory_limit: 4 << 20, replicated, ..Config::default() };
+        let store = Store::new(config, at(0));
+        let stale = DeleteTerms { stale: true, ..DeleteTerms::default() };
+        let value = vec![b'v'; len];
+        let (winner, wins) = (AtomicBool::new(false), AtomicU64::new(0));
+        let renew = |handle: &mut Handle| {
+            let stored = handle.store(Mode::Set, b"k", 0, Exptime::Never, &value, at(0));
+            assert!(matches!(stored, Stored::Stored(_)), "{stored:?}");
+            winner.store(false, Ordering::SeqCst);
+            handle.delete_with(b"k", &stale, at(0));
+        };
+        renew(&mut store.handle());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut handle = store.handle();
+                    while wins.load(Ordering::SeqCst) < rounds {
+                        let terms = GetTerms::default();
+                        let found = handle.meta_get(b"k", &terms, at(0), |_, found| found.won);
+                        if found == Some(true) {
+                            assert!(!winner.swap(true, Ordering::SeqCst), "two have won");
+                            wins.fetch_add(1, Ordering::SeqCst);
+                            renew(&mut handle);
+                        }
+                    }
+                });
+            }
+        });
+    }
 }
 
 fn fill_until_evicting(handle: &mut Handle, key_len: usize, value_len: usize) -> u64 {

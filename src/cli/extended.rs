@@ -3,6 +3,8 @@
 //! Owns the table: ours, memcached's that mean something here, and every other key of memcached
 //! 1.6, so that a command line that worked keeps working.
 
+use std::ops::RangeInclusive;
+
 use super::memcached::{set_personality, Draft};
 use super::table::{Key, KeyTakes};
 use super::values::{number, path};
@@ -18,9 +20,20 @@ const fn meaningless(name: &'static str) -> Key<Draft> {
     Key { name, takes: KeyTakes::Meaningless(note), help: "" }
 }
 
-const fn meaningless_number(name: &'static str) -> Key<Draft> {
-    Key { name, takes: KeyTakes::MeaninglessNumber(note), help: "" }
+/// Where memcached insists on a number, and which ones it takes.
+const fn number_of_memcached(
+    name: &'static str,
+    range: RangeInclusive<f64>,
+    why: &'static str,
+) -> Key<Draft> {
+    Key { name, takes: KeyTakes::MeaninglessNumber(note, range, why), help: "" }
 }
+
+/// The smallest number above zero that anybody would write.
+const ABOVE_ZERO: f64 = f64::MIN_POSITIVE;
+/// Where memcached has no limit, or one of 32 bits.
+const BITS_32: RangeInclusive<f64> = 0.0..=4_294_967_295.0;
+const ANY: RangeInclusive<f64> = f64::MIN..=f64::MAX;
 
 const fn refused(name: &'static str, why: &'static str) -> Key<Draft> {
     Key { name, takes: KeyTakes::Refused(why), help: "" }
@@ -64,30 +77,53 @@ pub static KEYS: &[Key<Draft>] = &[
         }),
         help: "timeout for idle connections (default: 0, no timeout)",
     },
-    meaningless_number("hashpower"),
+    number_of_memcached(
+        "hashpower",
+        12.0..=32.0,
+        "Initial hashtable multiplier must be from 12 to 32",
+    ),
     meaningless("no_hashexpand"),
-    meaningless("hash_algorithm"),
+    Key {
+        name: "hash_algorithm",
+        takes: KeyTakes::MeaninglessWord(
+            note,
+            &["jenkins", "murmur3", "xxh3"],
+            "Unknown hash_algorithm option (jenkins, murmur3, xxh3)",
+        ),
+        help: "",
+    },
     meaningless("slab_reassign"),
     meaningless("no_slab_reassign"),
     meaningless("slab_automove"),
     meaningless("no_slab_automove"),
-    meaningless_number("slab_automove_ratio"),
-    meaningless_number("slab_automove_window"),
-    meaningless_number("slab_automove_freeratio"),
+    number_of_memcached(
+        "slab_automove_ratio",
+        ABOVE_ZERO..=1.0,
+        "slab_automove_ratio must be > 0 and < 1",
+    ),
+    number_of_memcached(
+        "slab_automove_window",
+        3.0..=1800.0,
+        "slab_automove_window must be > 2 and < 1800",
+    ),
+    number_of_memcached("slab_automove_freeratio", ANY, ""),
     Key {
         name: "slab_chunk_max",
         takes: KeyTakes::Value("kb", |d, v| {
             let kb = number("-o slab_chunk_max", v, 0..=ITEM_MAX_MAX / 1024)?;
             // As in memcached: half of a slab page where it is 0.
             d.config.slab_chunk_max = if kb == 0 { SLAB_CHUNK_MAX } else { kb * 1024 };
-            note(d, "slab_chunk_max");
             Ok(())
         }),
         help: "",
     },
     meaningless("slab_sizes"),
     meaningless("no_chunked_items"),
-    meaningless_number("tail_repair_time"),
+    number_of_memcached(
+        "tail_repair_time",
+        10.0..=f64::MAX,
+        "Cannot set tail_repair_time to less than 10 seconds",
+    ),
     Key {
         name: "lru_crawler",
         takes: KeyTakes::Nothing(|d| d.config.lru_crawler = true),
@@ -98,13 +134,20 @@ pub static KEYS: &[Key<Draft>] = &[
         takes: KeyTakes::Nothing(|d| d.config.lru_crawler = false),
         help: "refuse them until a client says lru_crawler enable",
     },
-    meaningless_number("lru_crawler_sleep"),
-    meaningless_number("lru_crawler_tocrawl"),
+    number_of_memcached(
+        "lru_crawler_sleep",
+        0.0..=1_000_000.0,
+        "LRU crawler sleep must be between 0 and 1 second",
+    ),
+    number_of_memcached(
+        "lru_crawler_tocrawl",
+        BITS_32,
+        "lru_crawler_tocrawl takes a numeric 32bit value",
+    ),
     Key {
         name: "lru_maintainer",
         takes: KeyTakes::Nothing(|d| {
             d.config.lru_maintainer = true;
-            note(d, "lru_maintainer");
         }),
         help: "",
     },
@@ -112,19 +155,17 @@ pub static KEYS: &[Key<Draft>] = &[
         name: "no_lru_maintainer",
         takes: KeyTakes::Nothing(|d| {
             d.config.lru_maintainer = false;
-            note(d, "no_lru_maintainer");
         }),
         help: "",
     },
-    meaningless_number("hot_lru_pct"),
-    meaningless_number("warm_lru_pct"),
-    meaningless_number("hot_max_factor"),
-    meaningless_number("warm_max_factor"),
+    number_of_memcached("hot_lru_pct", 1.0..=79.0, "hot_lru_pct must be > 1 and < 80"),
+    number_of_memcached("warm_lru_pct", 1.0..=79.0, "warm_lru_pct must be > 1 and < 80"),
+    number_of_memcached("hot_max_factor", ABOVE_ZERO..=f64::MAX, "hot_max_factor must be > 0"),
+    number_of_memcached("warm_max_factor", ABOVE_ZERO..=f64::MAX, "warm_max_factor must be > 0"),
     Key {
         name: "temporary_ttl",
         takes: KeyTakes::Value("secs", |d, v| {
             d.config.temporary_ttl = Some(number("-o temporary_ttl", v, 0..=u32::MAX)?);
-            note(d, "temporary_ttl");
             Ok(())
         }),
         help: "",
@@ -138,9 +179,17 @@ pub static KEYS: &[Key<Draft>] = &[
         }),
         help: "size in kilobytes of per-watcher write buffer (default: 256)",
     },
-    meaningless_number("worker_logbuf_size"),
-    meaningless_number("read_buf_mem_limit"),
-    meaningless_number("resp_obj_mem_limit"),
+    number_of_memcached(
+        "worker_logbuf_size",
+        BITS_32,
+        "could not parse argument to worker_logbuf_size",
+    ),
+    number_of_memcached(
+        "read_buf_mem_limit",
+        BITS_32,
+        "could not parse argument to read_buf_mem_limit",
+    ),
+    meaningless("resp_obj_mem_limit"),
     Key {
         name: "track_sizes",
         takes: KeyTakes::Nothing(|d| d.config.track_sizes = true),
@@ -160,7 +209,6 @@ pub static KEYS: &[Key<Draft>] = &[
         takes: KeyTakes::Nothing(|d| {
             d.config.lru_crawler = true;
             d.config.lru_maintainer = true;
-            note(d, "modern");
         }),
         help: "",
     },
@@ -169,14 +217,13 @@ pub static KEYS: &[Key<Draft>] = &[
         takes: KeyTakes::Nothing(|d| {
             d.config.lru_crawler = false;
             d.config.lru_maintainer = false;
-            note(d, "no_modern");
         }),
         help: "",
     },
     meaningless("drop_privileges"),
     meaningless("no_drop_privileges"),
     meaningless("relaxed_privileges"),
-    meaningless_number("sock_cookie_id"),
+    meaningless("sock_cookie_id"),
     meaningless("no_ext_*"),
     refused("ext_*", "external storage (extstore) is not supported"),
     refused("ssl_*", "TLS is not supported"),

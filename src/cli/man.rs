@@ -100,20 +100,39 @@ Stop: send peers what is queued, then exit with status 0.
 Stop when the clients are done with their commands.
 .TP
 .B SIGHUP
-Open the log file again.
+Open the log file again, and read the file of
+.B \-Y
+again: a bad one leaves the users as they were.
 .SH ENVIRONMENT
 .TP
 .B MEMCACHED_PORT_FILENAME
 A file that the ports in use are written to, one
 .B TCP INET: 11211
 line each.
+.TP
+.B MEMCACHED_SASL_PWDB
+With
+.B \-S
+and without
+.BR \-Y ,
+the file of users.
+.SH FILES
+The file of
+.B \-Y
+has one
+.I user\fB:\fIpassword
+a line, both together at most 254 bytes, and at most 256 users. Nothing in it is encrypted: let only
+the server read it.
 .SH EXIT STATUS
 .TP
 .B 0
 Stopped when told to, or a page was printed.
 .TP
-.B 64
-The command line is wrong, or root did not say \fB\-u\fR; one line on standard error says why.
+.B 1, 64
+The command line is wrong, root did not say \fB\-u\fR, or the file of
+.B \-Y
+is no good; one line on standard error says why. Which of the two it is depends on the flag, as in
+memcached.
 .TP
 .B 67
 The user or group is unknown.

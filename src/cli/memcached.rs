@@ -5,7 +5,7 @@
 
 use super::extended::KEYS;
 use super::table::{Flag, Page, Takes};
-use super::values::{addresses, number, path, size};
+use super::values::{addresses, listeners, number, path, size};
 use crate::server::config::{
     Config, Personality, Port, Protocol, Replication, DEFAULT_QUEUE_MAX, DEFAULT_REPLICATION_PORT,
     ITEM_MAX_MAX, ITEM_MAX_MIN, THREADS_MAX,
@@ -181,7 +181,7 @@ pub static FLAGS: &[Flag<Draft>] = &[
         short: Some('l'),
         longs: &["listen"],
         takes: Takes::Value("addr", |d, v| {
-            let all = addresses("-l", v)?;
+            let all = listeners(v)?;
             d.config.listen.extend(all.iter().map(ToString::to_string));
             Ok(())
         }),
@@ -249,7 +249,7 @@ pub static FLAGS: &[Flag<Draft>] = &[
     Flag {
         short: Some('v'),
         longs: &["verbose"],
-        takes: Takes::Nothing(|d| d.config.verbose = d.config.verbose.saturating_add(1)),
+        takes: Takes::Count(|d| d.config.verbose = d.config.verbose.saturating_add(1)),
         help: "verbose: what happens; -vv also client commands and responses; -vvv everything",
     },
     Flag {
@@ -385,8 +385,9 @@ pub static FLAGS: &[Flag<Draft>] = &[
         short: None,
         longs: &["disable-dumping"],
         takes: Takes::Nothing(|d| d.config.dump_command = false),
-        help: "disable stats cachedump and lru_crawler metadump (no short form: -X is the \
-               replication port)",
+        help:
+            "disable stats cachedump, stats detail and lru_crawler metadump (short: -X without a \
+               number)",
     },
     Flag {
         short: Some('W'),
@@ -419,12 +420,16 @@ pub static FLAGS: &[Flag<Draft>] = &[
     Flag {
         short: Some('X'),
         longs: &["replication-port"],
-        takes: Takes::Value("num", |d, v| {
-            d.replication_port = Some(number("-X: replication port", v, 1..=65535)?);
-            Ok(())
-        }),
+        takes: Takes::ValueOrAlone(
+            "num",
+            |d, v| {
+                d.replication_port = Some(number("-X: replication port", v, 1..=65535)?);
+                Ok(())
+            },
+            |d| d.config.dump_command = false,
+        ),
         help: "TCP port for replication, ours and the peers' (default: 11212; without -x and -X \
-               there is no replication)",
+               there is no replication); a -X without a number is memcached's: --disable-dumping",
     },
     Flag {
         short: Some('q'),
@@ -482,7 +487,10 @@ pub static FLAGS: &[Flag<Draft>] = &[
     Flag {
         short: Some('N'),
         longs: &["napi_ids", "napi-ids"],
-        takes: Takes::Value("num", |d, _| {
+        takes: Takes::Value("num", |d, v| {
+            if !v.parse::<i64>().is_ok_and(|n| n > 0) {
+                return Err("Maximum number of NAPI IDs must be greater than 0".into());
+            }
             d.note("-N");
             Ok(())
         }),

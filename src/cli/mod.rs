@@ -21,6 +21,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use crate::demo::DemoConfig;
+use crate::platform::EX_USAGE;
 use crate::server::config::Personality;
 use crate::{proxy, server};
 use table::{Flag, Page, Takes};
@@ -36,8 +37,13 @@ pub enum Command {
     Demo(DemoConfig),
     /// Print this on standard output and exit with status 0. Ends with a line end.
     Print(String),
-    /// Print this one line on standard error and exit with status 64 (EX_USAGE). No line end.
-    Usage(String),
+    /// Say what is wrong with the command line and end.
+    Usage {
+        /// One line for standard error. No line end.
+        line: String,
+        /// The exit status.
+        status: i32,
+    },
 }
 
 /// memcached's build for tests, which knows `debugtime`.
@@ -57,10 +63,10 @@ where
         match word.into().into_string() {
             Ok(word) => words.push(word),
             Err(word) => {
-                return Command::Usage(format!(
-                    "twincached: argument {} is not UTF-8",
-                    word.to_string_lossy()
-                ));
+                return Command::Usage {
+                    line: format!("twincached: argument {} is not UTF-8", word.to_string_lossy()),
+                    status: EX_USAGE,
+                };
             }
         }
     }
@@ -76,12 +82,41 @@ where
     } else {
         parse_subcommand(&name, args)
     };
-    // One line, whatever was typed.
-    let line = |why: String| format!("{name}: {why}").replace(char::is_control, "?");
-    outcome.unwrap_or_else(|why| Command::Usage(line(why)))
+    outcome.unwrap_or_else(|Wrong { why, status }| Command::Usage {
+        // One line, whatever was typed.
+        line: format!("{name}: {why}").replace(char::is_control, "?"),
+        status,
+    })
 }
 
-fn parse_subcommand(name: &str, args: &[String]) -> Result<Command, String> {
+/// Why there is nothing to run: a sentence, and the exit status.
+struct Wrong {
+    why: String,
+    status: i32,
+}
+
+impl From<String> for Wrong {
+    fn from(why: String) -> Wrong {
+        Wrong { why, status: EX_USAGE }
+    }
+}
+
+impl From<table::Wrong> for Wrong {
+    fn from(wrong: table::Wrong) -> Wrong {
+        wrong.why.into()
+    }
+}
+
+/// memcached ends with 1 where getopt finds fault, and for these flags; with 64 for all others.
+const FAILS_WITH_1: &str = "cRfntDNo";
+
+/// As memcached exits, where it would not take it either.
+fn as_memcached(wrong: table::Wrong) -> Wrong {
+    let one = wrong.flag.is_none_or(|flag| FAILS_WITH_1.contains(flag));
+    Wrong { why: wrong.why, status: if one { 1 } else { EX_USAGE } }
+}
+
+fn parse_subcommand(name: &str, args: &[String]) -> Result<Command, Wrong> {
     let rest = args.get(1..).unwrap_or_default();
     match args.first().map(String::as_str) {
         Some("proxy") => parse_proxy(&format!("{name} proxy"), rest),
@@ -90,7 +125,7 @@ fn parse_subcommand(name: &str, args: &[String]) -> Result<Command, String> {
             None => Ok(Command::Print(server_help(name, Personality::Twincached))),
             Some("proxy") => Ok(Command::Print(proxy_help(&format!("{name} proxy")))),
             Some("demo") => Ok(Command::Print(demo_help(name))),
-            Some(other) => Err(format!("no help for '{other}'; there is proxy and demo")),
+            Some(other) => Err(format!("no help for '{other}'; there is proxy and demo").into()),
         },
         Some("version") if rest.is_empty() => {
             Ok(Command::Print(line(Personality::Twincached.version_line())))
@@ -99,7 +134,8 @@ fn parse_subcommand(name: &str, args: &[String]) -> Result<Command, String> {
         Some("man-page") if rest.is_empty() => Ok(Command::Print(man::page())),
         Some(word) if !word.starts_with('-') && !word.trim().is_empty() => Err(format!(
             "unknown command '{word}'; there is proxy, demo and help, or flags for a server"
-        )),
+        )
+        .into()),
         _ => parse_server(name, Personality::Twincached, args),
     }
 }
@@ -109,11 +145,11 @@ fn line(mut text: String) -> String {
     text
 }
 
-fn parse_server(name: &str, who: Personality, args: &[String]) -> Result<Command, String> {
+fn parse_server(name: &str, who: Personality, args: &[String]) -> Result<Command, Wrong> {
     let mut draft = memcached::Draft::default();
     draft.config.personality = who;
     draft.config.debug_clock = name == DEBUG_NAME;
-    let page = table::parse(memcached::FLAGS, args, &mut draft)?;
+    let page = table::parse(memcached::FLAGS, args, &mut draft).map_err(as_memcached)?;
     let who = draft.config.personality;
     Ok(match page {
         Some(Page::Help) => Command::Print(server_help(name, who)),
@@ -123,7 +159,7 @@ fn parse_server(name: &str, who: Personality, args: &[String]) -> Result<Command
     })
 }
 
-fn parse_proxy(name: &str, args: &[String]) -> Result<Command, String> {
+fn parse_proxy(name: &str, args: &[String]) -> Result<Command, Wrong> {
     let mut draft = magent::Draft::default();
     Ok(match table::parse(magent::FLAGS, args, &mut draft)? {
         Some(Page::Help) => Command::Print(proxy_help(name)),
@@ -148,7 +184,7 @@ static DEMO_FLAGS: &[Flag<DemoConfig>] = &[
     },
 ];
 
-fn parse_demo(name: &str, args: &[String]) -> Result<Command, String> {
+fn parse_demo(name: &str, args: &[String]) -> Result<Command, Wrong> {
     let mut config = DemoConfig::default();
     Ok(match table::parse(DEMO_FLAGS, args, &mut config)? {
         Some(_) => Command::Print(demo_help(name)),

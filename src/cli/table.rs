@@ -10,6 +10,8 @@
 //! Owns POSIX getopt's habits: clusters (`-vv`, `-p11211`), `--port=11211`, unambiguous beginnings
 //! of long names, `--`. Never prints and never exits.
 
+use std::ops::RangeInclusive;
+
 use getopts::{Fail, HasArg, Occur, Options};
 
 /// What a handler of a flag makes of a value; an error is a sentence for the user.
@@ -32,6 +34,11 @@ pub enum Takes<D: 'static> {
     Nothing(fn(&mut D)),
     /// A value, shown in help by this name.
     Value(&'static str, Setter<D>),
+    /// The same; where the short flag ends a word and no value follows it, it stands alone and
+    /// means the third.
+    ValueOrAlone(&'static str, Setter<D>, fn(&mut D)),
+    /// No value; what the long name is given by `=` means nothing, as in memcached.
+    Count(fn(&mut D)),
     /// A comma list of `-o` keys.
     Keys(&'static [Key<D>]),
     /// Nothing: prints a page.
@@ -58,8 +65,11 @@ pub enum KeyTakes<D: 'static> {
     Value(&'static str, Setter<D>),
     /// memcached has it, it has no meaning here: accepted with or without a value, and noted.
     Meaningless(fn(&mut D, &str)),
-    /// The same, where memcached insists on a number.
-    MeaninglessNumber(fn(&mut D, &str)),
+    /// The same, where memcached insists on a number from the first to the second; the sentence
+    /// says so.
+    MeaninglessNumber(fn(&mut D, &str), RangeInclusive<f64>, &'static str),
+    /// The same, where memcached insists on one of these words.
+    MeaninglessWord(fn(&mut D, &str), &'static [&'static str], &'static str),
     /// memcached has it and leaving it out would surprise: refused with this sentence.
     Refused(&'static str),
 }
@@ -74,9 +84,18 @@ pub struct Key<D: 'static> {
     pub help: &'static str,
 }
 
+/// What is wrong with a command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// One sentence.
+    pub why: String,
+    /// The flag whose value is wrong; None when the words themselves are.
+    pub flag: Option<char>,
+}
+
 impl<D> Flag<D> {
     fn takes_value(&self) -> bool {
-        matches!(self.takes, Takes::Value(..) | Takes::Keys(_))
+        matches!(self.takes, Takes::Value(..) | Takes::ValueOrAlone(..) | Takes::Keys(_))
     }
 
     /// The name that getopts knows it by.
@@ -93,7 +112,9 @@ impl<D> Flag<D> {
         }
         match (&self.takes, self.longs.is_empty()) {
             (Takes::Value(name, _), true) => title.push_str(&format!(" <{name}>")),
-            (Takes::Value(name, _), false) => title.push_str(&format!("=<{name}>")),
+            (Takes::Value(name, _) | Takes::ValueOrAlone(name, ..), _) => {
+                title.push_str(&format!("=<{name}>"));
+            }
             (Takes::Keys(_), _) => title.push_str("=<key[=value],...>"),
             _ => {}
         }
@@ -105,9 +126,10 @@ impl<D> Flag<D> {
 /// everything that is well-formed.
 ///
 /// # Errors
-/// One sentence about the first thing that is wrong.
-pub fn parse<D>(flags: &[Flag<D>], args: &[String], draft: &mut D) -> Result<Option<Page>, String> {
-    let args = spell_out(flags, args)?;
+/// The first thing that is wrong.
+pub fn parse<D>(flags: &[Flag<D>], args: &[String], draft: &mut D) -> Result<Option<Page>, Wrong> {
+    let words = |why| Wrong { why, flag: None };
+    let Spelt { args, alone } = spell_out(flags, args).map_err(words)?;
     let mut options = Options::new();
     for flag in flags {
         let short = flag.short.map(String::from).unwrap_or_default();
@@ -115,26 +137,30 @@ pub fn parse<D>(flags: &[Flag<D>], args: &[String], draft: &mut D) -> Result<Opt
         let has_arg = if flag.takes_value() { HasArg::Yes } else { HasArg::No };
         options.opt(&short, long, "", "", has_arg, Occur::Multi);
     }
-    let matches = options.parse(&args).map_err(|fail| sentence(&fail))?;
+    let matches = options.parse(&args).map_err(|fail| words(sentence(&fail)))?;
     // An init script's "$OPTIONS" may be an empty word.
     if let Some(extra) = matches.free.iter().find(|word| !word.trim().is_empty()) {
-        return Err(format!("unexpected argument '{extra}'"));
+        return Err(words(format!("unexpected argument '{extra}'")));
     }
+    alone.into_iter().for_each(|set| set(draft));
     let mut page = None;
     for flag in flags {
         let key = flag.key();
+        let wrong = |why| Wrong { why, flag: flag.short };
         match &flag.takes {
-            Takes::Nothing(set) => (0..matches.opt_count(&key)).for_each(|_| set(draft)),
+            Takes::Nothing(set) | Takes::Count(set) => {
+                (0..matches.opt_count(&key)).for_each(|_| set(draft));
+            }
             Takes::Print(what) if matches.opt_present(&key) => page = page.or(Some(*what)),
             Takes::Print(_) => {}
-            Takes::Value(_, set) => {
+            Takes::Value(_, set) | Takes::ValueOrAlone(_, set, _) => {
                 for value in matches.opt_strs(&key) {
-                    set(draft, value.trim())?;
+                    set(draft, value.trim()).map_err(wrong)?;
                 }
             }
             Takes::Keys(keys) => {
                 for value in matches.opt_strs(&key) {
-                    parse_keys(keys, &value, draft)?;
+                    parse_keys(keys, &value, draft).map_err(wrong)?;
                 }
             }
         }
@@ -166,11 +192,19 @@ fn sentence(fail: &Fail) -> String {
     }
 }
 
+/// What getopts understands, and the handlers of flags that stood alone.
+struct Spelt<D> {
+    args: Vec<String>,
+    alone: Vec<fn(&mut D)>,
+}
+
 /// Replaces every beginning and second name of a long option by its first name, which is all that
-/// getopts knows. Values of options are left alone.
-fn spell_out<D>(flags: &[Flag<D>], args: &[String]) -> Result<Vec<String>, String> {
+/// getopts knows, and takes out the flags that could have a value and have none. Values of options
+/// are left alone.
+fn spell_out<D>(flags: &[Flag<D>], args: &[String]) -> Result<Spelt<D>, String> {
     let mut out = Vec::with_capacity(args.len());
-    let mut words = args.iter();
+    let mut alone = Vec::new();
+    let mut words = args.iter().peekable();
     while let Some(word) = words.next() {
         if word == "--" {
             out.push(word.clone());
@@ -186,24 +220,45 @@ fn spell_out<D>(flags: &[Flag<D>], args: &[String]) -> Result<Vec<String>, Strin
             let (flag, full) = find_long(flags, name)?;
             value_follows = flag.takes_value() && value.is_none();
             match value {
-                Some(value) => out.push(format!("--{full}={value}")),
-                None => out.push(format!("--{full}")),
+                Some(value) if !matches!(flag.takes, Takes::Count(_)) => {
+                    out.push(format!("--{full}={value}"));
+                }
+                _ => out.push(format!("--{full}")),
             }
         } else {
-            if let Some(cluster) = word.strip_prefix('-') {
-                let flag_of = |c: char| flags.iter().find(|flag| flag.short == Some(c));
-                let taking = cluster
-                    .char_indices()
-                    .find(|(_, c)| flag_of(*c).is_some_and(Flag::takes_value));
-                value_follows = taking.is_some_and(|(at, c)| at + c.len_utf8() == cluster.len());
+            let last = ends_with_taker(flags, word).map(|flag| &flag.takes);
+            let no_value = words.peek().is_none_or(|next| next.starts_with('-'));
+            match last {
+                Some(Takes::ValueOrAlone(.., set)) if no_value => {
+                    alone.push(*set);
+                    let others = &word[..word.len() - 1];
+                    if others != "-" {
+                        out.push(others.to_owned());
+                    }
+                }
+                _ => {
+                    value_follows = last.is_some();
+                    out.push(word.clone());
+                }
             }
-            out.push(word.clone());
         }
         if value_follows {
             out.extend(words.next().cloned());
         }
     }
-    Ok(out)
+    Ok(Spelt { args: out, alone })
+}
+
+/// The flag of a cluster of short ones that takes a value, if that is to be the next word.
+fn ends_with_taker<'a, D>(flags: &'a [Flag<D>], word: &str) -> Option<&'a Flag<D>> {
+    let cluster = word.strip_prefix('-')?;
+    let flag_of = |c: char| flags.iter().find(|flag| flag.short == Some(c));
+    let (at, flag) = cluster
+        .char_indices()
+        .filter_map(|(at, c)| Some((at, flag_of(c)?)))
+        .find(|(_, flag)| flag.takes_value())?;
+    let letter = cluster[at..].chars().next()?;
+    (at + letter.len_utf8() == cluster.len()).then_some(flag)
 }
 
 fn find_long<'a, D>(
@@ -250,10 +305,20 @@ fn parse_keys<D>(keys: &[Key<D>], list: &str, draft: &mut D) -> Result<(), Strin
                 set(draft, value.filter(|v| !v.is_empty()).ok_or_else(missing)?)?;
             }
             KeyTakes::Meaningless(note) => note(draft, name),
-            KeyTakes::MeaninglessNumber(note) => {
+            KeyTakes::MeaninglessNumber(note, range, why) => {
                 let value = value.ok_or_else(|| format!("Missing numeric argument for {name}"))?;
-                if value.parse::<f64>().is_err() {
-                    return Err(format!("Suboption \"{name}\" wants a number, not \"{value}\""));
+                let number = value
+                    .parse::<f64>()
+                    .map_err(|_| format!("Suboption \"{name}\" wants a number, not \"{value}\""))?;
+                if !range.contains(&number) {
+                    return Err((*why).to_string());
+                }
+                note(draft, name);
+            }
+            KeyTakes::MeaninglessWord(note, words, why) => {
+                let value = value.ok_or_else(|| format!("Missing {name} argument"))?;
+                if !words.contains(&value) {
+                    return Err((*why).to_string());
                 }
                 note(draft, name);
             }

@@ -66,6 +66,33 @@ pub fn addresses(what: &str, text: &str) -> Result<Vec<Address>, String> {
     Ok(all)
 }
 
+/// The addresses of a list of `-l`, which memcached parts by commas or semicolons. What it takes
+/// before an address and has no meaning here (a tag for its proxy) is taken off; what would be
+/// missed is refused.
+///
+/// # Errors
+/// As [`addresses`], or one asks for a protocol or TLS of its own.
+pub fn listeners(text: &str) -> Result<Vec<Address>, String> {
+    let mut plain = Vec::new();
+    for word in text.split([',', ';']).map(str::trim) {
+        for tls in ["notls", "btls", "mtls"] {
+            if word.strip_prefix(tls).is_some_and(|rest| rest.starts_with(':')) {
+                return Err(format!("-l: '{tls}' option is valid only when SSL is enabled"));
+            }
+        }
+        if word.starts_with("proto[") {
+            return Err(
+                "-l: all addresses speak one protocol (-B): proto[...] is not supported".into()
+            );
+        }
+        let tag = [("tag[", "]:"), ("tag_", "_:")].into_iter().find_map(|(start, end)| {
+            word.strip_prefix(start).and_then(|rest| rest.split_once(end))
+        });
+        plain.push(tag.map_or(word, |(_, address)| address));
+    }
+    addresses("-l", &plain.join(","))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +125,15 @@ mod tests {
             hosts("127.0.0.1,::1, host:5,"),
             Ok(vec!["127.0.0.1".into(), "::1".into(), "host".into()])
         );
+        let listen =
+            |text| listeners(text).map(|a| a.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(
+            listen("127.0.0.1:1;[::1]:2, tag_b_:127.0.0.1:3,tag[x]:host"),
+            Ok(["127.0.0.1:1", "[::1]:2", "127.0.0.1:3", "host"].map(String::from).to_vec())
+        );
+        for refused in ["proto[ascii]:127.0.0.1:1", "127.0.0.1,notls:127.0.0.2", "mtls:a", "/s"] {
+            assert!(listen(refused).is_err(), "{refused}");
+        }
         assert_eq!(hosts(","), Err("-l must name at least one address".into()));
         assert_eq!(hosts("a,b:x"), Err("-l: Invalid port number: \"x\"".into()));
     }

@@ -44,6 +44,10 @@ pub fn resolve(address: &Address, default_port: u16) -> io::Result<Vec<SocketAdd
     if address.host == "*" {
         return Ok(any_address(port));
     }
+    if is_interface(&address.host) {
+        let why = "that is a network interface; it takes an address of it instead";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
     let mut all: Vec<SocketAddr> = Vec::new();
     for addr in (address.host.as_str(), port).to_socket_addrs()? {
         if !all.contains(&addr) {
@@ -51,6 +55,13 @@ pub fn resolve(address: &Address, default_port: u16) -> io::Result<Vec<SocketAdd
         }
     }
     Ok(all)
+}
+
+/// Whether this machine has a network interface of that name. Known on Linux only; elsewhere the
+/// name is looked up like any other.
+fn is_interface(name: &str) -> bool {
+    let one_name = !name.contains('/') && !matches!(name, "" | "." | "..");
+    one_name && std::path::Path::new("/sys/class/net").join(name).is_dir()
 }
 
 fn any_address(port: u16) -> Vec<SocketAddr> {

@@ -25,6 +25,7 @@ use crate::platform::daemon::{self, Keep};
 use crate::platform::logging::Logging;
 use crate::platform::pidfile::PidFile;
 use crate::platform::signals::{Signal, Signals};
+use crate::platform::user::User;
 use crate::platform::{heap, limits, user, EX_OSERR};
 use crate::server::accept::{Acceptor, Again};
 use crate::server::auth::{Auth, Format};
@@ -137,10 +138,7 @@ fn start(mut config: Config) -> Result<i32, Failure> {
         .as_deref()
         .and_then(|path| PidFile::create(path).map_err(|why| log::error!("{why}")).ok());
     if let Some(user) = user {
-        user.assume().map_err(Failure::os)?;
-        if config.core_dumps {
-            limits::allow_core_of_other_user();
-        }
+        become_user(&user, &config, auth.as_ref())?;
     }
     for note in &config.notes {
         log::info!("{note}");
@@ -160,6 +158,18 @@ fn start(mut config: Config) -> Result<i32, Failure> {
         }
     }
     Ok(status)
+}
+
+/// From here on the process has the rights of `-u`.
+fn become_user(user: &User, config: &Config, auth: Option<&Auth>) -> Result<(), Failure> {
+    user.assume().map_err(Failure::os)?;
+    if config.core_dumps {
+        limits::allow_core_of_other_user();
+    }
+    if let Some(Err(why)) = auth.map(Auth::reload) {
+        log::warn!("{why}: SIGHUP will not change the users");
+    }
+    Ok(())
 }
 
 /// Reads who may log in, where clients have to.

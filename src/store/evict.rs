@@ -240,6 +240,14 @@ impl Store {
         Step::Freed
     }
 
+    /// Nothing needs to be reclaimed for now: what a writer has begun goes back to its queue, where
+    /// the sweep finds what expires in it.
+    pub(super) fn rest(&self, reclaimer: &mut Reclaimer) {
+        if let Some(victim) = reclaimer.victim.take() {
+            self.segments.give_back(victim.segment, victim.class);
+        }
+    }
+
     /// The segment with the most dead bytes among the next few, with these bytes.
     fn most_dead(&self, reclaimer: &mut Reclaimer, now: Now) -> Option<(usize, u32)> {
         let mut window = std::mem::take(&mut reclaimer.window);

@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long an awaited event may take before the test fails. Generous: machines are shared.
@@ -36,6 +37,8 @@ pub struct Node {
     pub child: Child,
     pub port: u16,
     log: Arc<Mutex<String>>,
+    /// Collects the log until the program's standard error ends.
+    collector: JoinHandle<()>,
 }
 
 impl Node {
@@ -55,14 +58,14 @@ impl Node {
         let stderr = child.stderr.take().expect("piped");
         let log = Arc::new(Mutex::new(String::new()));
         let sink = Arc::clone(&log);
-        std::thread::spawn(move || {
+        let collector = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let mut log = sink.lock().expect("log");
                 log.push_str(&line);
                 log.push('\n');
             }
         });
-        Node { child, port, log }
+        Node { child, port, log, collector }
     }
 
     /// A plain server with `-m 1` and whatever `more` says, ready to answer.
@@ -78,6 +81,12 @@ impl Node {
     /// What it has written to standard error so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("log").clone()
+    }
+
+    /// All that it has written, once it has ended.
+    pub fn whole_log(&self) -> String {
+        eventually("the end of the log", || self.collector.is_finished().then_some(()));
+        self.log()
     }
 
     /// The lines of its log that start with `prefix`.
@@ -264,10 +273,35 @@ pub fn peer_program(name: &str) -> Option<&'static str> {
     if found {
         return Some(Box::leak(name.to_owned().into_boxed_str()));
     }
+    skipped(name);
+    None
+}
+
+/// Says that something is missing: loudly, and where `.ci/run` asks for it as a failure.
+pub fn skipped(name: &str) {
     assert!(
         std::env::var_os("TWINCACHED_REQUIRE_PEERS").is_none(),
         "{name} is not installed, and TWINCACHED_REQUIRE_PEERS asks for it"
     );
-    eprintln!("\n*** SKIPPED: `{name}` is not installed, so nothing was compared with it ***\n");
-    None
+    eprintln!("\n*** SKIPPED: {name} is not installed, so nothing was compared with it ***\n");
+}
+
+/// A node of a pair on one host, as the seed transcript starts it (in the foreground).
+pub fn node_of_pair(port: u16, repl: u16, more: &[&str]) -> Node {
+    let (port_text, repl_text) = (port.to_string(), repl.to_string());
+    let mut args = vec!["-v", "-u", "root", "-l", "127.0.0.1", "-p", &port_text];
+    args.extend_from_slice(&["-x", "127.0.0.1", "-X", &repl_text]);
+    args.extend_from_slice(more);
+    Node::start(port, &args)
+}
+
+/// A linked pair, both serving, and the port of their link.
+pub fn pair(more: &[&str]) -> (Node, Node, u16) {
+    let repl = free_port();
+    let first = node_of_pair(free_port(), repl, more);
+    first.await_port();
+    let second = node_of_pair(free_port(), repl, more);
+    second.await_log("replication: start", 1);
+    second.await_port();
+    (first, second, repl)
 }

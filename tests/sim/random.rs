@@ -1,13 +1,16 @@
 //! Random histories: operations, cuts, delays, crashes, skewed clocks, then peace, then equality.
 //!
 //! The rule that is checked: when the network has healed, the highest version of every key that any
-//! living node held holds on all of them, in bytes, flags, exptime and version, unless a flush that
+//! living node held holds on all of them, in bytes, flags, exptime, version, CAS unique and marks, unless a flush that
 //! any of them knew has reached it. Deletes are versions too.
 
 use super::world::{World, EPOCH_US};
 use std::collections::{BTreeMap, BTreeSet};
 use twincached::base::clock::Now;
-use twincached::store::{Exptime, FlushState, Handle, Marks, Mode, ScanCursor, Version, What};
+use twincached::store::{
+    ArithTerms, DeleteTerms, Exptime, FlushState, GetTerms, Handle, Marks, Mode, ScanCursor, Terms,
+    Version, What,
+};
 
 /// Few keys, so that they collide.
 const KEYS: u64 = 24;
@@ -88,7 +91,8 @@ fn operation(world: &mut World, machine: usize) {
         let value = vec![b'a' + (random % 26) as u8; len];
         let mut store = |mode| handle.store(mode, &key, flags, exptime, &value, now);
         match what {
-            0..=39 => drop(store(Mode::Set)),
+            0..=19 => drop(store(Mode::Set)),
+            20..=39 => meta(handle, &key, what, random, exptime, &value, now),
             40..=44 => drop(store(Mode::Add)),
             45..=49 => drop(store(Mode::Replace)),
             50..=54 => drop(store(Mode::Append)),
@@ -109,6 +113,58 @@ fn operation(world: &mut World, machine: usize) {
             _ => handle.flush_all(Some(secs.saturating_sub(1)), now),
         }
     });
+}
+
+/// What only meta commands do.
+fn meta(
+    handle: &mut Handle,
+    key: &[u8],
+    what: u64,
+    random: u64,
+    exptime: Exptime,
+    value: &[u8],
+    now: Now,
+) {
+    let bit = |n: u64| random >> n & 1 == 1;
+    let cas = bit(30).then_some(random >> 40);
+    let binary_key = bit(31);
+    match what {
+        20..=24 => {
+            let terms = Terms { cas, binary_key, ..Terms::default() };
+            handle.store_with(Mode::Set, key, 0, exptime, value, &terms, now);
+        }
+        25 | 26 => {
+            // Often with a unique that is out of date.
+            let seen = handle.peek(key, now, |item| item.cas).unwrap_or(1);
+            let mode = Mode::Cas(seen.saturating_sub(random >> 60));
+            let terms = Terms { stale_if_older: true, cas, ..Terms::default() };
+            handle.store_with(mode, key, 1, exptime, value, &terms, now);
+        }
+        27..=31 => {
+            let terms = GetTerms {
+                touch: bit(32).then_some(exptime),
+                vivify: bit(33).then_some(exptime),
+                recache: bit(34).then_some(now.unix_secs() + 10),
+                no_update: bit(35),
+                cas,
+                ..GetTerms::default()
+            };
+            handle.meta_get(key, &terms, now, |_, _| ());
+        }
+        32..=36 => {
+            let remove_value = bit(32);
+            let exptime = bit(33).then_some(exptime);
+            let terms =
+                DeleteTerms { stale: true, exptime, remove_value, cas, ..DeleteTerms::default() };
+            handle.delete_with(key, &terms, now);
+        }
+        _ => {
+            let vivify = Some((exptime, random >> 58));
+            let touch = bit(32).then_some(exptime);
+            let terms = ArithTerms { vivify, touch, cas, binary_key, ..ArithTerms::default() };
+            handle.arith_with(key, true, 1, &terms, now);
+        }
+    }
 }
 
 fn trouble(world: &mut World, hosts: u64) {

@@ -2,7 +2,7 @@
 
 use super::world::World;
 use twincached::replication::Role;
-use twincached::store::{Exptime, Handle, Mode, Stored};
+use twincached::store::{DeleteTerms, Exptime, GetTerms, Handle, Item, Marks, Mode, Stored, Terms};
 
 fn set(world: &mut World, machine: usize, key: &str, value: &[u8]) {
     world.work(machine, |handle, now| {
@@ -401,6 +401,73 @@ fn both_directions_at_once_and_the_last_write_wins() {
     assert_eq!(values[0], values[1]);
     let after = [get(&mut world, 0, "after"), get(&mut world, 1, "after")];
     assert_eq!(after[0], after[1]);
+}
+
+#[test]
+fn of_the_clients_of_a_pair_one_wins_a_stale_item() {
+    for len in [10, 40_000] {
+        let mut world = World::new(18);
+        pair(&mut world);
+        set(&mut world, 0, "k", &vec![b'v'; len]);
+        world.run_secs(0.1);
+        let seen = |world: &mut World, machine| {
+            world.work(machine, |handle: &mut Handle, now| {
+                let look = |item: &Item<'_>| (item.marks, item.cas, item.exptime);
+                handle.peek(b"k", now, look).expect("it is there")
+            })
+        };
+        let ask = |world: &mut World, machine| {
+            let terms = GetTerms::default();
+            world.work(machine, |handle, now| {
+                handle.meta_get(b"k", &terms, now, |_, found| found.won).expect("it is there")
+            })
+        };
+        world.work(0, |handle, now| {
+            let terms = DeleteTerms { stale: true, cas: Some(5), ..DeleteTerms::default() };
+            handle.delete_with(b"k", &terms, now)
+        });
+        world.run_secs(0.1);
+        let stale = Marks { stale: true, ..Marks::default() };
+        assert_eq!(seen(&mut world, 1), (stale, 5, Exptime::Never));
+        assert!(ask(&mut world, 1));
+        world.run_secs(0.1);
+        assert!(!ask(&mut world, 0));
+        let won = Marks { won: true, ..stale };
+        assert_eq!(seen(&mut world, 0), (won, 5, Exptime::Never));
+        // A touch keeps the unique and the marks, everywhere.
+        let later = Exptime::At(1_800_000_000);
+        assert_eq!(world.work(0, |handle, now| handle.touch(b"k", later, now)), Some(5));
+        world.run_secs(0.1);
+        assert_eq!(seen(&mut world, 1), (won, 5, later));
+        set(&mut world, 1, "k", b"new");
+        world.run_secs(0.1);
+        let (marks, cas, _) = seen(&mut world, 0);
+        assert!(marks == Marks::default() && cas > 5);
+    }
+}
+
+#[test]
+fn an_explicit_unique_decides_nothing_between_nodes() {
+    let mut world = World::new(19);
+    pair(&mut world);
+    let put = |world: &mut World, machine, cas, value: &[u8]| {
+        let terms = Terms { cas: Some(cas), ..Terms::default() };
+        world.work(machine, |handle, now| {
+            let exptime = Exptime::Never;
+            handle.store_with(Mode::Set, b"k", 0, exptime, value, &terms, now);
+        });
+        world.run_secs(0.0001);
+    };
+    // Neither has heard of the other's write.
+    put(&mut world, 0, u64::MAX, b"first");
+    put(&mut world, 1, 1, b"last");
+    world.run_secs(0.1);
+    for machine in [0, 1] {
+        let held = world.work(machine, |handle, now| {
+            handle.peek(b"k", now, |item| (item.cas, item.value.to_vec()))
+        });
+        assert_eq!(held, Some((1, b"last".to_vec())));
+    }
 }
 
 #[test]

@@ -45,6 +45,10 @@ use data::{next_read, to_reserve, READ_MORE};
 /// under half a gigabyte. One value may go over it by its own size.
 const OUT_HIGH: usize = 256 * 1024;
 
+/// What a step of a long answer takes of the budget of a turn: it does more than a command does, and
+/// the others are not to wait for many of them.
+const STREAM_COST: u32 = 10;
+
 /// A buffer up to so many times as large as the command it holds is kept for it.
 const KEEP_FACTOR: usize = 4;
 
@@ -292,7 +296,7 @@ impl Conn {
                     if *budget == 0 {
                         return Step::Yield;
                     }
-                    *budget -= 1;
+                    *budget = budget.saturating_sub(STREAM_COST);
                     match producer.produce(exec, now, self.replies.out()) {
                         Produced::More => {}
                         Produced::Done => self.state = State::Command,
