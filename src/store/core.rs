@@ -5,8 +5,8 @@
 //! `evict` and `expire`.
 //!
 //! ```text
-//! Lock order: resizing | big build -> writer -> reclaimer -> stripe (one) -> feed | queues of
-//! segments
+//! Order of locks:
+//! resizing | big build -> writer -> reclaimer -> stripe (one) -> feed | queues of segments
 //! ```
 //! Nobody ever waits for a lock further to the left than one it holds, and for no second stripe.
 
