@@ -11,7 +11,6 @@ pub mod binary;
 pub mod classic;
 pub mod conn;
 pub mod front;
-pub mod meta;
 pub mod udp;
 pub mod wire;
 
