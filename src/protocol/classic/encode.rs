@@ -137,8 +137,12 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_>) {
         }
         Request::Quit => out.extend_from_slice(b"quit\r\n"),
         Request::Shutdown { graceful, noreply } => {
-            let graceful = graceful == Some(true);
-            out.extend_from_slice(if graceful { b"shutdown graceful" } else { b"shutdown" });
+            out.extend_from_slice(match graceful {
+                Some(true) => b"shutdown graceful",
+                Some(false) => b"shutdown",
+                // Any word that is no mode: what was refused must not become a shutdown.
+                None => b"shutdown ?",
+            });
             end(out, noreply);
         }
         Request::DebugTime(what) => {

@@ -414,3 +414,12 @@ fn requests_survive_the_way_out_and_back() {
     }
     assert!(seen > 1000, "only {seen} requests");
 }
+
+#[test]
+fn a_shutdown_that_was_refused_is_not_written_as_one() {
+    let unknown = Request::Shutdown { graceful: None, noreply: false };
+    assert_eq!(whole(b"shutdown now\r\n"), Ok(unknown.clone()));
+    let mut line = Vec::new();
+    encode::request(&mut line, &unknown);
+    assert_eq!(whole(&line), Ok(unknown));
+}
