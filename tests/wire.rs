@@ -125,6 +125,17 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
     first..first + count
 }
 
+#[test]
+fn administrative_lines_are_answered_as_memcached_does() {
+    if !memcached_is_installed() {
+        return;
+    }
+    let mut real = Process::unix("memcached", &[]);
+    let mut ours = in_process::Server::start(&[]);
+    let outcome = differential::administration(&mut *ours.open(), &mut *real.open());
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+}
+
 /// Conversations of [`differential`].
 const CONVERSATIONS: u64 = 100;
 
@@ -137,8 +148,10 @@ fn random_commands_are_answered_as_memcached_does() {
     let args = ["-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
     let mut real = Process::unix("memcached", &args);
     let mut ours = in_process::Server::start(&[]);
+    let old = differential::is_old(&mut *real.open()).unwrap_or_else(|error| panic!("{error}"));
     for seed in seeds(CONVERSATIONS) {
-        let outcome = differential::converse(seed, &mut *ours.open(), &mut *real.open());
+        let (ours, real) = (&mut *ours.open(), &mut *real.open());
+        let outcome = differential::converse(seed, old, ours, real);
         outcome.unwrap_or_else(|error| panic!("{error}"));
     }
 }

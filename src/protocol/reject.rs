@@ -49,9 +49,6 @@ pub const BAD_EXPTIME: &[u8] = b"CLIENT_ERROR invalid exptime argument\r\n";
 pub const BAD_DELTA: &[u8] = b"CLIENT_ERROR invalid numeric delta argument\r\n";
 /// incr, decr of a value that is not a number.
 pub const NON_NUMERIC: &[u8] = b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n";
-/// delete with arguments that are not the old `0` or `noreply`.
-pub const BAD_DELETE: &[u8] =
-    b"CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n";
 /// `-Y`: anything but a login from a client that has not said who it is.
 pub const UNAUTHENTICATED: &[u8] = b"CLIENT_ERROR unauthenticated\r\n";
 /// `-Y`: the data block of a login is over 16 KiB.
@@ -66,6 +63,14 @@ pub const LOGIN_FAILED: &[u8] = b"CLIENT_ERROR authentication failure\r\n";
 pub const BAD_SHUTDOWN: &[u8] = b"CLIENT_ERROR invalid shutdown mode\r\n";
 /// shutdown without `-A`.
 pub const SHUTDOWN_OFF: &[u8] = b"SERVER_ERROR: shutdown not enabled\r\n";
+/// watch with `-W`.
+pub const WATCH_OFF: &[u8] = b"CLIENT_ERROR watch commands not allowed\r\n";
+/// watch behind commands whose answers are still to be sent.
+pub const WATCH_PIPELINED: &[u8] = b"ERROR cannot pipeline other commands before watch\r\n";
+/// watch when there are as many watchers as there may be.
+pub const WATCH_TOO_MANY: &[u8] = b"WATCHER_TOO_MANY log watcher limit reached\r\n";
+/// watch where lines cannot be sent whenever there are some.
+pub const WATCH_FAILED: &[u8] = b"WATCHER_FAILED failed to add log watcher\r\n";
 /// flush_all with `-F`.
 pub const FLUSH_OFF: &[u8] = b"CLIENT_ERROR flush_all not allowed\r\n";
 /// A value over `-I`.

@@ -92,6 +92,10 @@ fn config(args: &[String]) -> Config {
             "-F" => config.flush_command = false,
             "-M" => config.evict = false,
             "-C" => config.cas = false,
+            "-o" => match args.next().map(String::as_str) {
+                Some("track_sizes") => config.track_sizes = true,
+                other => panic!("-o {other:?} means nothing in-process: add it here"),
+            },
             "-m" => config.memory_limit = megabytes(),
             "-I" => config.item_max = u32::try_from(megabytes()).expect("up to 1 GB"),
             other => panic!("{other} means nothing in-process: add it here"),
