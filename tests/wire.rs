@@ -9,10 +9,14 @@ mod binary;
 mod differential;
 #[path = "wire/in_process.rs"]
 mod in_process;
+#[path = "wire/packet.rs"]
+mod packet;
 #[path = "wire/rng.rs"]
 mod rng;
 #[path = "wire/script.rs"]
 mod script;
+#[path = "wire/stories.rs"]
+mod stories;
 #[path = "wire/transport.rs"]
 mod transport;
 
@@ -166,5 +170,49 @@ fn random_packets_are_answered_as_memcached_does() {
     let mut open = || (ours.open(), real.open());
     for seed in seeds(BINARY_CONVERSATIONS) {
         binary::converse(seed, &mut open).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+type Story = fn(&mut dyn Transport);
+
+/// The memcached that is installed may be built without SASL; what is told here is what one says
+/// that has it.
+const LOGINS: (&[&str], Story) = (&["-Y", "tests/wire/users", "-S"], stories::logins);
+
+/// Tells every story of [`stories`], and `more`, to a server of its own.
+fn tell_all(more: &[(&[&str], Story)], start: impl Fn(&[String]) -> Box<dyn Transport>) {
+    let stories: [(&[&str], Story); 11] = [
+        (&[], stories::uniques),
+        (&[], stories::numbers),
+        (&[], stories::quiet),
+        (&[], stories::too_large),
+        (&[], stories::nonsense),
+        (&[], stories::statistics),
+        (&[], stories::detail),
+        (&["-C"], stories::without_cas),
+        (&["-F"], stories::without_flush),
+        (&["-B", "binary"], stories::binary_only),
+        (&["-B", "ascii"], stories::text_only),
+    ];
+    for (args, story) in stories.iter().chain(more) {
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        story(&mut *start(&args));
+    }
+}
+
+#[test]
+fn packets_in_process() {
+    tell_all(&[LOGINS], |args| Box::new(in_process::Server::start(args)));
+}
+
+#[test]
+fn packets_to_our_program() {
+    tell_all(&[LOGINS], |args| Box::new(Process::unix(env!("CARGO_BIN_EXE_twincached"), args)));
+}
+
+#[test]
+fn packets_to_the_real_memcached() {
+    if memcached_is_installed() {
+        tell_all(&[], |args| Box::new(Process::unix("memcached", args)));
     }
 }

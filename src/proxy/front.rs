@@ -370,7 +370,9 @@ impl Front {
                 self.say(&shared.stats);
             }
             Request::MetaNoop => self.say(encode::META_NOOP),
-            Request::Shutdown { .. } | Request::DebugTime(_) => self.say(UNSUPPORTED),
+            Request::Shutdown { .. } | Request::DebugTime(_) | Request::Watch { .. } => {
+                self.say(UNSUPPORTED);
+            }
             Request::Admin { .. } => self.say(reject::ERROR),
             Request::Quit => {
                 self.close();

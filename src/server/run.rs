@@ -177,7 +177,8 @@ fn find_users(config: &Config) -> Result<Option<Auth>, Failure> {
     if !config.sasl && config.auth_file.is_none() {
         return Ok(None);
     }
-    let file = match (&config.auth_file, std::env::var_os(SASL_FILE_VARIABLE)) {
+    let pwdb = std::env::var_os(SASL_FILE_VARIABLE).filter(|path| !path.is_empty());
+    let file = match (&config.auth_file, pwdb) {
         (Some(path), _) => Some((path.clone(), Format::AuthFile)),
         (None, Some(path)) => Some((PathBuf::from(path), Format::Pwdb)),
         (None, None) => None,
@@ -293,7 +294,10 @@ fn serve(config: Config, bound: Sockets, auth: Option<Auth>) -> io::Result<i32> 
     let _ = shared.on_shutdown.set(tell_shutdown);
 
     let bell = Bell::new();
-    let maintenance = maintenance::spawn(store.handle(), clock.clone(), Arc::clone(&bell))?;
+    let maintenance = {
+        let (bell, watch) = (Arc::clone(&bell), Arc::clone(&shared.watch));
+        maintenance::spawn(store.handle(), clock.clone(), bell, watch)?
+    };
     let mut workers = Vec::new();
     for number in 0..shared.config.threads {
         let executor = Executor::new(Arc::clone(&shared));

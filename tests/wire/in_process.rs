@@ -77,6 +77,17 @@ fn config(args: &[String]) -> Config {
                 config.auth_file = args.next().map(PathBuf::from);
                 config.protocol = Protocol::Ascii;
             }
+            "-S" => {
+                config.sasl = true;
+                config.protocol = Protocol::Binary;
+            }
+            "-B" => {
+                config.protocol = match args.next().map(String::as_str) {
+                    Some("ascii") => Protocol::Ascii,
+                    Some("binary") => Protocol::Binary,
+                    other => panic!("-B {other:?}"),
+                }
+            }
             "-A" => config.shutdown_command = true,
             "-F" => config.flush_command = false,
             "-M" => config.evict = false,
