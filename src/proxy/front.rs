@@ -316,9 +316,11 @@ impl Front {
         let used = match classic::parse(input.data()) {
             Parsed::Incomplete => None,
             Parsed::Reject { reject, used } => {
-                // magent knows no line that is too short, only unknown ones.
-                let short = used < classic::SHORTEST;
-                self.refuse(if short { Reject::line(reject::ERROR) } else { reject });
+                // To magent a command without any words is no command.
+                let bare = !input.data()[..used].trim_ascii().contains(&b' ');
+                let unknown = bare && reject.line == reject::BAD_FORMAT;
+                let line = if unknown { reject::ERROR } else { reject.line };
+                self.refuse(Reject { line, ..reject });
                 Some(used)
             }
             Parsed::Done { value, used } => {
@@ -383,7 +385,7 @@ impl Front {
             Request::Shutdown { .. } | Request::DebugTime(_) | Request::Watch { .. } => {
                 self.say(UNSUPPORTED);
             }
-            Request::Admin { .. } => self.say(reject::ERROR),
+            Request::Admin { .. } => self.say(UNSUPPORTED),
             Request::Quit => {
                 self.close();
             }
