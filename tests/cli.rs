@@ -170,6 +170,7 @@ fn every_server_flag_does_its_work() {
         ("-o no_maxconns_fast", |c| !c.maxconns_fast && c.notes.is_empty()),
         ("-o maxconns_fast,idle_timeout=60", |c| c.maxconns_fast && c.idle_timeout_secs == 60),
         ("-o watcher_logbuf_size=64", |c| c.watcher_logbuf == 64 << 10),
+        ("-o worker_logbuf_size=8", |c| c.worker_logbuf == 8 << 10),
         ("-o track_sizes,debug_clock", |c| c.track_sizes && c.debug_clock),
         ("-o slab_chunk_max=16,temporary_ttl=61", |c| {
             c.slab_chunk_max == 16 << 10 && c.temporary_ttl == Some(61) && c.notes.is_empty()

@@ -252,6 +252,7 @@ impl World {
                 };
                 entry.value = [&first[..], &second[..]].concat();
                 (entry.flags, entry.exptime) = (old.flags, old.exptime);
+                entry.marks.binary_key = false;
                 None
             }
             (Mode::Cas(_), None) => Some(Stored::NotFound),

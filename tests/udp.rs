@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{eventually, free_port, Node, DEADLINE};
+use common::{eventually, free_port, peer_program, Node, DEADLINE};
 use std::collections::HashMap;
 use std::net::UdpSocket;
 use std::path::PathBuf;
@@ -61,9 +61,14 @@ impl Peer {
 
 /// A node that serves UDP on a port of its own choice.
 fn node(more: &[&str]) -> (Node, u16) {
+    start(env!("CARGO_BIN_EXE_twincached"), more)
+}
+
+/// `program` with UDP, and its UDP port.
+fn start(program: &str, more: &[&str]) -> (Node, u16) {
     let port = free_port();
     let path = std::env::temp_dir().join(format!("twincached-udp-{}-{port}", std::process::id()));
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_twincached"));
+    let mut command = std::process::Command::new(program);
     let text = port.to_string();
     command.args(["-u", "root", "-l", "127.0.0.1", "-p", &text, "-U", "-1"]).args(more);
     let node = Node::spawn(command.env("MEMCACHED_PORT_FILENAME", &path), port);
@@ -96,7 +101,8 @@ fn many_clients_are_served_by_all_workers_and_see_one_cache() {
     assert_eq!(client.stat("curr_connections").as_deref(), Some("5"));
     let settings = client.stats("settings");
     let setting = |name: &str| settings.iter().find(|(have, _)| have == name).map(|(_, v)| &v[..]);
-    assert_eq!((setting("udpport"), setting("num_threads_per_udp")), (Some("-1"), Some("4")));
+    assert_eq!(setting("udpport"), Some(&port.to_string()[..]));
+    assert_eq!(setting("num_threads_per_udp"), Some("4"));
 }
 
 #[test]
@@ -155,4 +161,51 @@ fn a_taken_port_is_an_error_at_once() {
     let mut node = Node::start(0, &args);
     assert_eq!(node.exit_code(), Some(71));
     eventually("it says why", || node.log().contains("failed to listen on").then_some(()));
+}
+
+/// Requests and how many replies each has. What memcached answers with one message for every item,
+/// and what it takes from the next datagram, is left out.
+fn requests() -> Vec<(Vec<u8>, usize)> {
+    let noop = [&[0x80, 0x0a][..], &[0; 22]].concat();
+    let getk = [&[0x80, 0x0c, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1][..], &[0; 12], b"a"].concat();
+    let mut all = vec![
+        (b"get a\r\n".to_vec(), 1),
+        (b"set a 5 0 1\r\nA\r\nset b 0 0 1 noreply\r\nB\r\nget b\r\nget a\r\n".to_vec(), 3),
+        (b"set n 0 0 2\r\n10\r\nincr n 5\r\ndecr n 20\r\nincr a 1\r\nincr c 1\r\n".to_vec(), 5),
+        (b"add a 0 0 1\r\nx\r\nappend a 0 0 2\r\nBC\r\nget a\r\nget".to_vec(), 3),
+        (b"delete n\r\ndelete n\r\ntouch a 0\r\ntouch c 0\r\n".to_vec(), 4),
+        (b"mn\r\nmg a v\r\nmg c v q\r\nmg a f s v q\r\nmn\r\n".to_vec(), 4),
+        (b"nonsense\r\nset a 0 0 1\r\nx\r\nget a\r\n".to_vec(), 3),
+        (noop.repeat(3), 3),
+        ([&getk[..], &getk, &noop[..20]].concat(), 2),
+        (b"flush_all\r\nget a\r\n".to_vec(), 2),
+    ];
+    for len in [1368, 1369, 1370, 2 * PAYLOAD - 24, 2 * PAYLOAD - 23, 30_000, 60_000] {
+        let set = format!("set k 0 0 {len}\r\n{}\r\nget k\r\n", "v".repeat(len));
+        all.push((set.into_bytes(), 2));
+    }
+    all
+}
+
+#[test]
+fn datagrams_are_memcacheds() {
+    let Some(program) = peer_program("memcached") else { return };
+    let answers = |program: &str| -> Vec<Vec<u8>> {
+        let (node, port) = start(program, &["-t", "1"]);
+        node.await_port();
+        let mut peer = Peer::new(port);
+        let mut answers = Vec::new();
+        for (commands, replies) in requests() {
+            peer.send(1, &commands);
+            answers.extend((0..replies).map(|_| peer.reply()));
+        }
+        answers
+    };
+    let (ours, theirs) = (answers(env!("CARGO_BIN_EXE_twincached")), answers(program));
+    for (number, (our, their)) in ours.iter().zip(&theirs).enumerate() {
+        let text = |reply: &[u8]| reply.escape_ascii().to_string();
+        // The clocks that make CAS uniques are not the same.
+        let same = our == their || our[..16] == their[..16] && our[24..] == their[24..];
+        assert!(same, "reply {number}: {} and memcached {}", text(our), text(their));
+    }
 }

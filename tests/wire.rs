@@ -9,6 +9,8 @@ mod binary;
 mod differential;
 #[path = "wire/in_process.rs"]
 mod in_process;
+#[path = "wire/meta_differential.rs"]
+mod meta_differential;
 #[path = "wire/packet.rs"]
 mod packet;
 #[path = "wire/rng.rs"]
@@ -95,10 +97,13 @@ fn our_program_over_a_unix_socket() {
     play_all(Kind::Ours, |script| Box::new(Process::unix(program, &script.args)));
 }
 
-/// Whether the real one is here. Says so loudly when it is not.
-fn memcached_is_installed() -> bool {
-    if std::process::Command::new("memcached").arg("-V").output().is_ok() {
-        return true;
+/// Which memcached is here: [`Kind::Real`] or [`Kind::Old`]. Says so loudly when there is none.
+fn memcached() -> Option<Kind> {
+    if let Ok(output) = std::process::Command::new("memcached").arg("-V").output() {
+        let text = String::from_utf8_lossy(&output.stdout);
+        let patch = text.trim_end().rsplit('.').next().and_then(|n| n.parse::<u32>().ok());
+        let new = patch.is_some_and(|patch| patch >= 45);
+        return Some(if new { Kind::Real } else { Kind::Old });
     }
     let bar = "*".repeat(78);
     eprintln!("{bar}\nmemcached IS NOT INSTALLED: what we believe of it WAS NOT CHECKED\n{bar}");
@@ -106,15 +111,13 @@ fn memcached_is_installed() -> bool {
         std::env::var_os("TWINCACHED_REQUIRE_PEERS").is_none(),
         "TWINCACHED_REQUIRE_PEERS is set, so memcached must be installed"
     );
-    false
+    None
 }
 
 #[test]
 fn real_memcached() {
-    if !memcached_is_installed() {
-        return;
-    }
-    play_all(Kind::Real, |script| {
+    let Some(kind) = memcached() else { return };
+    play_all(kind, |script| {
         let args = [&script.args[..], &script.real_args].concat();
         Box::new(Process::unix("memcached", &args))
     });
@@ -129,7 +132,7 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
 
 #[test]
 fn administrative_lines_are_answered_as_memcached_does() {
-    if !memcached_is_installed() {
+    if memcached().is_none() {
         return;
     }
     let mut real = Process::unix("memcached", &[]);
@@ -143,14 +146,12 @@ const CONVERSATIONS: u64 = 100;
 
 #[test]
 fn random_commands_are_answered_as_memcached_does() {
-    if !memcached_is_installed() {
-        return;
-    }
+    let Some(kind) = memcached() else { return };
     // Its background threads change when numbers are rewritten in place (see arith.txt).
     let args = ["-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
     let mut real = Process::unix("memcached", &args);
     let mut ours = in_process::Server::start(&[]);
-    let old = differential::is_old(&mut *real.open()).unwrap_or_else(|error| panic!("{error}"));
+    let old = kind == Kind::Old;
     for seed in seeds(CONVERSATIONS) {
         let (ours, real) = (&mut *ours.open(), &mut *real.open());
         let outcome = differential::converse(seed, old, ours, real);
@@ -163,16 +164,33 @@ const STREAMS: u64 = 60;
 
 #[test]
 fn random_streams_are_answered_as_memcached_does() {
-    if !memcached_is_installed() {
-        return;
-    }
+    let Some(kind) = memcached() else { return };
     let args = ["-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
     let mut real = Process::unix("memcached", &args);
     let mut ours = in_process::Server::start(&[]);
-    let old = differential::is_old(&mut *real.open()).unwrap_or_else(|error| panic!("{error}"));
+    let old = kind == Kind::Old;
     let mut open = || (ours.open(), real.open());
     for seed in seeds(STREAMS) {
         streams::converse(seed, old, &mut open).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// Conversations of [`meta_differential`].
+const META_CONVERSATIONS: u64 = 300;
+
+#[test]
+fn random_meta_commands_are_answered_as_memcached_does() {
+    let Some(kind) = memcached() else { return };
+    let args = ["-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
+    let mut real = Process::unix("memcached", &args);
+    let mut ours = in_process::Server::start(&[]);
+    // A node that tells peers what it does must not tell clients anything else.
+    let mut twin = in_process::Server::start(&["-x".to_owned(), "peer".to_owned()]);
+    for seed in seeds(META_CONVERSATIONS) {
+        let ours = if seed % 4 < 2 { &mut ours } else { &mut twin };
+        let (ours, real) = (&mut *ours.open(), &mut *real.open());
+        let outcome = meta_differential::converse(seed, kind, ours, real);
+        outcome.unwrap_or_else(|error| panic!("{error}"));
     }
 }
 
@@ -181,7 +199,7 @@ const BINARY_CONVERSATIONS: u64 = 60;
 
 #[test]
 fn random_packets_are_answered_as_memcached_does() {
-    if !memcached_is_installed() {
+    if memcached().is_none() {
         return;
     }
     let args = ["-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
@@ -232,7 +250,7 @@ fn packets_to_our_program() {
 
 #[test]
 fn packets_to_the_real_memcached() {
-    if memcached_is_installed() {
+    if memcached().is_some() {
         tell_all(&[], |args| Box::new(Process::unix("memcached", args)));
     }
 }

@@ -186,9 +186,39 @@ pub enum Request<'a> {
     DebugTime(ClockMove),
     /// Meta no-op: answered `MN`.
     MetaNoop,
-    /// Meta get, not yet looked into: [`meta::MetaGet::parse`] reads the flags.
+    /// `mg`, not yet looked into: [`meta::Meta::parse`] reads the flags.
     MetaGet {
         /// The key as written (base64 when flag `b` is among the flags).
+        key: &'a [u8],
+        /// The flags, separated by blanks.
+        flags: &'a [u8],
+    },
+    /// `ms`, not yet looked into. Its data block follows on the wire.
+    MetaSet {
+        /// The key as written.
+        key: &'a [u8],
+        /// Length of the data block without its `\r\n`.
+        len: u32,
+        /// The flags, separated by blanks.
+        flags: &'a [u8],
+    },
+    /// `md`, not yet looked into.
+    MetaDelete {
+        /// The key as written.
+        key: &'a [u8],
+        /// The flags, separated by blanks.
+        flags: &'a [u8],
+    },
+    /// `ma`, not yet looked into.
+    MetaArith {
+        /// The key as written.
+        key: &'a [u8],
+        /// The flags, separated by blanks.
+        flags: &'a [u8],
+    },
+    /// `me`, not yet looked into: [`meta::debug_key`] reads the key.
+    MetaDebug {
+        /// The key as written.
         key: &'a [u8],
         /// The flags, separated by blanks.
         flags: &'a [u8],

@@ -49,6 +49,9 @@ pub const BAD_EXPTIME: &[u8] = b"CLIENT_ERROR invalid exptime argument\r\n";
 pub const BAD_DELTA: &[u8] = b"CLIENT_ERROR invalid numeric delta argument\r\n";
 /// incr, decr of a value that is not a number.
 pub const NON_NUMERIC: &[u8] = b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n";
+/// delete with arguments that are not the old `0` or `noreply`.
+pub const BAD_DELETE: &[u8] =
+    b"CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n";
 /// `-Y`: anything but a login from a client that has not said who it is.
 pub const UNAUTHENTICATED: &[u8] = b"CLIENT_ERROR unauthenticated\r\n";
 /// `-Y`: the data block of a login is over 16 KiB.
@@ -85,12 +88,22 @@ pub const META_DUPLICATE: &[u8] = b"CLIENT_ERROR duplicate flag\r\n";
 pub const META_FLAG: &[u8] = b"CLIENT_ERROR invalid flag\r\n";
 /// Meta: too many flags.
 pub const META_TOO_MANY: &[u8] = b"CLIENT_ERROR options flags are too long\r\n";
-/// Meta: the opaque token is over 31 bytes.
+/// Meta: the opaque token is over 31 bytes, its `O` not counted.
 pub const META_OPAQUE: &[u8] = b"CLIENT_ERROR opaque token too long\r\n";
 /// Meta: the key is not base64.
 pub const META_KEY: &[u8] = b"CLIENT_ERROR error decoding key\r\n";
 /// Meta: a flag's argument is not the number it should be.
 pub const META_TOKEN: &[u8] = b"CLIENT_ERROR bad token in command line format\r\n";
+/// ma: anything that is wrong with its words.
+pub const META_ANY: &[u8] = b"CLIENT_ERROR invalid or duplicate flag\r\n";
+/// ms: a mode (`M`) it does not know.
+pub const META_SET_MODE: &[u8] = b"CLIENT_ERROR invalid mode for ms M token\r\n";
+/// ma: a mode (`M`) it does not know.
+pub const META_ARITH_MODE: &[u8] = b"CLIENT_ERROR invalid mode for ma M token\r\n";
+/// Meta: `J` is not an unsigned 64-bit number.
+pub const META_INITIAL: &[u8] = b"CLIENT_ERROR invalid numeric initial value\r\n";
+/// Meta: `D` is not an unsigned 64-bit number.
+pub const META_DELTA: &[u8] = b"CLIENT_ERROR invalid numeric delta value\r\n";
 /// slabs automove window: out of range.
 pub const BAD_WINDOW: &[u8] = b"CLIENT_ERROR automove window too low or too high\r\n";
 /// lru tune: more than 80 percent together.

@@ -316,7 +316,11 @@ impl Front {
         let used = match classic::parse(input.data()) {
             Parsed::Incomplete => None,
             Parsed::Reject { reject, used } => {
-                self.refuse(reject);
+                // To magent a command without any words is no command.
+                let bare = !input.data()[..used].trim_ascii().contains(&b' ');
+                let unknown = bare && reject.line == reject::BAD_FORMAT;
+                let line = if unknown { reject::ERROR } else { reject.line };
+                self.refuse(Reject { line, ..reject });
                 Some(used)
             }
             Parsed::Done { value, used } => {
@@ -370,10 +374,18 @@ impl Front {
                 self.say(&shared.stats);
             }
             Request::MetaNoop => self.say(encode::META_NOOP),
+            Request::MetaSet { len, .. } => {
+                // Its data block is dropped, so that it is not read as commands.
+                let swallow = u64::from(len) + 2;
+                self.refuse(Reject { swallow, ..Reject::line(reject::ERROR) });
+            }
+            Request::MetaDelete { .. } | Request::MetaArith { .. } | Request::MetaDebug { .. } => {
+                self.say(UNSUPPORTED)
+            }
             Request::Shutdown { .. } | Request::DebugTime(_) | Request::Watch { .. } => {
                 self.say(UNSUPPORTED);
             }
-            Request::Admin { .. } => self.say(reject::ERROR),
+            Request::Admin { .. } => self.say(UNSUPPORTED),
             Request::Quit => {
                 self.close();
             }

@@ -428,15 +428,16 @@ impl Server {
         let datagrams = std::mem::take(&mut self.bound.datagrams);
         let listeners: Vec<Listener> =
             streams.into_iter().map(|bound| bound.listen(backlog)).collect::<io::Result<_>>()?;
-        let addrs: Vec<SocketAddr> = listeners.iter().filter_map(Listener::local_addr).collect();
-        if let Some(addr) = addrs.first() {
-            let port = u32::from(addr.port());
-            self.shared.tcp_port.store(port, std::sync::atomic::Ordering::Relaxed);
-        }
+        let tcp: Vec<SocketAddr> = listeners.iter().filter_map(Listener::local_addr).collect();
         let now = self.clock.now();
         self.acceptor.open(listeners, self.poll.registry(), LISTENERS, now)?;
         let workers: Vec<_> = self.workers.iter().map(|(sender, _)| sender.clone()).collect();
-        write_ports(&addrs, &udp::open(datagrams, &workers));
+        let udp = udp::open(datagrams, &workers);
+        for (addrs, port) in [(&tcp, &self.shared.tcp_port), (&udp, &self.shared.udp_port)] {
+            let number = addrs.first().map_or(0, |addr| u32::from(addr.port()));
+            port.store(number, std::sync::atomic::Ordering::Relaxed);
+        }
+        write_ports(&tcp, &udp);
         Ok(())
     }
 

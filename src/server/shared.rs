@@ -164,6 +164,8 @@ pub struct Shared {
     pub version: String,
     /// The TCP port clients come in by, 0 for none; known once it is bound.
     pub tcp_port: AtomicU32,
+    /// The UDP port, 0 for none; known once this node serves.
+    pub udp_port: AtomicU32,
     /// The process id, which `stats` shows.
     pub pid: u32,
     /// Client connections that are open now.
@@ -240,6 +242,7 @@ impl Shared {
             store,
             version,
             tcp_port: AtomicU32::new(0),
+            udp_port: AtomicU32::new(0),
             started,
             pid,
             curr_connections: AtomicU64::new(0),

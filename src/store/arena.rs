@@ -46,6 +46,11 @@ use super::banks::Banks;
 /// The arena's base is aligned to this, so that whole segments can be given back to the kernel.
 const PAGE: usize = 4096;
 
+/// Gives back locked memory too (`-k`), which MADV_DONTNEED refuses. From Linux 5.18 on; not in
+/// libc's list yet.
+#[cfg(all(target_os = "linux", not(miri)))]
+const MADV_DONTNEED_LOCKED: nix::libc::c_int = 24;
+
 /// One allocation of zeroed, page-aligned bytes.
 #[derive(Debug)]
 struct Block {
@@ -197,9 +202,10 @@ impl Arena {
             // SAFETY: whole pages of our own private anonymous memory (the base is page aligned),
             // which nobody uses now (rule 4). They read as zeros when touched again. A refusal
             // costs memory, nothing else.
-            let _ = unsafe {
-                nix::sys::mman::madvise(from.cast(), len, nix::sys::mman::MmapAdvise::MADV_DONTNEED)
-            };
+            let given = |advice| unsafe { nix::libc::madvise(from.as_ptr().cast(), len, advice) };
+            if given(nix::libc::MADV_DONTNEED) != 0 {
+                given(MADV_DONTNEED_LOCKED);
+            }
         }
         let _ = (from, len);
     }

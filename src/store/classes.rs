@@ -16,6 +16,8 @@ const ALIGN: u32 = 8;
 /// The last class; class 0 is nobody's.
 const LAST: u8 = CLASSES as u8 - 1;
 
+/// Sizes up to this have their class in a table of two cache lines.
+const SMALL: usize = 1024;
 /// Numbers of binary digits that a size may have, none included.
 const DIGITS: usize = usize::BITS as usize + 1;
 
@@ -27,6 +29,8 @@ pub struct Classes {
     last: u8,
     /// Of sizes with so many binary digits, the class of the smallest.
     start: [u8; DIGITS],
+    /// The class of every size up to [`SMALL`], by eights: most items are as small.
+    small: [u8; SMALL / ALIGN as usize + 1],
 }
 
 impl Default for Classes {
@@ -40,7 +44,8 @@ impl Classes {
     /// The classes of a memcached with these settings: the bytes beside the header in the smallest
     /// one (`-n`), the factor between two (`-f`, more than 1), the size of the largest one.
     pub fn new(smallest: u32, factor: f64, largest: u32) -> Classes {
-        let mut classes = Classes { sizes: [0; CLASSES], last: 0, start: [1; DIGITS] };
+        let small = [1; SMALL / ALIGN as usize + 1];
+        let mut classes = Classes { sizes: [0; CLASSES], last: 0, start: [1; DIGITS], small };
         let mut size = smallest.saturating_add(HEADER);
         let mut class = 1;
         while class < LAST && f64::from(size) < f64::from(largest) / factor {
@@ -57,12 +62,21 @@ impl Classes {
             let fits = |&class: &u8| u64::from(classes.sizes[usize::from(class)]) >= least;
             *start = (1..=class).find(fits).unwrap_or(class);
         }
+        classes.small = std::array::from_fn(|eights| classes.search(eights * ALIGN as usize));
         classes
     }
 
     /// The class of an item of so many bytes, as memcached counts them: 1 to [`Classes::last`].
     #[inline]
     pub fn of(&self, size: usize) -> u8 {
+        // The sizes of classes are multiples of it, so nothing is lost between.
+        match self.small.get(size.div_ceil(ALIGN as usize)) {
+            Some(&class) => class,
+            None => self.search(size),
+        }
+    }
+
+    fn search(&self, size: usize) -> u8 {
         let mut class = self.start[(usize::BITS - size.leading_zeros()) as usize];
         while class < self.last && size > self.size(class) as usize {
             class += 1;

@@ -6,9 +6,9 @@
 
 use super::core::{Local, Store};
 use super::handle::Look;
-use super::item::Shape;
+use super::item::{Extras, Shape};
 use super::write::{New, Put, CHANGED_TRIES};
-use super::{Mode, Stored, Terms, Written};
+use super::{Marks, Mode, Stored, Terms, Written};
 use crate::base::clock::Now;
 
 impl Store {
@@ -21,8 +21,10 @@ impl Store {
         terms: &Terms,
         now: Now,
     ) -> Stored {
+        // As in memcached, not even the mark of a key in base64 comes to an item that has grown.
+        let grown = New { extras: Extras { marks: Marks::default(), ..new.extras }, ..new };
         for _ in 0..CHANGED_TRIES {
-            let stored = self.concat_small(me, mode, new, terms, now);
+            let stored = self.concat_small(me, mode, grown, terms, now);
             if matches!(stored, Stored::Stored(_)) {
                 self.count_stored(me, mode);
             }

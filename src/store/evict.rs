@@ -268,9 +268,9 @@ impl Store {
         same.then_some(victim)
     }
 
-    /// Where memory is full: reclaims as much of the next segment as has been written to the fullest
-    /// open one, at most `budget` records. So what a write pushes out goes soon after it, and not
-    /// in bursts of a segment.
+    /// Where memory is full: reclaims as much of the next segment as has been written to the
+    /// fullest open one, at most `budget` records. So what a write pushes out goes soon after it,
+    /// and not in bursts of a segment.
     pub(super) fn keep_pace(&self, mut budget: usize, now: Now, counters: &Counters) {
         let off_arena = self.off_arena();
         let spare = self.segments.low_mark(off_arena) + 1;

@@ -10,6 +10,7 @@ pub mod auth;
 pub mod binary;
 pub mod classic;
 pub mod conn;
+pub mod front;
 pub mod udp;
 pub mod wire;
 

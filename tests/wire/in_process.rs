@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use twincached::base::clock::{Clock, ManualClock, Now};
 use twincached::server::auth::{Auth, Format};
-use twincached::server::config::{Config, Protocol};
+use twincached::server::config::{Config, Protocol, Replication};
 use twincached::server::conn::{Conn, Step};
 use twincached::server::execute::Executor;
 use twincached::server::shared::{ConnInfo, ConnState, Shared};
@@ -49,6 +49,7 @@ impl Server {
                 memory_limit: config.memory_limit,
                 item_max: config.item_max,
                 evict: config.evict,
+                replicated: config.replication.is_some(),
                 ..store::Config::default()
             },
             start,
@@ -87,6 +88,10 @@ fn config(args: &[String]) -> Config {
                     Some("binary") => Protocol::Binary,
                     other => panic!("-B {other:?}"),
                 }
+            }
+            "-x" => {
+                let peers = args.next().into_iter().cloned().collect();
+                config.replication = Some(Replication { peers, port: 0, queue_max: 1 });
             }
             "-A" => config.shutdown_command = true,
             "-F" => config.flush_command = false,

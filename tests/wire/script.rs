@@ -34,7 +34,10 @@ pub trait Transport {
 pub enum Kind {
     InProcess,
     Ours,
+    /// memcached 1.6.45 or what comes after it.
     Real,
+    /// memcached before 1.6.45.
+    Old,
 }
 
 #[derive(Debug, Default)]
@@ -175,9 +178,11 @@ impl Script {
 
 fn is(kind: Kind, who: &str) -> bool {
     match who {
-        "real" => kind == Kind::Real,
+        "real" => matches!(kind, Kind::Real | Kind::Old),
+        "old" => kind == Kind::Old,
+        "new" => kind != Kind::Old,
         "in-process" => kind == Kind::InProcess,
-        "ours" => kind != Kind::Real,
+        "ours" => matches!(kind, Kind::InProcess | Kind::Ours),
         other => panic!("who is {other}?"),
     }
 }

@@ -135,7 +135,7 @@ fn get(rng: &mut Rng, first: bool) -> Vec<u8> {
 fn short(rng: &mut Rng, old: bool) -> Vec<u8> {
     let mut key = key(rng);
     let (verb, rest) = match rng.below(5) {
-        0 => ("delete", rng.pick(&["", " 0", " noreply", if old { "" } else { " 1" }])),
+        0 => ("delete", rng.pick(&["", " 0", " noreply", if old { " 1" } else { "" }])),
         1 => (
             "touch",
             rng.pick(&[" 0", " 100", " -1", " 5 noreply", if old { " x" } else { " noreply" }]),
@@ -179,8 +179,9 @@ fn any(rng: &mut Rng, old: bool, first: bool) -> Vec<u8> {
     };
     let line = bytes.iter().position(|&byte| byte == b'\n').unwrap_or(0);
     // A unique is shorter there than here, and another number is a long wait for data, if it comes to
-    // stand where the length is. A gat without its end has a wrong key.
-    let numbers = [UNIQUE, b"2592", b"65536", b"42949", b"gat"];
+    // stand where the length is. A gat without its end has a wrong key. What stands behind the key of
+    // a delete is looked at here, as by all before 1.6.45.
+    let numbers = [UNIQUE, b"2592", b"65536", b"42949", b"gat", b"delete"];
     let long = |part: &&[u8]| bytes[..line].windows(part.len()).any(|here| here == *part);
     if !old && line < 1500 && !numbers.iter().any(long) {
         damage(rng, &mut bytes);
@@ -191,9 +192,6 @@ fn any(rng: &mut Rng, old: bool, first: bool) -> Vec<u8> {
         // Joined with a long get behind it, it would be a long line that is none.
         if !bytes.ends_with(b"\n") {
             bytes.push(b'\n');
-        }
-        while let Some(at) = bytes.windows(3).position(|part| part == b" \r ") {
-            bytes[at + 1] = b'x';
         }
     }
     bytes
@@ -341,11 +339,10 @@ pub fn converse(seed: u64, old: bool, open: Open) -> Result<(), String> {
         let (to_ours, to_real) = uniques.filled(&batch);
         let (our_answer, our_end) = ask(&mut *ours, &to_ours, &mut ours_cut)?;
         let (real_answer, real_end) = ask(&mut *real, &to_real, &mut real_cut)?;
-        let (mut our_bytes, our_uniques) = parted(&our_answer);
-        let (mut real_bytes, real_uniques) = parted(&real_answer);
-        if !old {
-            (our_bytes, real_bytes) = (in_plain_words(&our_bytes), in_plain_words(&real_bytes));
-        }
+        let (our_bytes, our_uniques) = parted(&our_answer);
+        let (real_bytes, real_uniques) = parted(&real_answer);
+        let mut our_bytes = in_plain_words(&our_bytes);
+        let mut real_bytes = in_plain_words(&real_bytes);
         let place = || {
             let shown = |command: &Vec<u8>| {
                 let start = command[..command.len().min(200)].escape_ascii();

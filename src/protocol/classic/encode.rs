@@ -137,8 +137,12 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_>) {
         }
         Request::Quit => out.extend_from_slice(b"quit\r\n"),
         Request::Shutdown { graceful, noreply } => {
-            let graceful = graceful == Some(true);
-            out.extend_from_slice(if graceful { b"shutdown graceful" } else { b"shutdown" });
+            out.extend_from_slice(match graceful {
+                Some(true) => b"shutdown graceful",
+                Some(false) => b"shutdown",
+                // Any word that is no mode: what was refused must not become a shutdown.
+                None => b"shutdown ?",
+            });
             end(out, noreply);
         }
         Request::DebugTime(what) => {
@@ -155,15 +159,11 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_>) {
             out.extend_from_slice(CRLF);
         }
         Request::MetaNoop => out.extend_from_slice(b"mn\r\n"),
-        Request::MetaGet { key, flags } => {
-            out.extend_from_slice(b"mg ");
-            out.extend_from_slice(key);
-            if !flags.is_empty() {
-                out.push(b' ');
-                out.extend_from_slice(flags);
-            }
-            out.extend_from_slice(CRLF);
-        }
+        Request::MetaGet { key, flags } => meta(out, b"mg ", key, None, flags),
+        Request::MetaSet { key, len, flags } => meta(out, b"ms ", key, Some(len), flags),
+        Request::MetaDelete { key, flags } => meta(out, b"md ", key, None, flags),
+        Request::MetaArith { key, flags } => meta(out, b"ma ", key, None, flags),
+        Request::MetaDebug { key, flags } => meta(out, b"me ", key, None, flags),
     }
 }
 
@@ -220,6 +220,21 @@ pub fn store(out: &mut Vec<u8>, head: &StoreHead<'_>, data: &[u8]) {
     debug_assert_eq!(head.len as usize, data.len());
     store_head(out, head);
     out.extend_from_slice(data);
+    out.extend_from_slice(CRLF);
+}
+
+/// `verb key[ len][ flags]\r\n`
+fn meta(out: &mut Vec<u8>, verb: &[u8], key: &[u8], len: Option<u32>, flags: &[u8]) {
+    out.extend_from_slice(verb);
+    out.extend_from_slice(key);
+    if let Some(len) = len {
+        out.push(b' ');
+        push_u64(out, u64::from(len));
+    }
+    if !flags.is_empty() {
+        out.push(b' ');
+        out.extend_from_slice(flags);
+    }
     out.extend_from_slice(CRLF);
 }
 

@@ -21,8 +21,8 @@ mod tests;
 
 pub use login::{parse_login, parse_login_data};
 pub use reply::{parse_reply, Reply};
-pub use request::{parse, parse_more_keys, MoreKeys};
-pub(super) use token::signed64;
+pub use request::{parse, parse_more_keys, MoreKeys, SHORTEST};
+pub(super) use token::next_word;
 
 use super::reject::{self, Reject};
 use super::{Parsed, StoreHead, KEY_MAX};

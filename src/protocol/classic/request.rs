@@ -8,10 +8,14 @@ use super::{admin, Keys, DATA_MAX, GET_LINE_MAX, LINE_MAX};
 use crate::base::clock::ClockMove;
 use crate::base::num;
 use crate::protocol::reject::{self, Reject};
-use crate::protocol::{ArithVerb, GetVerb, Parsed, Request, StoreHead, StoreVerb, KEY_MAX};
+use crate::protocol::{meta, ArithVerb, GetVerb, Parsed, Request, StoreHead, StoreVerb, KEY_MAX};
 
 /// Blanks memcached takes before the `get` of a long line.
 const LEADING_BLANKS_MAX: usize = 100;
+
+/// The shortest line, its end included: memcached 1.6.45 calls anything shorter a bad line, even
+/// `mn` without its `\r`.
+pub const SHORTEST: usize = 4;
 
 /// A further portion of a get line that began with [`Request::Get`] and `more`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,14 +28,21 @@ pub struct MoreKeys<'a> {
 
 /// Parses one command line from the front of `input`.
 ///
-/// Lines end with `\r\n` or `\n`. Like memcached, a line ends for its parser at a NUL byte.
+/// Lines end with `\r\n` or `\n`. Like memcached 1.6.18, a classic line ends for its parser at a
+/// NUL byte.
 /// [`Parsed::Incomplete`] never holds back more than [`GET_LINE_MAX`] bytes.
 pub fn parse(input: &[u8]) -> Parsed<Request<'_>> {
     let Some(newline) = memchr::memchr(b'\n', input) else {
         return parse_unended(input);
     };
     let used = newline + 1;
-    match command(end_of_line(&input[..newline])) {
+    let line = without_return(&input[..newline]);
+    let parsed = if used < SHORTEST {
+        Err(BAD_FORMAT)
+    } else {
+        meta::parse_line(line).unwrap_or_else(|| command(without_nul(line)))
+    };
+    match parsed {
         Ok(value) => Parsed::Done { value, used },
         Err(reject) => Parsed::Reject { reject, used },
     }
@@ -40,7 +51,7 @@ pub fn parse(input: &[u8]) -> Parsed<Request<'_>> {
 /// Parses the next portion of a get line whose beginning was answered with `more`.
 pub fn parse_more_keys(input: &[u8]) -> Parsed<MoreKeys<'_>> {
     if let Some(newline) = memchr::memchr(b'\n', input) {
-        let keys = Keys::new(end_of_line(&input[..newline]));
+        let keys = Keys::new(without_nul(without_return(&input[..newline])));
         return Parsed::Done { value: MoreKeys { keys, more: false }, used: newline + 1 };
     }
     if input.len() <= GET_LINE_MAX {
@@ -97,14 +108,15 @@ fn too_long_key<T>(input: &[u8]) -> Parsed<T> {
     Parsed::Reject { reject: Reject::close(reject::BAD_FORMAT), used: input.len() }
 }
 
-/// `line` without its `\r`, up to its first NUL.
+/// `line` without its `\r`.
 #[inline]
-fn end_of_line(line: &[u8]) -> &[u8] {
-    // A lone `\r` stays, and is an unknown command: memcached does the same, with the same answer.
-    let line = match line {
-        [head @ .., b'\r'] if !head.is_empty() => head,
-        _ => line,
-    };
+fn without_return(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// `line` up to its first NUL.
+#[inline]
+fn without_nul(line: &[u8]) -> &[u8] {
     match memchr::memchr(0, line) {
         Some(nul) => &line[..nul],
         None => line,
@@ -143,9 +155,6 @@ fn command(line: &[u8]) -> Outcome<'_> {
         b"shutdown" => Ok(shutdown(&Words::cut(line))),
         b"slabs" | b"lru" | b"lru_crawler" | b"cache_memlimit" => Ok(Request::Admin { line }),
         b"debugtime" => debug_time(&Words::cut(line)),
-        b"mn" => Ok(Request::MetaNoop),
-        b"mg" => meta_get(rest),
-        b"ms" => Err(meta_set(&Words::cut(line))),
         // memcached hangs up on a browser, or whoever was led to speak HTTP to it.
         _ if is_http(&Words::cut(line)) => Err(Reject::close(b"")),
         // As 1.6.45: who wants no reply gets none, whatever it was.
@@ -215,9 +224,20 @@ fn short_key<'a>(words: &Words<'a>, noreply: bool) -> Result<&'a [u8], Reject> {
     Ok(key)
 }
 
+/// 1.6.45 no longer looks at what stands behind the key; every memcached before it refuses what is
+/// neither the old form's time of zero nor `noreply`, and clients' test suites ask for that.
 fn delete(line: &[u8]) -> Outcome<'_> {
     let words = at_least(2, line)?;
     let noreply = words.noreply();
+    let hold_is_zero = words.get(2) == b"0";
+    let valid = match words.count() {
+        2 => true,
+        3 => hold_is_zero || noreply,
+        count => count == 4 && hold_is_zero && noreply,
+    };
+    if !valid {
+        return Err(Reject::line(reject::BAD_DELETE).quiet_if(noreply));
+    }
     Ok(Request::Delete { key: short_key(&words, noreply)?, noreply })
 }
 
@@ -277,23 +297,6 @@ fn debug_time<'a>(words: &Words<'a>) -> Outcome<'a> {
         _ => ClockMove::Seconds(num::parse_i64(word).ok_or(ERROR)?),
     };
     Ok(Request::DebugTime(what))
-}
-
-fn meta_get(rest: &[u8]) -> Outcome<'_> {
-    let Some((key, flags)) = token::next_word(rest) else { return Err(ERROR) };
-    if key.len() > KEY_MAX {
-        return Err(BAD_FORMAT);
-    }
-    Ok(Request::MetaGet { key, flags: trim(flags) })
-}
-
-/// Meta sets are not known yet. Their data block is dropped, so that it is not read as commands.
-fn meta_set(words: &Words<'_>) -> Reject {
-    let len = token::signed64(words.get(2)).and_then(|len| u32::try_from(len).ok());
-    match len.filter(|&len| len <= DATA_MAX) {
-        Some(len) => Reject { swallow: u64::from(len) + 2, ..ERROR },
-        None => ERROR,
-    }
 }
 
 /// `line` without blanks around it.

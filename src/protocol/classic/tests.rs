@@ -205,14 +205,16 @@ fn commands_with_a_key_and_a_number() {
 }
 
 #[test]
-fn delete_looks_at_its_key_alone() {
+fn delete_takes_the_old_zero() {
     let delete = |noreply| Ok(Request::Delete { key: b"k", noreply });
     assert_eq!(whole(b"delete k\r\n"), delete(false));
     assert_eq!(whole(b"delete k 0\r\n"), delete(false));
     assert_eq!(whole(b"delete k noreply\r\n"), delete(true));
     assert_eq!(whole(b"delete k 0 noreply\r\n"), delete(true));
-    assert_eq!(whole(b"delete k 1\r\n"), delete(false));
-    assert_eq!(whole(b"delete k noreply 0\r\n"), delete(false));
+    refused(b"delete k 1\r\n", reject::BAD_DELETE);
+    refused(b"delete k 0 0\r\n", reject::BAD_DELETE);
+    refused(b"delete k noreply 0\r\n", reject::BAD_DELETE);
+    refused(b"delete k 1 noreply\r\n", b"");
     refused(b"delete\r\n", reject::BAD_FORMAT);
 }
 
@@ -242,14 +244,11 @@ fn the_other_commands() {
     assert_eq!(whole(b"shutdown noreply\r\n"), shutdown(None, true));
     assert_eq!(whole(b"lru  mode x\r\n"), Ok(Request::Admin { line: b"lru  mode x" }));
     assert_eq!(whole(b"mn\r\n"), Ok(Request::MetaNoop));
-    assert_eq!(whole(b"mg k v  t \r\n"), Ok(Request::MetaGet { key: b"k", flags: b"v  t" }));
-    refused(b"mg\r\n", reject::ERROR);
-    assert_eq!(
-        whole(b"ms k 3 c\r\n"),
-        Err(Reject { line: reject::ERROR, swallow: 5, close: false })
-    );
-    for line in ["\r\n", "\n", " \r\n", "\0\r\n", "GET a\r\n", "get\ta\r\n"] {
+    for line in ["xy\r\n", " m\r\n", "\0\0\r\n", "GET a\r\n", "get\ta\r\n"] {
         refused(line.as_bytes(), reject::ERROR);
+    }
+    for line in ["\r\n", "\n", " \r\n", "\0\r\n", "x\r\n", "xy\n", "mn\n"] {
+        refused(line.as_bytes(), reject::BAD_FORMAT);
     }
 }
 
@@ -319,6 +318,7 @@ fn stream(input: &[u8], mut cuts: impl FnMut() -> usize) -> Vec<String> {
                 Parsed::Done { value, used } => {
                     let len = match &value {
                         Request::Store(head) => Some(head.len),
+                        Request::MetaSet { len, .. } => Some(*len),
                         _ => None,
                     };
                     (Some(format!("{value:?}")), used, len, false)
@@ -413,4 +413,13 @@ fn requests_survive_the_way_out_and_back() {
         seen += 1;
     }
     assert!(seen > 1000, "only {seen} requests");
+}
+
+#[test]
+fn a_shutdown_that_was_refused_is_not_written_as_one() {
+    let unknown = Request::Shutdown { graceful: None, noreply: false };
+    assert_eq!(whole(b"shutdown now\r\n"), Ok(unknown.clone()));
+    let mut line = Vec::new();
+    encode::request(&mut line, &unknown);
+    assert_eq!(whole(&line), Ok(unknown));
 }

@@ -52,7 +52,7 @@ impl<'a> Words<'a> {
 
 /// The first word of `line`, and what comes behind it.
 #[inline]
-pub(super) fn next_word(line: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(in crate::protocol) fn next_word(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let start = line.iter().position(|&byte| byte != b' ')?;
     let line = &line[start..];
     match memchr::memchr(b' ', line) {
@@ -125,7 +125,7 @@ pub(super) fn unsigned32(word: &[u8]) -> Option<u32> {
 /// A signed 64-bit number. memcached 1.6.18 keeps the low 32 bits of it, and so has times after
 /// January 2038 expire at once; this one is not imitated.
 #[inline]
-pub(in crate::protocol) fn signed64(word: &[u8]) -> Option<i64> {
+pub(super) fn signed64(word: &[u8]) -> Option<i64> {
     let (negative, value) = magnitude(word)?;
     if negative {
         0i64.checked_sub_unsigned(value)

@@ -11,7 +11,7 @@ use super::stat;
 use crate::base::clock::Now;
 use crate::base::num::push_u64;
 use crate::protocol::classic::{admin, encode};
-use crate::protocol::meta::encode as push_base64;
+use crate::protocol::meta::encode_base64 as push_base64;
 use crate::server::conn::{Produced, Producer};
 use crate::server::execute::Executor;
 use crate::store::{memcached_size, Classes, Exptime, Item, ScanCursor};

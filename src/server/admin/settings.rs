@@ -7,7 +7,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{stat, yes_no};
-use crate::server::config::{Port, Protocol};
+use crate::server::config::Protocol;
 use crate::server::shared::Shared;
 use crate::server::udp;
 
@@ -33,14 +33,7 @@ fn network(shared: &Shared, out: &mut Vec<u8>) {
     stat(out, "maxbytes", shared.store.stats().limit_maxbytes);
     stat(out, "maxconns", config.max_conns);
     stat(out, "tcpport", shared.tcp_port.load(Ordering::Relaxed));
-    stat(
-        out,
-        "udpport",
-        match config.udp_port {
-            Port::Number(port) => port,
-            Port::Off | Port::Any => 0,
-        },
-    );
+    stat(out, "udpport", shared.udp_port.load(Ordering::Relaxed));
     let inter = if config.listen.is_empty() { "NULL".into() } else { config.listen.join(",") };
     stat(out, "inter", inter);
     stat(out, "verbosity", shared.verbosity.load(Ordering::Relaxed));

@@ -8,9 +8,9 @@ use super::data::{self, Data};
 use super::{log_line, log_reply, Conn, State, OUT_HIGH};
 use crate::base::clock::Now;
 use crate::protocol::classic::{self, encode, Keys, MoreKeys};
-use crate::protocol::reject::Reject;
+use crate::protocol::reject::{self, Reject};
 use crate::protocol::{GetVerb, Parsed, Request, StoreHead};
-use crate::server::execute::{After, Executor};
+use crate::server::execute::{After, Executor, MetaSet};
 use crate::server::watch::CloseReason;
 
 impl Conn {
@@ -30,25 +30,22 @@ impl Conn {
         };
         match request {
             Request::Store(head) => {
-                let outcome = take_data(&head, self.input.data(), used, exec, now);
-                match outcome {
-                    Data::Here { value, used: data } => {
+                let (input, out) = (self.input.data(), self.replies.out());
+                let next = storage(self.id, &head, input, used, exec, now, out);
+                self.after_storage(next);
+            }
+            Request::MetaSet { key, len, flags } => {
+                let next = match MetaSet::parse(key, len, flags) {
+                    Ok(set) => {
+                        let (input, out) = (self.input.data(), self.replies.out());
+                        storage(self.id, &set, input, used, exec, now, out)
+                    }
+                    Err(reject) => {
                         log_line(self.id, self.input.data(), used);
-                        let out = self.replies.out();
-                        let mark = out.len();
-                        exec.store_item(&head, value, now, out);
-                        log_reply(self.id, &out[mark..]);
-                        self.input.consume(used + data);
+                        Storage::Refused { reject, used }
                     }
-                    Data::Missing { reserved } => {
-                        let need = used + head.len as usize + 2;
-                        self.state = State::Data { need, reserved };
-                    }
-                    Data::Refused { reject, used: data } => {
-                        log_line(self.id, self.input.data(), used);
-                        self.refuse(reject, used + data);
-                    }
-                }
+                };
+                self.after_storage(next);
             }
             Request::Get { verb, exptime, keys, more } => {
                 log_line(self.id, self.input.data(), used);
@@ -80,6 +77,15 @@ impl Conn {
             }
         }
         true
+    }
+
+    /// Goes on behind a storage command.
+    fn after_storage(&mut self, next: Storage) {
+        match next {
+            Storage::Done { used } => self.input.consume(used),
+            Storage::Missing { need, reserved } => self.state = State::Data { need, reserved },
+            Storage::Refused { reject, used } => self.refuse(reject, used),
+        }
     }
 
     /// Answers the next portion of a get line. False when its keys are not complete.
@@ -171,26 +177,131 @@ fn answer_keys(
     }
 }
 
-/// Takes the data block behind `head`, a line of `line` bytes, from `input`.
-fn take_data<'a>(
-    head: &StoreHead<'_>,
+/// A command with a data block behind its line.
+trait Block {
+    /// Length of the block, without its `\r\n`.
+    fn len(&self) -> u32;
+    /// Whether a value of that length may be stored at all. If not, says why and what is dropped.
+    fn accept(&self, exec: &mut Executor, now: Now) -> Result<(), Reject>;
+    /// There is no memory to take the block in.
+    fn no_memory(&self, exec: &mut Executor, now: Now) -> Reject;
+    /// The block does not end where it should.
+    fn bad_chunk(&self, reject: Reject) -> Reject;
+    /// Does the command.
+    fn store(&self, exec: &mut Executor, value: &[u8], now: Now, out: &mut Vec<u8>);
+}
+
+impl Block for StoreHead<'_> {
+    fn len(&self) -> u32 {
+        self.len
+    }
+
+    fn accept(&self, exec: &mut Executor, now: Now) -> Result<(), Reject> {
+        if exec.fits(self) {
+            Ok(())
+        } else {
+            Err(exec.too_large(self, now))
+        }
+    }
+
+    fn no_memory(&self, exec: &mut Executor, now: Now) -> Reject {
+        exec.no_memory(self, now)
+    }
+
+    fn bad_chunk(&self, reject: Reject) -> Reject {
+        reject.quiet_if(self.noreply)
+    }
+
+    fn store(&self, exec: &mut Executor, value: &[u8], now: Now, out: &mut Vec<u8>) {
+        exec.store_item(self, value, now, out);
+    }
+}
+
+impl Block for MetaSet<'_> {
+    fn len(&self) -> u32 {
+        self.len
+    }
+
+    fn accept(&self, exec: &mut Executor, now: Now) -> Result<(), Reject> {
+        if !exec.meta_fits(self) {
+            return Err(exec.meta_too_large(self, now));
+        }
+        if self.meta.opaque_too_long {
+            return Err(self.refused(reject::META_OPAQUE));
+        }
+        Ok(())
+    }
+
+    fn no_memory(&self, exec: &mut Executor, now: Now) -> Reject {
+        exec.meta_no_memory(self, now)
+    }
+
+    /// Errors are told even to a quiet ms.
+    fn bad_chunk(&self, reject: Reject) -> Reject {
+        reject
+    }
+
+    fn store(&self, exec: &mut Executor, value: &[u8], now: Now, out: &mut Vec<u8>) {
+        exec.meta_set(self, value, now, out);
+    }
+}
+
+/// What became of a storage command. `used` counts from the head of its line.
+enum Storage {
+    /// It is answered.
+    Done { used: usize },
+    /// Its data block has still to come: `need` bytes are to be there, line included.
+    Missing { need: usize, reserved: u64 },
+    /// It was not taken.
+    Refused { reject: Reject, used: usize },
+}
+
+/// Does a storage command whose line is the first `line` bytes of `input`, when all of it is here.
+fn storage<B: Block>(
+    id: u64,
+    block: &B,
+    input: &[u8],
+    line: usize,
+    exec: &mut Executor,
+    now: Now,
+    out: &mut Vec<u8>,
+) -> Storage {
+    match take_data(block, input, line, exec, now) {
+        Data::Here { value, used } => {
+            log_line(id, input, line);
+            let mark = out.len();
+            block.store(exec, value, now, out);
+            log_reply(id, &out[mark..]);
+            Storage::Done { used: line + used }
+        }
+        Data::Missing { reserved } => {
+            Storage::Missing { need: line + block.len() as usize + 2, reserved }
+        }
+        Data::Refused { reject, used } => {
+            log_line(id, input, line);
+            Storage::Refused { reject, used: line + used }
+        }
+    }
+}
+
+/// Takes the data block behind a line of `line` bytes from `input`.
+fn take_data<'a, B: Block>(
+    block: &B,
     input: &'a [u8],
     line: usize,
     exec: &mut Executor,
     now: Now,
 ) -> Data<'a> {
-    if !exec.fits(head) {
-        return Data::Refused { reject: exec.too_large(head, now), used: 0 };
+    if let Err(reject) = block.accept(exec, now) {
+        return Data::Refused { reject, used: 0 };
     }
-    match classic::parse_data(&input[line..], head.len) {
+    match classic::parse_data(&input[line..], block.len()) {
         Parsed::Done { value, used } => Data::Here { value, used },
-        Parsed::Reject { reject, used } => {
-            Data::Refused { reject: reject.quiet_if(head.noreply), used }
-        }
+        Parsed::Reject { reject, used } => Data::Refused { reject: block.bad_chunk(reject), used },
         Parsed::Incomplete => {
-            match data::reserve(input.len(), line + head.len as usize + 2, exec, now) {
+            match data::reserve(input.len(), line + block.len() as usize + 2, exec, now) {
                 Some(reserved) => Data::Missing { reserved },
-                None => Data::Refused { reject: exec.no_memory(head, now), used: 0 },
+                None => Data::Refused { reject: block.no_memory(exec, now), used: 0 },
             }
         }
     }

@@ -127,8 +127,8 @@ impl Executor {
         }
     }
 
-    /// The CAS unique that a client is shown.
-    fn shown(&self, cas: u64) -> u64 {
+    /// The CAS unique that a client is shown: with `-C` there are none.
+    pub(super) fn shown(&self, cas: u64) -> u64 {
         if self.shared.config.cas {
             cas
         } else {

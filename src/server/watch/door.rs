@@ -264,8 +264,8 @@ impl Door {
         self.log.line(DELETIONS, now, |out| lines::deleted(out, key, command, class, was.len));
     }
 
-    /// As [`Handle::delete_with`], for a binary client: memcached shows that it looked, and not that
-    /// it deleted.
+    /// As [`Handle::delete_with`], for a binary client: memcached shows that it looked, and not
+    /// that it deleted.
     #[inline]
     pub fn delete_silently(&mut self, key: &[u8], terms: &DeleteTerms, now: Now) -> Deleted {
         if !self.log.wants(FETCHERS) {

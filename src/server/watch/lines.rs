@@ -3,7 +3,7 @@
 //! Owns their text. Never knows who reads them.
 //!
 //! ```text
-//! ts=1795360373.956968 gid=16 type=item_store key=k status=stored cmd=set ttl=0 clsid=1 cfd=28 size=5
+//! ts=1795360373.956968 gid=15 type=item_get key=k status=not_found clsid=0 cfd=28 size=0
 //! ```
 
 use std::fmt::Arguments;

@@ -1,16 +1,16 @@
 //! Watchers: connections that read what the server does (`watch`).
 //!
-//! Owns the classes of lines, the list of watchers and the bounded buffers on the way to them. Never
-//! makes a worker wait for a watcher: what finds no room is skipped, counted, and the watcher is told
-//! how many lines it has missed.
+//! Owns the classes of lines, the list of watchers and the bounded buffers on the way to them.
+//! Never makes a worker wait for a watcher: what finds no room is skipped, counted, and the watcher
+//! is told how many lines it has missed.
 //!
 //! ```text
 //!  worker: Door --line--> [ Recorder ] --end of turn--> [ Watcher's lines ] --its worker--> socket
 //!                         worker_logbuf_size            watcher_logbuf_size
 //!  any thread: eviction --------------------------------------^
 //! ```
-//! While nobody watches, a command costs one look at [`Hub::wants`]. What a peer changes here is not
-//! a command of a client and makes no lines; an eviction that it causes does.
+//! While nobody watches, a command costs one look at [`Hub::wants`]. What a peer changes here is
+//! not a command of a client and makes no lines; an eviction that it causes does.
 
 mod door;
 mod lines;
@@ -59,8 +59,8 @@ const NAMES: [(&[u8], u32); 10] = [
     (b"deletions", DELETIONS),
 ];
 
-/// The classes that the words behind `watch` name; none is `fetchers`. As in memcached the beginning
-/// of a name is enough. None where a word names nothing.
+/// The classes that the words behind `watch` name; none is `fetchers`. As in memcached the
+/// beginning of a name is enough. None where a word names nothing.
 pub fn classes(args: &[u8]) -> Option<u32> {
     let mut words = args.split(|&byte| byte == b' ').filter(|word| !word.is_empty()).peekable();
     if words.peek().is_none() {
