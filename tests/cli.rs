@@ -171,9 +171,16 @@ fn every_server_flag_does_its_work() {
         ("-o maxconns_fast,idle_timeout=60", |c| c.maxconns_fast && c.idle_timeout_secs == 60),
         ("-o watcher_logbuf_size=64", |c| c.watcher_logbuf == 64 << 10),
         ("-o track_sizes,debug_clock", |c| c.track_sizes && c.debug_clock),
+        ("-o slab_chunk_max=16,temporary_ttl=61", |c| {
+            c.slab_chunk_max == 16 << 10 && c.temporary_ttl == Some(61) && c.notes.is_empty()
+        }),
+        ("-o slab_chunk_max=0", |c| c.slab_chunk_max == 512 << 10),
+        ("-o no_lru_crawler,no_lru_maintainer", |c| !c.lru_crawler && !c.lru_maintainer),
+        ("-o no_modern,lru_crawler", |c| c.lru_crawler && !c.lru_maintainer),
         ("-o relaxed_privileges", |c| *c == Config { notes: c.notes.clone(), ..server("") }),
-        ("-o modern,slab_reassign,slab_automove=1 -o hashpower=20,tail_repair_time=60", |c| {
-            c.notes.len() == 5 && c.notes[0] == "-o modern has no meaning here and is ignored"
+        ("-o slab_reassign,slab_automove=1 -o hashpower=20,tail_repair_time=60", |c| {
+            c.notes.len() == 4
+                && c.notes[0] == "-o slab_reassign has no meaning here and is ignored"
         }),
     ];
     let mut seen = BTreeSet::new();

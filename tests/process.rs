@@ -95,6 +95,75 @@ fn every_write_reaches_the_other_node_both_ways() {
     }
 }
 
+/// Sends binary requests, quit behind them, and reads the statuses of the answers.
+fn binary(node: &Node, requests: &[(u8, &[u8], &str, &str)]) -> Vec<u16> {
+    const QUIT: (u8, &[u8], &str, &str) = (0x07, b"", "", "");
+    let mut bytes = Vec::new();
+    for (opcode, extras, key, value) in requests.iter().chain([&QUIT]) {
+        let body = (extras.len() + key.len() + value.len()) as u32;
+        bytes.extend([0x80, *opcode, 0, key.len() as u8, extras.len() as u8, 0, 0, 0]);
+        bytes.extend(body.to_be_bytes());
+        bytes.extend([0; 12]);
+        bytes.extend([*extras, key.as_bytes(), value.as_bytes()].concat());
+    }
+    let mut client = node.client();
+    client.send(bytes);
+    let (mut rest, mut statuses) = (&client.rest()[..], Vec::new());
+    while let Some(header) = rest.get(..24) {
+        assert_eq!(header[0], 0x81, "a response");
+        statuses.push(u16::from_be_bytes([header[6], header[7]]));
+        let body = u32::from_be_bytes(header[8..12].try_into().expect("4 bytes"));
+        rest = &rest[24 + body as usize..];
+    }
+    assert!(rest.is_empty() && statuses.pop() == Some(0), "quit is answered last");
+    statuses
+}
+
+#[test]
+fn binary_writes_reach_the_other_node_both_ways() {
+    // flags 7, never; delta 2, initial 40, never; never; flush at once
+    const SET: &[u8] = &[0, 0, 0, 7, 0, 0, 0, 0];
+    const ONE_TO_40: &[u8] = &[0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 40, 0, 0, 0, 0];
+    let (first, second, _) = pair(&[]);
+    for (from, to) in [(&first, &second), (&second, &first)] {
+        let (mut a, mut b) = (from.client(), to.client());
+        let done = |requests: &[(u8, &[u8], &str, &str)]| {
+            assert_eq!(binary(from, requests), vec![0; requests.len()]);
+        };
+        done(&[(0x01, SET, "bin", "set")]);
+        b.await_value("bin", Some("set"));
+        assert_eq!(a.gets("bin"), b.gets("bin"), "flags, cas and bytes agree");
+        assert_eq!(b.gets("bin").expect("there").0, 7, "flags travel");
+        done(&[(0x0e, b"", "bin", "+"), (0x0f, b"", "bin", "-")]);
+        b.await_value("bin", Some("-set+"));
+        done(&[(0x03, SET, "bin", "replaced"), (0x02, SET, "added", "a")]);
+        b.await_value("bin", Some("replaced"));
+        b.await_value("added", Some("a"));
+        done(&[(0x05, ONE_TO_40, "number", ""), (0x05, ONE_TO_40, "number", "")]);
+        b.await_value("number", Some("42"));
+        done(&[(0x06, ONE_TO_40, "number", "")]);
+        b.await_value("number", Some("40"));
+        // The quiet ones say nothing.
+        assert_eq!(
+            binary(from, &[(0x11, SET, "bin", "quiet"), (0x16, ONE_TO_40, "number", "")]),
+            []
+        );
+        b.await_value("bin", Some("quiet"));
+        b.await_value("number", Some("38"));
+        done(&[(0x1c, &[0, 0, 4, 0], "bin", "")]);
+        eventually("touch gives both the same cas", || {
+            (a.gets("bin") == b.gets("bin")).then_some(())
+        });
+        // A month and a day after 1970.
+        done(&[(0x1d, &[0, 0x28, 0xde, 0x80], "bin", "")]);
+        b.await_value("bin", None);
+        done(&[(0x04, b"", "added", "")]);
+        b.await_value("added", None);
+        done(&[(0x08, b"", "", "")]);
+        b.await_value("number", None);
+    }
+}
+
 #[test]
 fn a_killed_node_comes_back_filled_and_roles_change() {
     let (mut first, second, repl) = pair(&[]);

@@ -359,7 +359,7 @@ impl World {
             flags: self.random.below(2) as u32,
             cas: self.maybe(3, World::unique),
             binary_key: self.random.chance(3),
-            uncounted_mismatch: false,
+            ..DeleteTerms::default()
         };
         let expected = match &old {
             None => Deleted::NotFound,

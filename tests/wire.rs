@@ -11,10 +11,14 @@ mod differential;
 mod in_process;
 #[path = "wire/meta_differential.rs"]
 mod meta_differential;
+#[path = "wire/packet.rs"]
+mod packet;
 #[path = "wire/rng.rs"]
 mod rng;
 #[path = "wire/script.rs"]
 mod script;
+#[path = "wire/stories.rs"]
+mod stories;
 #[path = "wire/transport.rs"]
 mod transport;
 
@@ -124,21 +128,30 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
     first..first + count
 }
 
+#[test]
+fn administrative_lines_are_answered_as_memcached_does() {
+    if memcached().is_none() {
+        return;
+    }
+    let mut real = Process::unix("memcached", &[]);
+    let mut ours = in_process::Server::start(&[]);
+    let outcome = differential::administration(&mut *ours.open(), &mut *real.open());
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+}
+
 /// Conversations of [`differential`].
 const CONVERSATIONS: u64 = 100;
 
 #[test]
 fn random_commands_are_answered_as_memcached_does() {
-    // What it compares follows 1.6.18 where the two differ.
-    if memcached() != Some(Kind::Old) {
-        return;
-    }
+    let Some(kind) = memcached() else { return };
     // Its background threads change when numbers are rewritten in place (see arith.txt).
     let args = ["-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
     let mut real = Process::unix("memcached", &args);
     let mut ours = in_process::Server::start(&[]);
     for seed in seeds(CONVERSATIONS) {
-        let outcome = differential::converse(seed, &mut *ours.open(), &mut *real.open());
+        let (ours, real) = (&mut *ours.open(), &mut *real.open());
+        let outcome = differential::converse(seed, kind == Kind::Old, ours, real);
         outcome.unwrap_or_else(|error| panic!("{error}"));
     }
 }
@@ -176,5 +189,49 @@ fn random_packets_are_answered_as_memcached_does() {
     let mut open = || (ours.open(), real.open());
     for seed in seeds(BINARY_CONVERSATIONS) {
         binary::converse(seed, &mut open).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+type Story = fn(&mut dyn Transport);
+
+/// The memcached that is installed may be built without SASL; what is told here is what one says
+/// that has it.
+const LOGINS: (&[&str], Story) = (&["-Y", "tests/wire/users", "-S"], stories::logins);
+
+/// Tells every story of [`stories`], and `more`, to a server of its own.
+fn tell_all(more: &[(&[&str], Story)], start: impl Fn(&[String]) -> Box<dyn Transport>) {
+    let stories: [(&[&str], Story); 11] = [
+        (&[], stories::uniques),
+        (&[], stories::numbers),
+        (&[], stories::quiet),
+        (&[], stories::too_large),
+        (&[], stories::nonsense),
+        (&[], stories::statistics),
+        (&[], stories::detail),
+        (&["-C"], stories::without_cas),
+        (&["-F"], stories::without_flush),
+        (&["-B", "binary"], stories::binary_only),
+        (&["-B", "ascii"], stories::text_only),
+    ];
+    for (args, story) in stories.iter().chain(more) {
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        story(&mut *start(&args));
+    }
+}
+
+#[test]
+fn packets_in_process() {
+    tell_all(&[LOGINS], |args| Box::new(in_process::Server::start(args)));
+}
+
+#[test]
+fn packets_to_our_program() {
+    tell_all(&[LOGINS], |args| Box::new(Process::unix(env!("CARGO_BIN_EXE_twincached"), args)));
+}
+
+#[test]
+fn packets_to_the_real_memcached() {
+    if memcached().is_some() {
+        tell_all(&[], |args| Box::new(Process::unix("memcached", args)));
     }
 }

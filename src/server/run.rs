@@ -177,7 +177,8 @@ fn find_users(config: &Config) -> Result<Option<Auth>, Failure> {
     if !config.sasl && config.auth_file.is_none() {
         return Ok(None);
     }
-    let file = match (&config.auth_file, std::env::var_os(SASL_FILE_VARIABLE)) {
+    let pwdb = std::env::var_os(SASL_FILE_VARIABLE).filter(|path| !path.is_empty());
+    let file = match (&config.auth_file, pwdb) {
         (Some(path), _) => Some((path.clone(), Format::AuthFile)),
         (None, Some(path)) => Some((PathBuf::from(path), Format::Pwdb)),
         (None, None) => None,

@@ -26,8 +26,9 @@
 //! # Who may touch which bytes
 //! 1. **Open segment, behind its end**: only the thread that holds the lock of the writer (or of
 //!    the reclaimer) that owns the segment. Nobody else knows a location in there.
-//! 2. **A published record, the mutable bytes** (version, access, exptime, extras, small values,
-//!    extents of large ones): only under the lock of the stripe that the record's key hashes to.
+//! 2. **A published record, the mutable bytes** (version, access, flags, exptime, extras, small
+//!    values, extents of large ones): only under the lock of the stripe that the record's key
+//!    hashes to.
 //! 3. **A published record, the immutable bytes** (kind, lengths, key, chunks of large values):
 //!    anybody, until the segment is freed. Nobody writes them.
 //! 4. **Freeing**: only when no index slot leads into the segment and no pin is on it. Slots are

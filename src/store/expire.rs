@@ -6,7 +6,7 @@
 //!
 //! A sealed segment knows when its next record expires. The sweep goes round, and walks a segment
 //! when that moment has passed, but not the same one twice within [`SWEEP_EVERY_SECS`]: memory is
-//! back within twice of that. Apart from that, every [`AGE_EVERY_SECS`] it walks all segments, so
+//! back within twice of that. Apart from that it walks all segments every [`AGE_EVERY_SECS`], so
 //! that items keep to know how long ago they were used.
 
 use super::core::{lock, mono_secs, Status, Store};
@@ -342,7 +342,8 @@ impl Handle {
 
     /// Whether the maintenance thread should run now rather than at its next turn: fewer segments
     /// are free than should be, or the limit was lowered, and the last step had not found that
-    /// there are none to be had. Cheap enough for every turn of a worker's loop.
+    /// there are none to be had.
+    /// Cheap enough for every turn of a worker's loop.
     pub fn needs_maintenance(&self) -> bool {
         let store = self.store_ref();
         let low = store.is_low() || store.is_shrinking();

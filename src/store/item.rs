@@ -4,11 +4,11 @@
 //! lock: the caller keeps the arena's protocol.
 //!
 //! ```text
-//! item    0         8      9      10     12       14
-//!         +---------+------+------+------+--------+---------+-----------+----------+-----+-------+
-//!         | version | kind | klen | vlen | access | [flags] | [exptime] | [extras] | key | value |
-//!         +---------+------+------+------+--------+---------+-----------+----------+-----+-------+
-//!           mutable '- immutable --------' mutable  mutable   mutable     mutable   immut. mutable
+//! item      0         8      9      10     12       14
+//!           +---------+------+------+------+--------+---------+-----------+----------+-----+----
+//!           | version | kind | klen | vlen | access | [flags] | [exptime] | [extras] | key | value
+//!           +---------+------+------+------+--------+---------+-----------+----------+-----+----
+//!             mutable '-- immutable -------' mutable  mutable   mutable     mutable   immut. mut.
 //!
 //! extras    +---------+-------------+
 //!           | marks 1 | CAS unique 8|    only where a meta command left something to note
@@ -21,9 +21,9 @@
 //! large     an item whose value is: total length 4 | location of chunk 0: 8 | of chunk 1: 8 | ...
 //! ```
 //! Records are rounded up to [`ALIGN`] bytes; fields are unaligned, little endian. Flags of 0, an
-//! exptime of "never" and extras that say nothing take no space. The top bit of the version marks
-//! a remembered delete (a tombstone), which may still lie in the bytes of the item that it
-//! deleted. `access` says whether a get has found it, and when it was used last:
+//! exptime of "never" and extras that say nothing take no space. The top bit of the version marks a
+//! remembered delete (a tombstone), which may still lie in the bytes of the item that it deleted.
+//! `access` says whether a get has found it, and when it was used last:
 //!
 //! ```text
 //! access    | fetched 1 | 0 | unix second, low 14 bits               |   used in the last hours

@@ -296,11 +296,7 @@ mod tests {
 
     /// What a client is told: marks before, whether it won, the unique.
     fn ask(handle: &mut Handle, terms: GetTerms) -> Option<(Marks, bool, u64)> {
-        let marks = |marks: Marks, found: Found| (marks, found.won);
-        handle.meta_get(b"k", &terms, NOW, |item, found| {
-            let (marks, won) = marks(item.marks, found);
-            (marks, won, item.cas)
-        })
+        handle.meta_get(b"k", &terms, NOW, |item, found| (item.marks, found.won, item.cas))
     }
 
     fn cas(handle: &mut Handle) -> Option<u64> {
@@ -311,23 +307,17 @@ mod tests {
         handle.counters().get(counter)
     }
 
-    const STALE: DeleteTerms = DeleteTerms {
-        compare: None,
-        stale: true,
-        exptime: None,
-        remove_value: false,
-        flags: 0,
-        cas: None,
-        binary_key: false,
-        uncounted_mismatch: false,
-    };
+    fn make_stale(handle: &mut Handle) {
+        let terms = DeleteTerms { stale: true, ..DeleteTerms::default() };
+        assert_eq!(handle.delete_with(b"k", &terms, NOW), Deleted::Deleted);
+    }
 
     #[test]
     fn of_all_who_ask_for_a_stale_item_one_wins() {
         for (replicated, len) in [(false, 5), (true, 5), (true, 100_000)] {
             let mut handle = handle(replicated);
             let before = set(&mut handle, Exptime::Never, &vec![b'v'; len]);
-            assert_eq!(handle.delete_with(b"k", &STALE, NOW), Deleted::Deleted);
+            make_stale(&mut handle);
             assert_eq!(count(&handle, Counter::DeleteHits), 0);
             let (stale, won) = (Marks { stale: true, ..Marks::default() }, true);
             let unique = cas(&mut handle).expect("it is still there");
@@ -497,7 +487,7 @@ mod tests {
         assert_eq!(count(&handle, Counter::IncrMisses), 0);
         let compare = ArithTerms { compare: Some(5), ..plain };
         assert_eq!(handle.arith_with(b"k", true, 1, &compare, NOW), Arith::Exists);
-        assert_eq!(handle.delete_with(b"k", &STALE, NOW), Deleted::Deleted);
+        make_stale(&mut handle);
         let touch = Some(Exptime::Never);
         let (value, unique, exptime, _) = step(&mut handle, 1, ArithTerms { touch, ..plain });
         assert_eq!((value, exptime), (15, Exptime::Never));

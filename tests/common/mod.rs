@@ -196,6 +196,13 @@ impl Client {
         rest
     }
 
+    /// So many bytes.
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.stream.read_exact(&mut bytes).expect("bytes");
+        bytes
+    }
+
     /// Sends a line and reads one.
     pub fn ask(&mut self, line: &str) -> String {
         self.send(format!("{line}\r\n"));

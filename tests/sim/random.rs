@@ -1,8 +1,8 @@
 //! Random histories: operations, cuts, delays, crashes, skewed clocks, then peace, then equality.
 //!
 //! The rule that is checked: when the network has healed, the highest version of every key that any
-//! living node held holds on all of them, in bytes, flags, exptime, version, CAS unique and marks, unless a flush that
-//! any of them knew has reached it. Deletes are versions too.
+//! living node held holds on all of them, in bytes, flags, exptime, version, CAS unique and marks,
+//! unless a flush that any of them knew has reached it. Deletes are versions too.
 
 use super::world::{World, EPOCH_US};
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,19 +6,17 @@
 //! every byte of every answer. CAS uniques are each server's own: they are compared as a
 //! one-to-one relation.
 
+use crate::packet::opcode::{NOOP, STAT};
+use crate::packet::{Packet, Side};
 use crate::script::Link;
 use crate::Rng;
 use std::collections::HashMap;
 
-/// Length of a header.
-const HEADER: usize = 24;
 /// Steps of one conversation.
 const STEPS: usize = 60;
 /// A unique that nobody has.
 const NOBODYS: u64 = u64::MAX - 7;
 
-const NOOP: u8 = 0x0a;
-const STAT: u8 = 0x10;
 const UNKNOWN: [u8; 5] = [0x1f, 0x25, 0x30, 0x7f, 0xff];
 
 /// Counters that both servers must agree on after a conversation.
@@ -45,124 +43,6 @@ const COUNTED: [&str; 20] = [
     "store_no_memory",
 ];
 
-/// A request as it is sent, but for its CAS unique, which is each server's own.
-#[derive(Clone, Default)]
-struct Packet {
-    opcode: u8,
-    extras: Vec<u8>,
-    key: Vec<u8>,
-    value: Vec<u8>,
-    opaque: u32,
-    /// Index of a pair of uniques; none: 0.
-    cas: Option<usize>,
-    /// Added to the length of the body, over the end of the numbers if need be.
-    longer: u32,
-}
-
-impl Packet {
-    fn new(opcode: u8, key: &[u8]) -> Packet {
-        Packet { opcode, key: key.to_vec(), ..Packet::default() }
-    }
-
-    fn bytes(&self, cas: u64) -> Vec<u8> {
-        let body = (self.extras.len() + self.key.len() + self.value.len()) as u32;
-        let mut out = vec![0x80, self.opcode];
-        out.extend((self.key.len() as u16).to_be_bytes());
-        out.extend([self.extras.len() as u8, 0, 0, 0]);
-        out.extend(body.wrapping_add(self.longer).to_be_bytes());
-        out.extend(self.opaque.to_be_bytes());
-        out.extend(cas.to_be_bytes());
-        out.extend([&self.extras[..], &self.key, &self.value].concat());
-        out
-    }
-}
-
-/// A response, parsed.
-#[derive(Clone, PartialEq, Eq)]
-struct Answer {
-    /// The header without its CAS unique.
-    head: [u8; 16],
-    cas: u64,
-    body: Vec<u8>,
-}
-
-impl std::fmt::Debug for Packet {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (extras, key) = (show(&self.extras), show(&self.key));
-        let (value, cas, longer) = (show(&self.value), self.cas, self.longer);
-        write!(f, "\n  {:#04x} [{extras}] [{key}] [{value}] {cas:?} {longer:+}", self.opcode)
-    }
-}
-
-impl std::fmt::Debug for Answer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (head, body) = (self.head.escape_ascii(), show(&self.body));
-        write!(f, "\n  {head} cas {} [{body}]", self.cas)
-    }
-}
-
-fn show(bytes: &[u8]) -> String {
-    let dots = if bytes.len() > 40 { format!("...{}", bytes.len()) } else { String::new() };
-    format!("{}{dots}", bytes[..bytes.len().min(40)].escape_ascii())
-}
-
-/// One server's end of a conversation.
-struct Side<'a> {
-    link: &'a mut dyn Link,
-    received: Vec<u8>,
-    closed: bool,
-}
-
-impl Side<'_> {
-    /// Sends `bytes` in pieces that end at `cuts`.
-    fn send(&mut self, bytes: &[u8], cuts: &[usize]) -> Result<(), String> {
-        let mut from = 0;
-        for &to in cuts.iter().chain([&bytes.len()]) {
-            // A server that has closed meanwhile is found out when it is read from.
-            if self.link.send(&bytes[from..to]).is_err() {
-                return Ok(());
-            }
-            from = to;
-        }
-        Ok(())
-    }
-
-    /// The next response. None: the server closed the connection.
-    fn next(&mut self) -> Result<Option<Answer>, String> {
-        loop {
-            if let Some(header) = self.received.get(..HEADER) {
-                let body = u32::from_be_bytes(header[8..12].try_into().expect("4 bytes")) as usize;
-                let cas = u64::from_be_bytes(header[16..24].try_into().expect("8 bytes"));
-                let head = header[..16].try_into().expect("16 bytes");
-                if let Some(body) = self.received.get(HEADER..HEADER + body) {
-                    let answer = Answer { head, cas, body: body.to_vec() };
-                    self.received.drain(..HEADER + answer.body.len());
-                    return Ok(Some(answer));
-                }
-            }
-            if self.closed || !self.link.receive(&mut self.received)? {
-                self.closed = true;
-                let rest = self.received.escape_ascii();
-                let whole = self.received.is_empty();
-                return if whole { Ok(None) } else { Err(format!("closed in \"{rest}\"")) };
-            }
-        }
-    }
-
-    /// All responses up to the one to the mark, or to the end of the connection.
-    fn answers(&mut self, mark: u32) -> Result<Vec<Answer>, String> {
-        let mut all = Vec::new();
-        while let Some(answer) = self.next()? {
-            let done = answer.head[1] == NOOP && answer.head[12..] == mark.to_be_bytes();
-            all.push(answer);
-            if done {
-                break;
-            }
-        }
-        Ok(all)
-    }
-}
-
 /// The two servers' names for the same uniques.
 #[derive(Default)]
 struct Uniques {
@@ -186,6 +66,7 @@ impl Uniques {
 
 fn key(rng: &mut Rng) -> Vec<u8> {
     match rng.below(12) {
+        0 if rng.below(8) == 0 => b"large".to_vec(),
         0 => vec![b'k'; 250],
         1 => b"with blank\r\n\0\xff".to_vec(),
         n => vec![b'a' + (n % 4) as u8],
@@ -290,7 +171,8 @@ fn packet(rng: &mut Rng) -> Packet {
         6 => packet = Packet::new([0x20, 0x21, 0x22][rng.below(3)], &[b'P'; 5][..rng.below(6)]),
         // Too large for -I, or nearly so.
         7 if rng.below(4) == 0 && !packet.value.is_empty() => {
-            packet.value = vec![b'v'; (1 << 20) - rng.below(400)]
+            packet.key = b"large".to_vec();
+            packet.value = vec![b'v'; (1 << 20) - rng.below(400)];
         }
         _ => {}
     }
@@ -305,8 +187,7 @@ fn counts(side: &mut Side<'_>) -> Result<Vec<(String, String)>, String> {
     side.send(&[Packet::new(STAT, b"").bytes(0), end.bytes(0)].concat(), &[])?;
     let mut rows = Vec::new();
     for answer in side.answers(mark)? {
-        let name = usize::from(u16::from_be_bytes([answer.head[2], answer.head[3]]));
-        let (name, value) = answer.body.split_at(name.min(answer.body.len()));
+        let (name, value) = answer.named();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if COUNTED.contains(&text(name).as_str()) {
             rows.push((text(name), text(value)));
@@ -330,7 +211,8 @@ pub fn converse(
     for step in 0..STEPS {
         let context = |error: String| format!("seed {seed}, step {step}: {error}");
         for packet in &mut batch {
-            if rng.below(4) == 0 {
+            // memcached says of large values that they are no numbers before it compares uniques.
+            if rng.below(4) == 0 && packet.key != b"large" {
                 // The last one is nobody's.
                 packet.cas = Some(rng.below(uniques.pairs.len() + 1));
             }
@@ -348,7 +230,7 @@ pub fn converse(
         let mut cuts: Vec<usize> = (0..rng.below(6)).map(|_| rng.below(texts[0].len())).collect();
         cuts.sort_unstable();
         let ask = |link: &mut Box<dyn Link>, text: &[u8]| -> Result<_, String> {
-            let mut side = Side { link: &mut **link, received: Vec::new(), closed: false };
+            let mut side = Side::new(&mut **link);
             side.send(text, &cuts)?;
             let answers = side.answers(mark)?;
             Ok((answers, side.closed))
@@ -383,9 +265,7 @@ pub fn converse(
             }
         }
     }
-    let side = |link: &mut Box<dyn Link>| {
-        counts(&mut Side { link: &mut **link, received: Vec::new(), closed: false })
-    };
+    let side = |link: &mut Box<dyn Link>| counts(&mut Side::new(&mut **link));
     let (a, b) = (side(&mut ours)?, side(&mut real)?);
     if a == b && a.len() == COUNTED.len() {
         return Ok(());

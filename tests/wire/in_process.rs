@@ -82,10 +82,25 @@ fn config(args: &[String]) -> Config {
                 let peers = args.next().into_iter().cloned().collect();
                 config.replication = Some(Replication { peers, port: 0, queue_max: 1 });
             }
+            "-S" => {
+                config.sasl = true;
+                config.protocol = Protocol::Binary;
+            }
+            "-B" => {
+                config.protocol = match args.next().map(String::as_str) {
+                    Some("ascii") => Protocol::Ascii,
+                    Some("binary") => Protocol::Binary,
+                    other => panic!("-B {other:?}"),
+                }
+            }
             "-A" => config.shutdown_command = true,
             "-F" => config.flush_command = false,
             "-M" => config.evict = false,
             "-C" => config.cas = false,
+            "-o" => match args.next().map(String::as_str) {
+                Some("track_sizes") => config.track_sizes = true,
+                other => panic!("-o {other:?} means nothing in-process: add it here"),
+            },
             "-m" => config.memory_limit = megabytes(),
             "-I" => config.item_max = u32::try_from(megabytes()).expect("up to 1 GB"),
             other => panic!("{other} means nothing in-process: add it here"),

@@ -1,9 +1,9 @@
 //! The binary protocol, the server's side of it.
 //!
 //! ```text
-//! byte 0     1        2        4        5      6        8         12       16      24
-//!      magic|opcode  |key len |extras  |data  |reserved|body len |opaque  |CAS    |extras|key|value
-//!      0x80 |        |        |len     |type 0|  0     |         |        |       |
+//!  byte 0     1       2        4       5      6         8         12      16   24
+//!       magic|opcode |key len |extras |data  |reserved |body len |opaque |CAS |extras|key|value
+//!       0x80 |       |        |len    |type 0|0        |         |       |    |
 //!
 //!  bytes -> parse -> Frame -> Frame::check -> Frame::request -> Request    ... encode -> bytes
 //! ```

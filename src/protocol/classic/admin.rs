@@ -5,6 +5,7 @@
 //! with `noreply` is never answered. Never asks what a server is configured to allow.
 
 use super::token;
+use crate::base::num;
 use crate::protocol::reject::{self, Reject};
 
 /// An administrative command that is understood.
@@ -142,6 +143,15 @@ pub fn signed32(word: &[u8]) -> Option<i32> {
         Some(sum * 10 + i64::from(digit))
     })?;
     i32::try_from(sign * magnitude).ok()
+}
+
+/// A signed number of 64 bits, read the same way.
+pub fn signed64(word: &[u8]) -> Option<i64> {
+    match word {
+        [b'+', ..] => None,
+        b"-" => Some(0),
+        _ => num::parse_i64(word),
+    }
 }
 
 /// A fraction in decimal. What C's `strtod` reads besides (hexadecimal) is not taken.
@@ -290,6 +300,7 @@ mod tests {
         assert_eq!(signed32(b"-2147483648"), Some(i32::MIN));
         assert_eq!(signed32(b"2147483648"), None);
         assert_eq!(signed32(b"-"), Some(0));
+        assert_eq!((signed64(b"+1"), signed64(b"-1")), (None, Some(-1)));
     }
 
     #[test]

@@ -142,10 +142,10 @@ fn command(line: &[u8]) -> Outcome<'_> {
         b"append" => store(StoreVerb::Append, line),
         b"prepend" => store(StoreVerb::Prepend, line),
         b"cas" => store(StoreVerb::Cas(0), line),
-        b"delete" => delete(&Words::cut(line)),
-        b"incr" => arith(ArithVerb::Incr, &Words::cut(line)),
-        b"decr" => arith(ArithVerb::Decr, &Words::cut(line)),
-        b"touch" => touch(&Words::cut(line)),
+        b"delete" => delete(line),
+        b"incr" => arith(ArithVerb::Incr, line),
+        b"decr" => arith(ArithVerb::Decr, line),
+        b"touch" => touch(line),
         b"flush_all" => flush_all(&Words::cut(line)),
         b"version" => Ok(Request::Version),
         b"verbosity" => verbosity(&Words::cut(line)),
@@ -167,38 +167,50 @@ fn is_http(words: &Words<'_>) -> bool {
 
 fn get(verb: GetVerb, rest: &[u8]) -> Outcome<'_> {
     if rest.iter().all(|&byte| byte == b' ') {
-        return Err(ERROR);
+        return Err(BAD_FORMAT);
     }
     Ok(Request::Get { verb, exptime: 0, keys: Keys::new(rest), more: false })
 }
 
 fn get_and_touch(verb: GetVerb, rest: &[u8]) -> Outcome<'_> {
-    let Some((exptime, rest)) = token::next_word(rest) else { return Err(ERROR) };
-    let Some(exptime) = token::signed64(exptime) else {
+    let Some((exptime, rest)) = token::next_word(rest) else { return Err(BAD_FORMAT) };
+    if rest.iter().all(|&byte| byte == b' ') {
+        return Err(BAD_FORMAT);
+    }
+    let Some(exptime) = admin::signed64(exptime) else {
         return Err(Reject::line(reject::BAD_EXPTIME));
     };
-    // Without any key memcached answers END; so does a get of no keys.
     Ok(Request::Get { verb, exptime, keys: Keys::new(rest), more: false })
 }
 
+/// Once the length of the data block is known, a refusal drops the block too.
 fn store(verb: StoreVerb, line: &[u8]) -> Outcome<'_> {
-    let words = Words::cut(line);
-    let wanted = if matches!(verb, StoreVerb::Cas(_)) { 6 } else { 5 };
-    if words.count() != wanted && words.count() != wanted + 1 {
-        return Err(ERROR);
-    }
+    let words = at_least(5, line)?;
+    let len = admin::signed32(words.get(4)).and_then(|len| u32::try_from(len).ok());
+    let len = len.filter(|&len| len <= DATA_MAX).ok_or(BAD_FORMAT)?;
     let noreply = words.noreply();
-    let refused = BAD_FORMAT.quiet_if(noreply);
-    let key = short_key(&words, noreply)?;
+    let refused = Reject { swallow: u64::from(len) + 2, ..BAD_FORMAT }.quiet_if(noreply);
+    let key = words.get(1);
+    if key.len() > KEY_MAX {
+        return Err(refused);
+    }
     let flags = token::unsigned32(words.get(2)).ok_or(refused)?;
     let exptime = token::signed64(words.get(3)).ok_or(refused)?;
-    let len = token::signed64(words.get(4)).ok_or(refused)?;
     let verb = match verb {
-        StoreVerb::Cas(_) => StoreVerb::Cas(token::unsigned64(words.get(5)).ok_or(refused)?),
+        StoreVerb::Cas(_) => StoreVerb::Cas(num::parse_u64(words.get(5)).ok_or(refused)?),
         other => other,
     };
-    let len = u32::try_from(len).ok().filter(|&len| len <= DATA_MAX).ok_or(refused)?;
     Ok(Request::Store(StoreHead { verb, key, flags, exptime, len, noreply }))
+}
+
+/// The words of a line that has to have so many, the command included. What comes behind those that
+/// a command looks at does not matter, as in memcached 1.6.45.
+fn at_least(count: usize, line: &[u8]) -> Result<Words<'_>, Reject> {
+    let words = Words::cut(line);
+    match words.count() < count {
+        true => Err(BAD_FORMAT),
+        false => Ok(words),
+    }
 }
 
 /// The first argument as a key.
@@ -210,46 +222,28 @@ fn short_key<'a>(words: &Words<'a>, noreply: bool) -> Result<&'a [u8], Reject> {
     Ok(key)
 }
 
-fn delete<'a>(words: &Words<'a>) -> Outcome<'a> {
-    let count = words.count();
-    if !(2..=4).contains(&count) {
-        return Err(ERROR);
-    }
-    let mut noreply = false;
-    if count > 2 {
-        // The old form has a time of zero behind the key.
-        let hold_is_zero = words.get(2) == b"0";
-        noreply = words.noreply();
-        let valid = if count == 3 { hold_is_zero || noreply } else { hold_is_zero && noreply };
-        if !valid {
-            return Err(Reject::line(reject::BAD_DELETE).quiet_if(noreply));
-        }
-    }
-    Ok(Request::Delete { key: short_key(words, noreply)?, noreply })
+fn delete(line: &[u8]) -> Outcome<'_> {
+    let words = at_least(2, line)?;
+    let noreply = words.noreply();
+    Ok(Request::Delete { key: short_key(&words, noreply)?, noreply })
 }
 
-fn arith<'a>(verb: ArithVerb, words: &Words<'a>) -> Outcome<'a> {
-    let noreply = three_or_four(words)?;
-    let key = short_key(words, noreply)?;
+fn arith(verb: ArithVerb, line: &[u8]) -> Outcome<'_> {
+    let words = at_least(3, line)?;
+    let noreply = words.noreply();
+    let key = short_key(&words, noreply)?;
     let refused = Reject::line(reject::BAD_DELTA).quiet_if(noreply);
-    let delta = token::unsigned64(words.get(2)).ok_or(refused)?;
+    let delta = num::parse_u64(words.get(2)).ok_or(refused)?;
     Ok(Request::Arith { verb, key, delta, noreply })
 }
 
-fn touch<'a>(words: &Words<'a>) -> Outcome<'a> {
-    let noreply = three_or_four(words)?;
-    let key = short_key(words, noreply)?;
+fn touch(line: &[u8]) -> Outcome<'_> {
+    let words = at_least(3, line)?;
+    let noreply = words.noreply();
+    let key = short_key(&words, noreply)?;
     let refused = Reject::line(reject::BAD_EXPTIME).quiet_if(noreply);
-    let exptime = token::signed64(words.get(2)).ok_or(refused)?;
+    let exptime = admin::signed64(words.get(2)).ok_or(refused)?;
     Ok(Request::Touch { key, exptime, noreply })
-}
-
-/// Checks the number of words of a command with a key and a number; returns `noreply`.
-fn three_or_four(words: &Words<'_>) -> Result<bool, Reject> {
-    match words.count() {
-        3 | 4 => Ok(words.noreply()),
-        _ => Err(ERROR),
-    }
 }
 
 /// As memcached 1.6.45: words behind the delay do not matter.

@@ -6,22 +6,25 @@
 /// Words kept of one line: the longest fixed command (`cas` with `noreply`) has seven.
 const WORDS_MAX: usize = 8;
 
-/// The words of a line. Words over [`WORDS_MAX`] are counted as one more and dropped: every command
-/// that looks at words refuses so many.
+/// The words of a line. Words over [`WORDS_MAX`] are counted as one more and dropped: no command
+/// looks at so many, but for a `noreply` at the end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Words<'a> {
     words: [&'a [u8]; WORDS_MAX],
     count: usize,
+    /// There are more, and the last one is `noreply`.
+    quiet_end: bool,
 }
 
 impl<'a> Words<'a> {
     /// Cuts `line`.
     pub(super) fn cut(line: &'a [u8]) -> Words<'a> {
-        let mut words = Words { words: [&[]; WORDS_MAX], count: 0 };
+        let mut words = Words { words: [&[]; WORDS_MAX], count: 0, quiet_end: false };
         let mut rest = line;
         while let Some((word, after)) = next_word(rest) {
             if words.count == WORDS_MAX {
                 words.count += 1;
+                words.quiet_end = super::admin::is_noreply(line);
                 break;
             }
             words.words[words.count] = word;
@@ -43,7 +46,7 @@ impl<'a> Words<'a> {
 
     /// Whether the last word is `noreply`.
     pub(super) fn noreply(&self) -> bool {
-        self.count > 0 && self.get(self.count - 1) == b"noreply"
+        self.quiet_end || self.count > 0 && self.get(self.count - 1) == b"noreply"
     }
 }
 

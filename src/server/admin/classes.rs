@@ -110,7 +110,7 @@ pub(super) fn slabs(shared: &Shared, out: &mut Vec<u8>) {
         }
     }
     let store = shared.store.stats();
-    let segments_used = store.segments - store.segments_free.min(store.segments);
     stat(out, "active_slabs", active);
-    stat(out, "total_malloced", segments_used * store.segment_bytes + store.index_bytes);
+    // Of segments, as memcached of pages: the index is `hash_bytes`.
+    stat(out, "total_malloced", store.segments_committed * store.segment_bytes);
 }

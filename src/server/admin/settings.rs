@@ -81,8 +81,8 @@ fn limits(shared: &Shared, out: &mut Vec<u8>) {
     );
     stat(out, "auth_enabled_sasl", yes_no(config.sasl));
     match &config.auth_file {
-        Some(path) if !config.sasl => stat(out, "auth_enabled_ascii", path.display()),
-        _ => stat(out, "auth_enabled_ascii", "no"),
+        Some(path) => stat(out, "auth_enabled_ascii", path.display()),
+        None => stat(out, "auth_enabled_ascii", "no"),
     }
     stat(out, "item_size_max", config.item_max);
     stat(out, "maxconns_fast", yes_no(config.maxconns_fast));

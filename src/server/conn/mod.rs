@@ -24,6 +24,8 @@ pub mod datagram;
 mod text;
 
 #[cfg(test)]
+mod binary_tests;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

@@ -6,9 +6,9 @@ use crate::server::config::Config;
 use crate::server::shared::Shared;
 use crate::store::{self, Store};
 
-const NOW: Now = Now { unix_us: 1_800_000_000_000_000, mono_us: 5_000_000 };
+pub(super) const NOW: Now = Now { unix_us: 1_800_000_000_000_000, mono_us: 5_000_000 };
 
-fn world(item_max: u32) -> (Executor, Conn) {
+pub(super) fn world(item_max: u32) -> (Executor, Conn) {
     let store_config = store::Config { item_max, ..store::Config::default() };
     let config = Config { item_max, memory_limit: 64 << 20, ..Config::default() };
     let shared = Shared::new(config, Store::new(store_config, NOW), NOW, 1);
@@ -17,7 +17,7 @@ fn world(item_max: u32) -> (Executor, Conn) {
 }
 
 /// Runs until nothing is left to do; gives the last step and all replies.
-fn run(conn: &mut Conn, exec: &mut Executor, bytes: &[u8]) -> (Step, Vec<u8>) {
+pub(super) fn run(conn: &mut Conn, exec: &mut Executor, bytes: &[u8]) -> (Step, Vec<u8>) {
     conn.input().extend(bytes);
     let mut out = Vec::new();
     loop {

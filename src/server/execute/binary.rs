@@ -16,6 +16,9 @@ use crate::store::{Arith, ArithTerms, DeleteTerms, Deleted, Item, Mode, Stored, 
 /// is more than any user with its password, and is not counted as a data block.
 const SASL_MAX: usize = 4096;
 
+/// A CAS unique that no item has: versions are times, and this is the end of it.
+const NO_ITEMS: u64 = u64::MAX;
+
 /// memcached's words when there is no room for a value.
 const NO_ROOM: &[u8] = b"Out of memory allocating item";
 /// memcached's words when there is no room for a longer number.
@@ -33,6 +36,7 @@ impl Executor {
                 if self.fits(head) {
                     return Ok(head.len as usize);
                 }
+                self.shared.detail.set(head.key);
                 self.drop_refused(head, now);
                 Err(Refusal::status(Status::TooLarge).swallow(u64::from(head.len)))
             }
@@ -132,9 +136,13 @@ impl Executor {
         }
     }
 
-    /// The CAS unique that a client asks for, if it asks for one. With `-C` nobody was shown any.
-    fn compared(&self, cas: u64) -> Option<u64> {
-        (self.shared.config.cas && cas != 0).then_some(cas)
+    /// The CAS unique that a client asks for, if it asks for one. With `-C` no item has any: as in
+    /// memcached, storage commands do not look at it then, and all others find it wrong.
+    fn compared(&self, cas: u64, stores: bool) -> Option<u64> {
+        match self.shared.config.cas {
+            true => (cas != 0).then_some(cas),
+            false => (cas != 0 && !stores).then_some(NO_ITEMS),
+        }
     }
 
     /// get, gat and their kind.
@@ -158,6 +166,7 @@ impl Executor {
             None => self.store.get(key, now, answer),
             Some(raw) => self.store.get_and_touch(key, exptime(raw.into(), now), now, answer),
         };
+        self.shared.detail.get(key, found.is_some());
         match found {
             Some(()) => {}
             None if request.quiet => {}
@@ -175,7 +184,9 @@ impl Executor {
         out: &mut Vec<u8>,
     ) -> After {
         let read = |item: &Item<'_>| (item.flags, item.cas);
-        match self.store.get_and_touch(key, exptime(raw.into(), now), now, read) {
+        let found = self.store.get_and_touch(key, exptime(raw.into(), now), now, read);
+        self.shared.detail.get(key, found.is_some());
+        match found {
             Some((flags, cas)) => encode::hit(out, head, flags, b"", 0, self.shown(cas)),
             None => encode::error(out, head, Status::NotFound, Status::NotFound.text()),
         }
@@ -190,7 +201,8 @@ impl Executor {
         value: &[u8],
         now: Now,
     ) -> Result<u64, Refusal> {
-        let compare = self.compared(cas);
+        self.shared.detail.set(head.key);
+        let compare = self.compared(cas, true);
         let mode = match (head.verb, compare) {
             (StoreVerb::Append, _) => Mode::Append,
             (StoreVerb::Prepend, _) => Mode::Prepend,
@@ -224,7 +236,8 @@ impl Executor {
     }
 
     fn binary_delete(&mut self, cas: u64, key: &[u8], now: Now) -> Result<u64, Refusal> {
-        let compare = self.compared(cas);
+        self.shared.detail.delete(key);
+        let compare = self.compared(cas, false);
         let terms = DeleteTerms { compare, uncounted_mismatch: true, ..DeleteTerms::default() };
         let status = match self.store.delete_with(key, &terms, now) {
             Deleted::Deleted => return Ok(0),
@@ -247,7 +260,7 @@ impl Executor {
     ) {
         let head = &request.head;
         let terms = ArithTerms {
-            compare: self.compared(head.cas),
+            compare: self.compared(head.cas, false),
             vivify: create.map(|(initial, raw)| (exptime(raw.into(), now), initial)),
             ..ArithTerms::default()
         };
@@ -286,8 +299,15 @@ impl Executor {
         };
         let mut text = Vec::new();
         if let Some(asked) = asked {
-            if let After::Stream(lines) = admin::stats(self, asked, now, &mut text) {
-                return After::Stream(Box::new(StatStream { head: *head, lines }));
+            match admin::stats(self, asked, now, &mut text) {
+                // One packet for all of it, whose length comes first: it is bounded.
+                After::Stream(mut lines) if detail => {
+                    while lines.produce(self, now, &mut text) == Produced::More {}
+                }
+                After::Stream(lines) => {
+                    return After::Stream(Box::new(StatStream { head: *head, lines }));
+                }
+                _ => {}
             }
         }
         if asked.is_none() || text.starts_with(b"CLIENT_ERROR") {
