@@ -10,8 +10,9 @@ use super::table::{Key, KeyTakes};
 use super::values::{number, path};
 use crate::server::config::ITEM_MAX_MAX;
 
-/// Most that `-o watcher_logbuf_size` takes, in kilobytes: a gigabyte, which no watcher fills.
-const WATCHER_LOGBUF_MAX_KB: usize = 1 << 20;
+/// Most that `-o watcher_logbuf_size` and `-o worker_logbuf_size` take, in kilobytes: a gigabyte,
+/// which nobody fills.
+const LOGBUF_MAX_KB: usize = 1 << 20;
 
 /// memcached's `slab_chunk_max` where none is given: half of its slab pages.
 const SLAB_CHUNK_MAX: u32 = 512 * 1024;
@@ -173,17 +174,21 @@ pub static KEYS: &[Key<Draft>] = &[
     Key {
         name: "watcher_logbuf_size",
         takes: KeyTakes::Value("kb", |d, v| {
-            let kb: usize = number("-o watcher_logbuf_size", v, 1..=WATCHER_LOGBUF_MAX_KB)?;
+            let kb: usize = number("-o watcher_logbuf_size", v, 1..=LOGBUF_MAX_KB)?;
             d.config.watcher_logbuf = kb * 1024;
             Ok(())
         }),
         help: "size in kilobytes of per-watcher write buffer (default: 256)",
     },
-    number_of_memcached(
-        "worker_logbuf_size",
-        BITS_32,
-        "could not parse argument to worker_logbuf_size",
-    ),
+    Key {
+        name: "worker_logbuf_size",
+        takes: KeyTakes::Value("kb", |d, v| {
+            let kb: usize = number("-o worker_logbuf_size", v, 1..=LOGBUF_MAX_KB)?;
+            d.config.worker_logbuf = kb * 1024;
+            Ok(())
+        }),
+        help: "size in kilobytes of per-worker-thread buffer read by watchers (default: 64)",
+    },
     number_of_memcached(
         "read_buf_mem_limit",
         BITS_32,

@@ -161,6 +161,11 @@ pub enum Request<'a> {
         /// What follows `stats`, without surrounding blanks; empty for the general ones.
         args: &'a [u8],
     },
+    /// watch, with the rest of its line.
+    Watch {
+        /// The classes of lines, separated by blanks.
+        args: &'a [u8],
+    },
     /// quit
     Quit,
     /// shutdown

@@ -63,6 +63,14 @@ pub const LOGIN_FAILED: &[u8] = b"CLIENT_ERROR authentication failure\r\n";
 pub const BAD_SHUTDOWN: &[u8] = b"CLIENT_ERROR invalid shutdown mode\r\n";
 /// shutdown without `-A`.
 pub const SHUTDOWN_OFF: &[u8] = b"SERVER_ERROR: shutdown not enabled\r\n";
+/// watch with `-W`.
+pub const WATCH_OFF: &[u8] = b"CLIENT_ERROR watch commands not allowed\r\n";
+/// watch behind commands whose answers are still to be sent.
+pub const WATCH_PIPELINED: &[u8] = b"ERROR cannot pipeline other commands before watch\r\n";
+/// watch when there are as many watchers as there may be.
+pub const WATCH_TOO_MANY: &[u8] = b"WATCHER_TOO_MANY log watcher limit reached\r\n";
+/// watch where lines cannot be sent whenever there are some.
+pub const WATCH_FAILED: &[u8] = b"WATCHER_FAILED failed to add log watcher\r\n";
 /// flush_all with `-F`.
 pub const FLUSH_OFF: &[u8] = b"CLIENT_ERROR flush_all not allowed\r\n";
 /// A value over `-I`.

@@ -380,7 +380,9 @@ impl Front {
             Request::MetaDelete { .. } | Request::MetaArith { .. } | Request::MetaDebug { .. } => {
                 self.say(UNSUPPORTED)
             }
-            Request::Shutdown { .. } | Request::DebugTime(_) => self.say(UNSUPPORTED),
+            Request::Shutdown { .. } | Request::DebugTime(_) | Request::Watch { .. } => {
+                self.say(UNSUPPORTED);
+            }
             Request::Admin { .. } => self.say(reject::ERROR),
             Request::Quit => {
                 self.close();

@@ -20,6 +20,9 @@ pub const DEFAULT_QUEUE_MAX: usize = 8192;
 /// Default of `-o watcher_logbuf_size`, memcached's.
 pub const DEFAULT_WATCHER_LOGBUF: usize = 256 * 1024;
 
+/// Default of `-o worker_logbuf_size`, memcached's.
+pub const DEFAULT_WORKER_LOGBUF: usize = 64 * 1024;
+
 /// Most that `-t` takes: a worker costs a poll, a stack and its open segments of `-m`.
 pub const THREADS_MAX: usize = 256;
 
@@ -153,6 +156,8 @@ pub struct Config {
     pub watchers_allowed: bool,
     /// `-o watcher_logbuf_size`: bytes that may wait for one watcher.
     pub watcher_logbuf: usize,
+    /// `-o worker_logbuf_size`: bytes of lines that one worker may make in one turn.
+    pub worker_logbuf: usize,
     /// `-o track_sizes`: `stats sizes` counts items by size.
     pub track_sizes: bool,
     /// `-D` sets the delimiter and turns `detail` on.
@@ -220,6 +225,7 @@ impl Default for Config {
             dump_command: true,
             watchers_allowed: true,
             watcher_logbuf: DEFAULT_WATCHER_LOGBUF,
+            worker_logbuf: DEFAULT_WORKER_LOGBUF,
             track_sizes: false,
             prefix_delimiter: b':',
             detail_enabled: false,

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::base::clock::{Clock, RealClock};
 use crate::platform::heap;
+use crate::server::watch::Hub;
 use crate::store::{Handle, Maintained};
 
 /// How often the store is looked over when nobody rings: expired memory comes back well within ten
@@ -76,6 +77,7 @@ pub fn spawn(
     mut store: Handle,
     clock: RealClock,
     bell: Arc<Bell>,
+    watch: Arc<Hub>,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("maintenance".into()).spawn(move || {
         let mut next_trim_us = 0;
@@ -85,12 +87,18 @@ pub fn spawn(
                 next_trim_us = now.mono_us + TRIM_PERIOD.as_micros() as u64;
                 heap::trim();
             }
+            if store.store_ref().is_shrinking() {
+                // Tables of the index go with the items.
+                bell.freed();
+            }
             while store.maintain(clock.now(), STEP_BUDGET) == Maintained::More {
                 if bell.stop.load(Ordering::Acquire) {
                     return;
                 }
+                watch.tell_untold();
                 std::thread::yield_now();
             }
+            watch.tell_untold();
         }
     })
 }

@@ -14,4 +14,5 @@ pub mod peer;
 pub mod run;
 pub mod shared;
 pub mod udp;
+pub mod watch;
 pub mod worker;

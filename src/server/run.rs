@@ -294,7 +294,10 @@ fn serve(config: Config, bound: Sockets, auth: Option<Auth>) -> io::Result<i32> 
     let _ = shared.on_shutdown.set(tell_shutdown);
 
     let bell = Bell::new();
-    let maintenance = maintenance::spawn(store.handle(), clock.clone(), Arc::clone(&bell))?;
+    let maintenance = {
+        let (bell, watch) = (Arc::clone(&bell), Arc::clone(&shared.watch));
+        maintenance::spawn(store.handle(), clock.clone(), bell, watch)?
+    };
     let mut workers = Vec::new();
     for number in 0..shared.config.threads {
         let executor = Executor::new(Arc::clone(&shared));

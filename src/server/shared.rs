@@ -13,6 +13,7 @@ use crate::server::admin::detail::Detail;
 use crate::server::admin::tune::Tuning;
 use crate::server::auth::Auth;
 use crate::server::config::{Config, Personality, MEMCACHED_VERSION};
+use crate::server::watch::Hub;
 use crate::store::Store;
 
 /// Descriptors that the process needs for itself (listeners, polls, wakers, log, replication),
@@ -155,6 +156,8 @@ pub struct Shared {
     pub config: Config,
     /// The cache.
     pub store: Arc<Store>,
+    /// Who watches, and what they wait for.
+    pub watch: Arc<Hub>,
     /// When the process started.
     pub started: Now,
     /// What `version` answers.
@@ -223,9 +226,12 @@ impl Shared {
                 format!("{MEMCACHED_VERSION}-twincached-{}", env!("CARGO_PKG_VERSION"))
             }
         };
+        let watch = Hub::new(config.watcher_logbuf, config.worker_logbuf);
+        store.tell_evictions(Box::new(Arc::clone(&watch)));
         let detail = Detail::new(config.prefix_delimiter, config.detail_enabled);
         let tuning = Mutex::new(Tuning::new(&config));
         Arc::new(Shared {
+            watch,
             auth,
             detail,
             tuning,

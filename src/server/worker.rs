@@ -30,6 +30,7 @@ use crate::server::execute::Executor;
 use crate::server::maintenance::Bell;
 use crate::server::shared::{ConnInfo, ConnState, Shared};
 use crate::server::udp::{self, Endpoint};
+use crate::server::watch::CloseReason;
 
 /// What the main thread tells a worker.
 pub enum Message {
@@ -113,6 +114,8 @@ pub struct Worker {
     clients: Slab<Client>,
     endpoints: Vec<Endpoint>,
     ready: VecDeque<usize>,
+    /// Connections that read what others make (`watch`).
+    watching: Vec<usize>,
     exec: Executor,
     shared: Arc<Shared>,
     clock: RealClock,
@@ -131,13 +134,19 @@ impl Worker {
     /// A worker that is ready to run, and the way to talk to it. Fails when the process is out of
     /// descriptors.
     pub fn new(
-        exec: Executor,
+        mut exec: Executor,
         clock: RealClock,
         bell: Arc<Bell>,
     ) -> io::Result<(Worker, Sender<Message>)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), MAILBOX)?);
         let (sender, mailbox) = mailbox(waker, HANDOVER_MAX);
+        let watched = sender.clone();
+        exec.wake = Some(Arc::new(move || {
+            if let Err(error) = watched.wake() {
+                log::debug!("cannot wake a watcher's worker: {error}");
+            }
+        }));
         let shared = Arc::clone(&exec.shared);
         let worker = Worker {
             poll,
@@ -145,6 +154,7 @@ impl Worker {
             clients: Slab::new(),
             endpoints: Vec::new(),
             ready: VecDeque::new(),
+            watching: Vec::new(),
             exec,
             shared,
             clock,
@@ -210,6 +220,7 @@ impl Worker {
                 }
             }
             self.close_idle(now);
+            self.serve_watchers(now);
             self.tell_others();
         }
         self.close_all();
@@ -220,6 +231,16 @@ impl Worker {
         match self.clock.can_be_moved() {
             false => now,
             true => self.clock.now(),
+        }
+    }
+
+    /// Lets those write who wait for others' lines.
+    fn serve_watchers(&mut self, now: Now) {
+        for nth in 0..self.watching.len() {
+            let Some(&key) = self.watching.get(nth) else { break };
+            if self.clients.get(key).is_some_and(|client| client.conn.is_called()) {
+                self.visit(key, now);
+            }
         }
     }
 
@@ -246,12 +267,13 @@ impl Worker {
             .collect();
         self.exec.store.counters().add(Counter::IdleKicks, idle.len() as u64);
         for key in idle {
-            self.close(key);
+            self.close(key, Some(CloseReason::IdleTimeout), now);
         }
     }
 
     /// Wakes the threads that have work because of this turn; nobody is woken for nothing.
     fn tell_others(&mut self) {
+        self.exec.store.hand_over();
         if let Some(replication) = self.shared.replication.get() {
             if self.exec.store.take_fed() && self.shared.store.changed().raise() {
                 replication.wake();
@@ -282,7 +304,7 @@ impl Worker {
                         .map(|(key, _)| key)
                         .collect();
                     for key in idle {
-                        self.close(key);
+                        self.close(key, None, now);
                     }
                 }
             }
@@ -301,6 +323,7 @@ impl Worker {
         }
         log::debug!("<{id} new auto-negotiating client connection");
         self.shared.conns().insert(id, Arc::clone(&info));
+        self.exec.store.opened(&info.addr, id, now);
         let conn = Conn::new(id, Arc::clone(&info));
         entry.insert(Client { stream, conn, info, blocked: false, ended: false, queued: false });
         self.visit(key, now);
@@ -354,7 +377,10 @@ impl Worker {
         keep_at_most(SCRATCH_MAX, &mut self.scratch_in, &mut self.scratch_out);
         self.freed += owned.saturating_sub(client.conn.input().capacity());
         match visit {
-            Visit::Wait if self.draining && client.conn.is_idle() => self.close(key),
+            Visit::Wait if self.draining && client.conn.is_idle() => self.close(key, None, now),
+            Visit::Wait if client.conn.is_endless() && !self.watching.contains(&key) => {
+                self.watching.push(key);
+            }
             Visit::Wait => {}
             Visit::Again => {
                 if !client.queued {
@@ -362,16 +388,20 @@ impl Worker {
                     self.ready.push_back(key);
                 }
             }
-            Visit::Close => self.close(key),
+            Visit::Close => self.close(key, None, now),
         }
     }
 
-    fn close(&mut self, key: usize) {
+    /// Ends a connection, for its own reason where none is given.
+    fn close(&mut self, key: usize, reason: Option<CloseReason>, now: Now) {
         let Some(mut client) = self.clients.try_remove(key) else { return };
+        self.watching.retain(|&other| other != key);
         let id = conn_id(&client.stream);
         if let Err(error) = self.poll.registry().deregister(&mut client.stream) {
             log::debug!("<{id} deregister: {error}");
         }
+        let reason = reason.unwrap_or(client.conn.reason());
+        self.exec.store.closed(&client.info.addr, id, reason, now);
         client.conn.release(&mut self.exec);
         self.freed += client.conn.input().capacity();
         // The line goes before the descriptor does: its number may be given out again at once.
@@ -384,8 +414,9 @@ impl Worker {
     fn close_all(&mut self) {
         self.close_endpoints();
         let keys: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();
+        let now = self.clock.now();
         for key in keys {
-            self.close(key);
+            self.close(key, None, now);
         }
     }
 }
@@ -422,7 +453,7 @@ fn serve(client: &mut Client, exec: &mut Executor, now: Now) -> Visit {
                 Ok(Filled::Drained) => drained = true,
                 Ok(Filled::More) => {}
                 // What was asked before the end still gets its answer.
-                Ok(Filled::Closed) => client.conn.release(exec),
+                Ok(Filled::Closed) => client.conn.hung_up(exec),
                 Err(_) => return Visit::Close,
             },
             Step::Write => match flush(client, exec) {

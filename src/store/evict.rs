@@ -26,6 +26,7 @@ use super::segment::{Class, Open, RESERVE};
 use crate::base::clock::Now;
 use crate::base::counters::{ClassCounter, Counter, Counters};
 use std::sync::atomic::Ordering;
+use std::sync::Mutex;
 
 /// The small queue gives up its oldest segment when it has more than this part of all (S3-FIFO).
 const SMALL_SHARE: u32 = 10;
@@ -70,6 +71,8 @@ struct Victim {
 #[derive(Debug)]
 pub(super) struct Reclaimer {
     victim: Option<Victim>,
+    /// A victim that was put back half done, and how often it had been sealed then: where to go on.
+    resting: Option<(Victim, u32)>,
     /// Where survivors go, per queue.
     open: [Option<Open>; 2],
     /// Emptied, but still read from.
@@ -106,6 +109,7 @@ impl Reclaimer {
     pub fn new(now: Now) -> Reclaimer {
         Reclaimer {
             victim: None,
+            resting: None,
             open: [None, None],
             waiting: Vec::new(),
             run: 0,
@@ -114,6 +118,12 @@ impl Reclaimer {
             window: Vec::new(),
             sweep: Sweep::new(now),
         }
+    }
+
+    /// How far the present victim is, in bytes.
+    fn progress(&self) -> u32 {
+        let resting = || self.resting.as_ref().map(|(victim, _)| victim.at);
+        self.victim.as_ref().map(|victim| victim.at).or_else(resting).unwrap_or(0)
     }
 
     /// The segments that survivors go to.
@@ -207,8 +217,8 @@ impl Store {
             self.segments.free(segment, self.off_arena());
             return Step::Freed;
         }
-        let Some(mut victim) = reclaimer.victim.take().or_else(|| self.choose(reclaimer, now))
-        else {
+        let victim = reclaimer.victim.take().or_else(|| self.resume(reclaimer));
+        let Some(mut victim) = victim.or_else(|| self.choose(reclaimer, now)) else {
             return Step::Nothing;
         };
         let used = meta(victim.segment).used();
@@ -245,6 +255,39 @@ impl Store {
     pub(super) fn rest(&self, reclaimer: &mut Reclaimer) {
         if let Some(victim) = reclaimer.victim.take() {
             self.segments.give_back(victim.segment, victim.class);
+            if let Some(sealing) = self.segments.sealing(victim.segment) {
+                reclaimer.resting = Some((victim, sealing));
+            }
+        }
+    }
+
+    /// The victim that was put back, if it still is what it was.
+    fn resume(&self, reclaimer: &mut Reclaimer) -> Option<Victim> {
+        let (victim, sealing) = reclaimer.resting.take()?;
+        let same = self.segments.claim_front(victim.segment, sealing, victim.class);
+        same.then_some(victim)
+    }
+
+    /// Where memory is full: reclaims as much of the next segment as has been written to the fullest
+    /// open one, at most `budget` records. So what a write pushes out goes soon after it, and not
+    /// in bursts of a segment.
+    pub(super) fn keep_pace(&self, mut budget: usize, now: Now, counters: &Counters) {
+        let off_arena = self.off_arena();
+        let spare = self.segments.low_mark(off_arena) + 1;
+        if !self.config.evict || self.segments.free_count(off_arena) > spare {
+            return;
+        }
+        let filled = |(writer, _): (&Mutex<Writer>, bool)| {
+            let writer = writer.try_lock().ok()?;
+            writer.open.as_ref().map(|open| self.segments.filled(open))
+        };
+        let filled = self.each_writer().filter_map(filled).max().unwrap_or(0);
+        let mut reclaimer = lock(&self.reclaimer);
+        while budget > 0 && reclaimer.progress() < filled {
+            budget -= 1;
+            if self.reclaim(&mut reclaimer, &mut 1, now, counters) != Step::More {
+                break;
+            }
         }
     }
 
@@ -660,6 +703,27 @@ mod tests {
         }
         assert_eq!(handle.counters().get(Counter::Evictions), 0);
         assert_eq!(handle.store_ref().stats().curr_items, 400);
+    }
+
+    #[test]
+    fn a_full_store_gives_up_as_much_as_it_takes() {
+        let mut handle = handle(true);
+        let settle = |handle: &mut Handle| {
+            while handle.maintain(NOW, 1000) == crate::store::Maintained::More {}
+        };
+        for n in 0..3000 {
+            set(&mut handle, &format!("k{n}"), 1000);
+        }
+        settle(&mut handle);
+        for n in 0..50 {
+            let before = handle.counters().get(Counter::Evictions);
+            for part in 0..4 {
+                set(&mut handle, &format!("new{n}.{part}"), 1000);
+                settle(&mut handle);
+            }
+            let gone = handle.counters().get(Counter::Evictions) - before;
+            assert!((2..=8).contains(&gone), "the fours number {n} pushed out {gone}");
+        }
     }
 
     #[test]

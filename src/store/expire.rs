@@ -323,6 +323,7 @@ impl Handle {
             return Maintained::More;
         }
         store.close_idle(now);
+        store.keep_pace(HOLD, now, &me.counters);
         store.rest(&mut lock(&store.reclaimer));
         loop {
             let mut hold = HOLD.min(left);

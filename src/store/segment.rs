@@ -429,6 +429,11 @@ impl Segments {
         self.offset_in(open.segment, open.at)
     }
 
+    /// How much of an open segment is written.
+    pub fn filled(&self, open: &Open) -> u32 {
+        open.at
+    }
+
     /// The record at the end of an open segment has `size` bytes and is alive.
     pub fn advance(&self, open: &mut Open, size: usize) {
         debug_assert!(size >= HEADER && size <= self.room(open));
@@ -516,6 +521,22 @@ impl Segments {
             return Some(entry.0);
         }
         None
+    }
+
+    /// Claims a segment that was given back, if it is still the oldest of its queue, unpinned, and
+    /// has been sealed as often as then.
+    pub fn claim_front(&self, segment: u32, sealing: u32, class: Class) -> bool {
+        let mut queues = self.queues();
+        let same = queues.queue(class).0.front() == Some(&(segment, sealing))
+            && queues.state[segment as usize] == State::Sealed(class)
+            && !self.meta(segment).is_pinned();
+        if same {
+            queues.state[segment as usize] = State::Victim;
+            let (queue, len) = queues.queue(class);
+            queue.pop_front();
+            *len -= 1;
+        }
+        same
     }
 
     /// Frees a claimed segment that nothing leads into.

@@ -22,6 +22,8 @@ pub struct Evicted<'a> {
     pub idle_secs: u32,
     /// Length of its value, in bytes.
     pub len: usize,
+    /// The class that memcached would have it in.
+    pub class: u8,
     /// When that is.
     pub at: Now,
 }
@@ -29,7 +31,7 @@ pub struct Evicted<'a> {
 /// Is told of evictions, by whichever thread makes room.
 pub trait Witness: Debug + Send + Sync {
     /// Whether it wants to be told at present.
-    fn wants(&self) -> bool;
+    fn is_listening(&self) -> bool;
     /// An item goes. Called under the lock of its stripe: it must return soon, and must not use the
     /// store.
     fn evicted(&self, item: &Evicted<'_>);
@@ -43,14 +45,13 @@ impl Store {
 
     /// Tells of a record that is about to be unlinked for room.
     pub(super) fn tell_evicted(&self, record: &Record, now: Now) {
-        let Some(witness) = self.witness.get().filter(|witness| witness.wants()) else { return };
+        let Some(witness) = self.witness.get().filter(|witness| witness.is_listening()) else {
+            return;
+        };
         let arena = &self.segments.arena;
-        let len = if record.is_large() {
-            let mut sum = 0;
-            self.each_chunk(record, |chunk| sum += chunk.value(arena).len());
-            sum
-        } else {
-            record.value_len()
+        let len = match record.is_large() {
+            true => self.total_len(record),
+            false => record.value_len(),
         };
         witness.evicted(&Evicted {
             key: record.key(arena),
@@ -58,6 +59,7 @@ impl Store {
             exptime: record.exptime(arena),
             idle_secs: record.idle_secs(arena, now.unix_secs()),
             len,
+            class: self.class_of(record).0,
             at: now,
         });
     }
@@ -80,7 +82,7 @@ mod tests {
     }
 
     impl Witness for Arc<Seen> {
-        fn wants(&self) -> bool {
+        fn is_listening(&self) -> bool {
             true
         }
         fn evicted(&self, item: &Evicted<'_>) {

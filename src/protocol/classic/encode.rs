@@ -127,6 +127,14 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_>) {
             }
             out.extend_from_slice(CRLF);
         }
+        Request::Watch { args } => {
+            out.extend_from_slice(b"watch");
+            if !args.is_empty() {
+                out.push(b' ');
+                out.extend_from_slice(args);
+            }
+            out.extend_from_slice(CRLF);
+        }
         Request::Quit => out.extend_from_slice(b"quit\r\n"),
         Request::Shutdown { graceful, noreply } => {
             let graceful = graceful == Some(true);

@@ -150,12 +150,13 @@ fn command(line: &[u8]) -> Outcome<'_> {
         b"version" => Ok(Request::Version),
         b"verbosity" => verbosity(&Words::cut(line)),
         b"stats" => Ok(Request::Stats { args: trim(rest) }),
+        b"watch" => Ok(Request::Watch { args: trim(rest) }),
         b"quit" => Ok(Request::Quit),
         b"shutdown" => Ok(shutdown(&Words::cut(line))),
         b"slabs" | b"lru" | b"lru_crawler" | b"cache_memlimit" => Ok(Request::Admin { line }),
         b"debugtime" => debug_time(&Words::cut(line)),
         // memcached hangs up on a browser, or whoever was led to speak HTTP to it.
-        _ if is_http(&Words::cut(line)) => Ok(Request::Quit),
+        _ if is_http(&Words::cut(line)) => Err(Reject::close(b"")),
         _ => Err(ERROR),
     }
 }

@@ -139,19 +139,18 @@ fn background(shared: &Shared, out: &mut Vec<u8>) {
     if shared.config.lru_maintainer {
         stat(out, "lru_maintainer_juggles", 0);
     }
-    zeros(
-        &[
-            "malloc_fails",
-            "log_worker_dropped",
-            "log_worker_written",
-            "log_watcher_skipped",
-            "log_watcher_sent",
-            "log_watchers",
-            "unexpected_napi_ids",
-            "round_robin_fallback",
-        ],
-        out,
-    );
+    zeros(&["malloc_fails"], out);
+    let watch = shared.watch.stats();
+    for (name, value) in [
+        ("log_worker_dropped", watch.worker_dropped),
+        ("log_worker_written", watch.worker_written),
+        ("log_watcher_skipped", watch.watcher_skipped),
+        ("log_watcher_sent", watch.watcher_sent),
+        ("log_watchers", watch.watchers),
+    ] {
+        stat(out, name, value);
+    }
+    zeros(&["unexpected_napi_ids", "round_robin_fallback"], out);
 }
 
 /// Items, and why they left.

@@ -11,9 +11,6 @@ use crate::server::config::{Port, Protocol};
 use crate::server::shared::Shared;
 use crate::server::udp;
 
-/// memcached's buffer for the log lines of one worker.
-const WORKER_LOGBUF: u32 = 64 * 1024;
-
 /// All rows.
 pub(super) fn stats(shared: &Shared, out: &mut Vec<u8>) {
     network(shared, out);
@@ -22,7 +19,7 @@ pub(super) fn stats(shared: &Shared, out: &mut Vec<u8>) {
     let config = &shared.config;
     stat(out, "idle_timeout", config.idle_timeout_secs);
     stat(out, "watcher_logbuf_size", config.watcher_logbuf);
-    stat(out, "worker_logbuf_size", WORKER_LOGBUF);
+    stat(out, "worker_logbuf_size", config.worker_logbuf);
     stat(out, "read_buf_mem_limit", 0);
     stat(out, "track_sizes", yes_no(config.track_sizes));
     stat(out, "inline_ascii_response", "no");

@@ -14,6 +14,7 @@ use crate::protocol::reject;
 use crate::server::config::Config;
 use crate::server::execute::{After, Executor};
 use crate::server::shared::Shared;
+use crate::store::Store;
 
 const CRAWLER_OFF: &[u8] = b"CLIENT_ERROR lru crawler disabled\r\n";
 const CRAWLER_ON: &[u8] = b"ERROR failed to start lru crawler thread\r\n";
@@ -98,12 +99,7 @@ fn apply(exec: &Executor, command: &Admin<'_>) -> &'static [u8] {
     match *command {
         Admin::SlabsReassign { src, dst } => return reassign(shared, src, dst),
         Admin::Crawl(classes) => return crawl(shared, classes),
-        Admin::Memlimit(megabytes) => {
-            return match shared.store.resize(u64::from(megabytes) << 20) {
-                Ok(()) => encode::OK,
-                Err(_) => MEMLIMIT_FAILED,
-            };
-        }
+        Admin::Memlimit(megabytes) => return memlimit(shared, megabytes),
         _ => {}
     }
     let tuning = &mut *shared.tuning();
@@ -126,6 +122,19 @@ fn apply(exec: &Executor, command: &Admin<'_>) -> &'static [u8] {
         // Of a build with external storage; or answered above.
         _ => {}
     }
+    encode::OK
+}
+
+/// Changes `-m`. The maintenance thread does the work of a lower one.
+fn memlimit(shared: &Shared, megabytes: u32) -> &'static [u8] {
+    let bytes = u64::from(megabytes) << 20;
+    let more = bytes.saturating_sub(shared.store.memory_limit());
+    // A trial of all that is new at once, as at the start; with -k it would be committed.
+    let had = shared.config.lock_memory || more == 0 || Store::is_possible(more);
+    if !had || shared.store.resize(bytes).is_err() {
+        return MEMLIMIT_FAILED;
+    }
+    log::info!("maxbytes adjusted to {megabytes}m");
     encode::OK
 }
 

@@ -9,6 +9,7 @@ use super::{Conn, State, LOGGED_LINE};
 use crate::base::clock::Now;
 use crate::protocol::binary::{self, encode, Frame, Framed, Head, Refusal, Request, Status};
 use crate::server::execute::{After, Executor};
+use crate::server::watch::CloseReason;
 
 impl Conn {
     /// Executes the request at the input's head. False when it is not complete.
@@ -52,11 +53,11 @@ impl Conn {
         let after = exec.binary(&mut self.login, &request, value, now, out);
         log_response(self.id, &out[mark..]);
         self.input.consume(need);
-        self.state = match after {
-            After::Close => State::Closing,
-            After::Stream(producer) => State::Stream(producer),
-            After::Next | After::NextTurn => State::Command,
-        };
+        match after {
+            After::Close => self.finish(CloseReason::Normal),
+            After::Stream(producer) => self.state = State::Stream(producer),
+            After::Next | After::NextTurn => self.state = State::Command,
+        }
         true
     }
 

@@ -40,6 +40,7 @@ use crate::server::auth::Login;
 use crate::server::config::Protocol;
 use crate::server::execute::Executor;
 use crate::server::shared::{ConnInfo, ConnState};
+use crate::server::watch::CloseReason;
 use data::{next_read, to_reserve, READ_MORE};
 
 /// Replies that may wait in memory before no further command is executed, and that one portion of a
@@ -85,6 +86,17 @@ pub trait Producer: Send + std::fmt::Debug {
     /// Appends the next part of the answer to `out`, in a step of bounded time: not much more than
     /// a portion of a get adds.
     fn produce(&mut self, exec: &mut Executor, now: Now, out: &mut Vec<u8>) -> Produced;
+
+    /// Whether it goes on until the client leaves: then nothing is done with what the client still
+    /// sends.
+    fn is_endless(&self) -> bool {
+        false
+    }
+
+    /// Whether it has more to say since it said [`Produced::Wait`].
+    fn is_called(&self) -> bool {
+        false
+    }
 
     /// Whether the answer may also go out as datagrams. Not where it has no end, or where a few
     /// bytes from a forged sender would make everything in the cache go there.
@@ -140,6 +152,7 @@ pub struct Conn {
     input: Buf,
     replies: Replies,
     state: State,
+    reason: CloseReason,
     dialect: Dialect,
     login: Login,
 }
@@ -153,6 +166,7 @@ impl Conn {
             input: Buf::new(),
             replies: Replies::new(),
             state: State::Command,
+            reason: CloseReason::Error,
             dialect: Dialect::Unknown,
             login: Login::default(),
         }
@@ -222,9 +236,39 @@ impl Conn {
         }
     }
 
-    /// Between two commands with nothing to send.
+    /// Between two commands with nothing to send; or in an answer without an end.
     pub fn is_idle(&self) -> bool {
-        matches!(self.state, State::Command) && self.input.is_empty() && self.replies.is_empty()
+        let between = matches!(self.state, State::Command);
+        self.is_endless() || between && self.input.is_empty() && self.replies.is_empty()
+    }
+
+    /// Whether it reads what others make, until it leaves.
+    pub fn is_endless(&self) -> bool {
+        matches!(&self.state, State::Stream(producer) if producer.is_endless())
+    }
+
+    /// Whether what it reads has something new.
+    pub fn is_called(&self) -> bool {
+        matches!(&self.state, State::Stream(producer) if producer.is_called())
+    }
+
+    /// Why it is closing.
+    pub fn reason(&self) -> CloseReason {
+        self.reason
+    }
+
+    /// No further command is executed; what waits is sent.
+    pub(super) fn finish(&mut self, reason: CloseReason) {
+        self.reason = reason;
+        self.state = State::Closing;
+    }
+
+    /// The client has said its last word. As in memcached, a watcher's end is no normal one.
+    pub fn hung_up(&mut self, exec: &mut Executor) {
+        if !self.is_endless() && !matches!(self.state, State::Closing) {
+            self.reason = CloseReason::Normal;
+        }
+        self.release(exec);
     }
 
     /// Ends the connection as far as commands go: gives back what it reserved, keeps the replies
@@ -240,6 +284,7 @@ impl Conn {
     /// this turn (`-R`).
     pub fn process(&mut self, exec: &mut Executor, now: Now, budget: &mut u32) -> Step {
         let before = *budget;
+        exec.store.serve(self.id);
         self.info.note(ConnState::ParseCmd, false, now);
         let step = self.advance(exec, now, budget);
         let state = match self.state {
@@ -302,7 +347,12 @@ impl Conn {
                     match producer.produce(exec, now, self.replies.out()) {
                         Produced::More => {}
                         Produced::Done => self.state = State::Command,
-                        Produced::Wait => return Step::Read,
+                        Produced::Wait => {
+                            if producer.is_endless() {
+                                self.input.consume(self.input.len());
+                            }
+                            return Step::Read;
+                        }
                     }
                 }
                 State::Command | State::Data { .. } => {

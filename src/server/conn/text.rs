@@ -11,6 +11,7 @@ use crate::protocol::classic::{self, encode, Keys, MoreKeys};
 use crate::protocol::reject::{self, Reject};
 use crate::protocol::{GetVerb, Parsed, Request, StoreHead};
 use crate::server::execute::{After, Executor, MetaSet};
+use crate::server::watch::CloseReason;
 
 impl Conn {
     /// Executes the command at the input's head. False when it is not complete.
@@ -63,12 +64,14 @@ impl Conn {
                 let out = self.replies.out();
                 let mark = out.len();
                 let after = exec.execute(&other, now, out);
+                let shutdown = matches!(other, Request::Shutdown { .. });
                 log_reply(self.id, &out[mark..]);
                 self.input.consume(used);
                 match after {
                     After::Next => {}
                     After::NextTurn => self.state = State::NextTurn,
-                    After::Close => self.state = State::Closing,
+                    After::Close if shutdown => self.finish(CloseReason::Shutdown),
+                    After::Close => self.finish(CloseReason::Normal),
                     After::Stream(producer) => self.state = State::Stream(producer),
                 }
             }

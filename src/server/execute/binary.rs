@@ -239,7 +239,7 @@ impl Executor {
         self.shared.detail.delete(key);
         let compare = self.compared(cas, false);
         let terms = DeleteTerms { compare, uncounted_mismatch: true, ..DeleteTerms::default() };
-        let status = match self.store.delete_with(key, &terms, now) {
+        let status = match self.store.delete_silently(key, &terms, now) {
             Deleted::Deleted => return Ok(0),
             Deleted::NotFound => Status::NotFound,
             Deleted::Exists => Status::Exists,

@@ -20,7 +20,8 @@ use crate::protocol::{ArithVerb, GetVerb, Request, StoreHead, StoreVerb};
 use crate::server::admin;
 use crate::server::conn::Producer;
 use crate::server::shared::{Shared, Shutdown};
-use crate::store::{Arith, Exptime, Handle, Item, Mode, Stored};
+use crate::server::watch::{self, Door, Status, Wake};
+use crate::store::{Arith, Exptime, Item, Mode, Stored};
 
 /// Up to this many seconds an exptime is relative, beyond it is unix time (protocol.txt: 30 days).
 const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
@@ -44,9 +45,11 @@ pub enum After {
 /// Executes the commands of one worker's connections.
 pub struct Executor {
     /// This worker's door to the store.
-    pub store: Handle,
+    pub store: Door,
     /// What all workers share.
     pub shared: Arc<Shared>,
+    /// Makes this worker look at its watching connections. None where it cannot have any.
+    pub wake: Option<Wake>,
 }
 
 /// Turns an exptime as a client writes it into an absolute one, by memcached's rule: 0 never,
@@ -63,7 +66,8 @@ pub fn exptime(raw: i64, now: Now) -> Exptime {
 impl Executor {
     /// An executor with a store handle of its own.
     pub fn new(shared: Arc<Shared>) -> Executor {
-        Executor { store: shared.store.handle(), shared }
+        let store = Door::new(shared.store.handle(), Arc::clone(&shared.watch));
+        Executor { store, shared, wake: None }
     }
 
     /// Whether a value of the announced size may be stored at all (`-I`).
@@ -83,6 +87,7 @@ impl Executor {
     pub fn too_large(&mut self, head: &StoreHead<'_>, now: Now) -> Reject {
         self.shared.detail.set(head.key);
         self.store.counters().add(Counter::TooLarge, 1);
+        self.store.note_refused(mode(head.verb, false), head.key, Status::TooLarge, now);
         self.drop_refused(head, now);
         classic::too_large(head)
     }
@@ -92,6 +97,7 @@ impl Executor {
         self.shared.detail.set(head.key);
         self.store.counters().add(Counter::OutOfMemory, 1);
         self.shared.data_refused.fetch_add(1, Ordering::Relaxed);
+        self.store.note_refused(mode(head.verb, false), head.key, Status::NoMemory, now);
         self.drop_refused(head, now);
         classic::no_memory(head)
     }
@@ -134,16 +140,7 @@ impl Executor {
     /// A storage command with its data.
     pub fn store_item(&mut self, head: &StoreHead<'_>, value: &[u8], now: Now, out: &mut Vec<u8>) {
         self.shared.detail.set(head.key);
-        let mode = match head.verb {
-            StoreVerb::Set => Mode::Set,
-            StoreVerb::Add => Mode::Add,
-            StoreVerb::Replace => Mode::Replace,
-            StoreVerb::Append => Mode::Append,
-            StoreVerb::Prepend => Mode::Prepend,
-            // With -C nobody was shown a unique, so none is right.
-            StoreVerb::Cas(_) if !self.shared.config.cas => Mode::Cas(0),
-            StoreVerb::Cas(unique) => Mode::Cas(unique),
-        };
+        let mode = mode(head.verb, self.shared.config.cas);
         let expires = exptime(head.exptime, now);
         let reply = match self.store.store(mode, head.key, head.flags, expires, value, now) {
             Stored::Stored(_) => encode::STORED,
@@ -186,6 +183,7 @@ impl Executor {
                 say(out, encode::OK, noreply);
             }
             Request::Stats { args } => return admin::stats(self, args, now, out),
+            Request::Watch { args } => return self.watch(args, out),
             Request::Admin { line } => return admin::run(self, line, out),
             Request::Quit => return After::Close,
             Request::Shutdown { graceful, noreply } => {
@@ -254,6 +252,26 @@ impl Executor {
         true
     }
 
+    fn watch(&mut self, args: &[u8], out: &mut Vec<u8>) -> After {
+        let refusal = match (watch::classes(args), &self.wake) {
+            _ if !self.shared.config.watchers_allowed => reject::WATCH_OFF,
+            _ if !out.is_empty() => reject::WATCH_PIPELINED,
+            (None, _) => reject::ERROR,
+            (_, None) => reject::WATCH_FAILED,
+            (Some(classes), Some(wake)) => {
+                match self.shared.watch.watch(classes, Arc::clone(wake)) {
+                    None => reject::WATCH_TOO_MANY,
+                    Some(lines) => {
+                        out.extend_from_slice(encode::OK);
+                        return After::Stream(Box::new(lines));
+                    }
+                }
+            }
+        };
+        out.extend_from_slice(refusal);
+        After::Next
+    }
+
     fn shutdown(&mut self, graceful: Option<bool>, noreply: bool, out: &mut Vec<u8>) -> After {
         let refusal = match graceful {
             _ if !self.shared.config.shutdown_command => reject::SHUTDOWN_OFF,
@@ -267,6 +285,19 @@ impl Executor {
         };
         say(out, refusal, noreply);
         After::Next
+    }
+}
+
+/// What a storage command asks of the store. Without `cas` (`-C`) nobody was shown a unique, so
+/// none is right.
+fn mode(verb: StoreVerb, cas: bool) -> Mode {
+    match verb {
+        StoreVerb::Set => Mode::Set,
+        StoreVerb::Add => Mode::Add,
+        StoreVerb::Replace => Mode::Replace,
+        StoreVerb::Append => Mode::Append,
+        StoreVerb::Prepend => Mode::Prepend,
+        StoreVerb::Cas(unique) => Mode::Cas(if cas { unique } else { 0 }),
     }
 }
 
