@@ -252,11 +252,12 @@ pub fn administration(ours: &mut dyn Link, real: &mut dyn Link) -> Result<(), St
     }
 }
 
-/// memcached 1.6.18 calls a line of under four bytes an `ERROR`; we follow 1.6.45. Where a command
-/// may leave such a line, both texts count as one.
-fn alike(command: &[u8], answer: Result<Vec<u8>, String>) -> Result<String, String> {
+/// What can be compared: a line of under four bytes has had a text only since 1.6.45, so where a
+/// command may leave such a line an old memcached's answers count as those.
+fn alike(command: &[u8], old: bool, answer: Result<Vec<u8>, String>) -> Result<String, String> {
     let answer = answer?.escape_ascii().to_string();
-    if command.len() >= 4 && command.iter().filter(|&&byte| byte == b'\n').count() == 1 {
+    let one_line = command.iter().filter(|&&byte| byte == b'\n').count() == 1;
+    if !old || (one_line && command.len() >= 4) {
         return Ok(answer);
     }
     Ok(answer.replace("CLIENT_ERROR bad command line format", "ERROR"))
@@ -278,7 +279,7 @@ pub fn converse(
             damage(&mut rng, &mut command);
         }
         let (ours, real) = (ask(ours, &command), ask(real, &command));
-        let (ours, real) = (alike(&command, ours), alike(&command, real));
+        let (ours, real) = (alike(&command, old, ours), alike(&command, old, real));
         if ours != real {
             let show = |answer: Result<String, String>| {
                 answer.unwrap_or_else(|error| error).chars().take(300).collect::<String>()
