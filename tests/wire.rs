@@ -19,6 +19,8 @@ mod rng;
 mod script;
 #[path = "wire/stories.rs"]
 mod stories;
+#[path = "wire/streams.rs"]
+mod streams;
 #[path = "wire/transport.rs"]
 mod transport;
 
@@ -153,6 +155,22 @@ fn random_commands_are_answered_as_memcached_does() {
         let (ours, real) = (&mut *ours.open(), &mut *real.open());
         let outcome = differential::converse(seed, kind == Kind::Old, ours, real);
         outcome.unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// Conversations of [`streams`].
+const STREAMS: u64 = 60;
+
+#[test]
+fn random_streams_are_answered_as_memcached_does() {
+    let Some(kind) = memcached() else { return };
+    let args = ["-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
+    let mut real = Process::unix("memcached", &args);
+    let mut ours = in_process::Server::start(&[]);
+    let old = kind == Kind::Old;
+    let mut open = || (ours.open(), real.open());
+    for seed in seeds(STREAMS) {
+        streams::converse(seed, old, &mut open).unwrap_or_else(|error| panic!("{error}"));
     }
 }
 

@@ -167,6 +167,11 @@ impl Client {
         self.stream.get_mut().write_all(bytes.as_ref()).expect("sent");
     }
 
+    /// One line with its end, or what came of it before the connection was lost.
+    pub fn read_line(&mut self, line: &mut String) {
+        let _ = self.stream.read_line(line);
+    }
+
     /// One line without its end.
     pub fn line(&mut self) -> String {
         let mut line = Vec::new();

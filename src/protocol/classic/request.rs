@@ -157,7 +157,8 @@ fn command(line: &[u8]) -> Outcome<'_> {
         b"debugtime" => debug_time(&Words::cut(line)),
         // memcached hangs up on a browser, or whoever was led to speak HTTP to it.
         _ if is_http(&Words::cut(line)) => Err(Reject::close(b"")),
-        _ => Err(ERROR),
+        // As 1.6.45: who wants no reply gets none, whatever it was.
+        _ => Err(ERROR.quiet_if(Words::cut(line).noreply())),
     }
 }
 
