@@ -123,8 +123,8 @@ fn store(rng: &mut Rng, old: bool, key: &str, exptime: &str, tail: &str) -> Vec<
 }
 
 /// Damages a byte or two of the command line. No digits come in, and none that are there may become
-/// a length beyond the marks below. The first byte stays: a blank before a command is borne with here
-/// and in 1.6.18, and makes it another one in 1.6.45.
+/// a length beyond the marks below. The first byte stays: a blank before a command is borne with
+/// here and in 1.6.18, and makes it another one in 1.6.45.
 pub fn damage(rng: &mut Rng, bytes: &mut Vec<u8>) {
     // A NUL is left to the transcripts: in a value it ends a number for memcached's incr.
     const ODD: &[u8] = b"\r\n -+xz\xff";
@@ -259,9 +259,9 @@ pub fn administration(ours: &mut dyn Link, real: &mut dyn Link) -> Result<(), St
     }
 }
 
-/// An answer without the places where one memcached says the same in other words than another: 1.6.45
-/// has a wrong line where 1.6.18 has no command (lines of under four bytes), and an empty line behind
-/// what it says of a wrong key in a get.
+/// An answer without the places where one memcached says the same in other words than another:
+/// 1.6.45 has a wrong line where 1.6.18 has no command (lines of under four bytes), and an empty
+/// line behind what it says of a wrong key in a get.
 pub fn in_plain_words(answer: &[u8]) -> Vec<u8> {
     let text: String = answer.iter().map(|&byte| char::from(byte)).collect();
     let text = text.replace("CLIENT_ERROR bad command line format\r\n\r\n", "ERROR\r\n");
@@ -269,8 +269,8 @@ pub fn in_plain_words(answer: &[u8]) -> Vec<u8> {
     text.chars().map(|c| c as u8).collect()
 }
 
-/// An answer as it is compared: in plain words where 1.6.45 is asked, or where a command may leave a
-/// line of under four bytes behind.
+/// An answer as it is compared: in plain words where 1.6.45 is asked, or where a command may
+/// leave a line of under four bytes behind.
 fn alike(command: &[u8], old: bool, answer: Result<Vec<u8>, String>) -> Result<String, String> {
     let answer = answer?;
     let one_line = command.iter().filter(|&&byte| byte == b'\n').count() == 1;

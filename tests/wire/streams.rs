@@ -2,9 +2,9 @@
 //! memcached: every byte of every answer is the same, and so are the counts at the end.
 //!
 //! differential.rs asks one command at a time; here they come in batches, with what it leaves out:
-//! CAS uniques that somebody has (each server's own: compared as a one-to-one relation), control and
-//! 8-bit bytes in keys and lines, values with every byte, gets of thousands of keys and of keys of
-//! any length, lines that end the connection.
+//! CAS uniques that somebody has (each server's own: compared as a one-to-one relation), control
+//! and 8-bit bytes in keys and lines, values with every byte, gets of thousands of keys and of
+//! keys of any length, lines that end the connection.
 //!
 //! What legitimately differs, and is kept out of the streams:
 //!
@@ -168,8 +168,8 @@ fn any(rng: &mut Rng, old: bool, first: bool) -> Vec<u8> {
         3..=5 => short(rng, old),
         _ => loop {
             let bytes = command(rng, old);
-            // Numbers get shorter and keys are too long, see above; mn is the mark; and a wrong length
-            // makes other lines of what follows, which may be too long.
+            // Numbers get shorter and keys are too long, see above; mn is the mark; and a wrong
+            // length makes other lines of what follows, which may be too long.
             let kept_out = [&b"incr"[..], b"decr", b"g", b"m"];
             let block = bytes.iter().filter(|&&byte| byte == b'\n').count() > 1;
             if !kept_out.iter().any(|verb| bytes.starts_with(verb)) && !block {
@@ -178,9 +178,9 @@ fn any(rng: &mut Rng, old: bool, first: bool) -> Vec<u8> {
         },
     };
     let line = bytes.iter().position(|&byte| byte == b'\n').unwrap_or(0);
-    // A unique is shorter there than here, and another number is a long wait for data, if it comes to
-    // stand where the length is. A gat without its end has a wrong key. What stands behind the key of
-    // a delete is looked at here, as by all before 1.6.45.
+    // A unique is shorter there than here, and another number is a long wait for data, if it
+    // comes to stand where the length is. A gat without its end has a wrong key. What stands
+    // behind the key of a delete is looked at here, as by all before 1.6.45.
     let numbers = [UNIQUE, b"2592", b"65536", b"42949", b"gat", b"delete"];
     let long = |part: &&[u8]| bytes[..line].windows(part.len()).any(|here| here == *part);
     if !old && line < 1500 && !numbers.iter().any(long) {
