@@ -151,10 +151,9 @@ fn random_commands_are_answered_as_memcached_does() {
     let args = ["-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
     let mut real = Process::unix("memcached", &args);
     let mut ours = in_process::Server::start(&[]);
-    let old = kind == Kind::Old;
     for seed in seeds(CONVERSATIONS) {
         let (ours, real) = (&mut *ours.open(), &mut *real.open());
-        let outcome = differential::converse(seed, old, ours, real);
+        let outcome = differential::converse(seed, kind == Kind::Old, ours, real);
         outcome.unwrap_or_else(|error| panic!("{error}"));
     }
 }

@@ -56,10 +56,28 @@ impl Store {
         now: Now,
         counters: &Counters,
     ) -> Option<(usize, Record)> {
-        let (slot, record) = self.find(stripe, place, key)?;
-        match self.status(&record, now) {
-            Status::Live => return Some((slot, record)),
-            Status::Deleted => {}
+        let found = self.find(stripe, place, key)?;
+        match self.status(&found.1, now) {
+            Status::Live => Some(found),
+            dead => {
+                self.drop_dead(stripe, found, dead, now, counters);
+                None
+            }
+        }
+    }
+
+    /// Off the way of what is alive.
+    #[cold]
+    fn drop_dead(
+        &self,
+        stripe: &mut Locked<'_>,
+        (slot, record): (usize, Record),
+        status: Status,
+        now: Now,
+        counters: &Counters,
+    ) {
+        match status {
+            Status::Live | Status::Deleted => {}
             Status::Expired => {
                 counters.add(Counter::GetExpired, 1);
                 self.drop_expired(stripe, slot, &record, now, counters);
@@ -71,7 +89,6 @@ impl Store {
                 self.unlink(stripe, slot, &record, counters);
             }
         }
-        None
     }
 
     /// A small item, to be read under its stripe's lock.

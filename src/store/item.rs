@@ -73,6 +73,21 @@ const FUTURE: u16 = TIME - 1024;
 /// A time of use becomes coarse when it lies so many seconds back: half of what it can tell.
 pub(crate) const COARSE_AFTER: u32 = 8192;
 
+/// The bits of the kind that move the key.
+const OPTIONAL: u8 = HAS_FLAGS | HAS_EXPTIME | HAS_EXTRAS;
+/// Where the key starts, by those bits: every look at a key asks.
+const KEY_AFTER: [u8; OPTIONAL as usize + 1] = {
+    let mut after = [HEADER as u8; OPTIONAL as usize + 1];
+    let mut kind = 0;
+    while kind < after.len() {
+        after[kind] += if kind & HAS_FLAGS as usize != 0 { 4 } else { 0 };
+        after[kind] += if kind & HAS_EXPTIME as usize != 0 { 4 } else { 0 };
+        after[kind] += if kind & HAS_EXTRAS as usize != 0 { EXTRAS as u8 } else { 0 };
+        kind += 1;
+    }
+    after
+};
+
 /// Rounds up to whole units of [`ALIGN`].
 pub(crate) const fn round(size: usize) -> usize {
     size.div_ceil(ALIGN) * ALIGN
@@ -102,7 +117,15 @@ impl Extras {
         Extras { marks: Marks { binary_key, ..Marks::default() }, cas }
     }
 
+    /// Whether a record can do without them.
+    #[inline]
+    pub fn is_default(&self) -> bool {
+        let Marks { stale, won, binary_key } = self.marks;
+        !(stale | won | binary_key | self.cas.is_some())
+    }
+
     /// The CAS unique that clients see.
+    #[inline]
     pub fn unique(&self, version: Version) -> u64 {
         self.cas.unwrap_or(version.0)
     }
@@ -145,7 +168,7 @@ impl<'a> Shape<'a> {
         RECORD
             | if self.flags == 0 { 0 } else { HAS_FLAGS }
             | if self.exptime == Exptime::Never { 0 } else { HAS_EXPTIME }
-            | if self.extras == Extras::default() { 0 } else { HAS_EXTRAS }
+            | if self.extras.is_default() { 0 } else { HAS_EXTRAS }
             | if self.large { LARGE } else { 0 }
     }
 
@@ -253,8 +276,9 @@ impl Record {
         self.exptime_at() + if self.has_exptime() { 4 } else { 0 }
     }
 
+    #[inline]
     fn key_at(&self) -> usize {
-        self.extras_at() + if self.kind & HAS_EXTRAS != 0 { EXTRAS } else { 0 }
+        self.at + usize::from(KEY_AFTER[usize::from(self.kind & OPTIONAL)])
     }
 
     /// Where the value area starts.
@@ -334,6 +358,12 @@ impl Record {
         if self.kind & HAS_EXTRAS == 0 {
             return Extras::default();
         }
+        self.read_extras(arena)
+    }
+
+    /// Off the way of ordinary items.
+    #[cold]
+    fn read_extras(&self, arena: &Arena) -> Extras {
         Extras::from_bytes(arena.array(self.extras_at()))
     }
 
@@ -344,13 +374,13 @@ impl Record {
         if room {
             arena.put(self.extras_at(), &extras.to_bytes());
         }
-        room || extras == Extras::default()
+        room || extras.is_default()
     }
 
     /// Whether exptime and extras can become these in place.
     pub fn has_room(&self, exptime: Exptime, extras: Extras) -> bool {
         (self.has_exptime() || exptime == Exptime::Never)
-            && (self.kind & HAS_EXTRAS != 0 || extras == Extras::default())
+            && (self.kind & HAS_EXTRAS != 0 || extras.is_default())
     }
 
     /// The CAS unique that clients see (rule 2).

@@ -11,6 +11,7 @@ pub mod binary;
 pub mod classic;
 pub mod conn;
 pub mod front;
+pub mod meta;
 pub mod udp;
 pub mod wire;
 

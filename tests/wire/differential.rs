@@ -269,8 +269,8 @@ pub fn in_plain_words(answer: &[u8]) -> Vec<u8> {
     text.chars().map(|c| c as u8).collect()
 }
 
-/// An answer as it is compared: in plain words where 1.6.45 is asked, or where a command may leave
-/// a line of under four bytes behind.
+/// An answer as it is compared: in plain words where 1.6.45 is asked, or where a command may
+/// leave a line of under four bytes behind.
 fn alike(command: &[u8], old: bool, answer: Result<Vec<u8>, String>) -> Result<String, String> {
     let answer = answer?;
     let one_line = command.iter().filter(|&&byte| byte == b'\n').count() == 1;

@@ -3,29 +3,26 @@
 //!
 //! differential.rs asks one command at a time; here they come in batches, with what it leaves out:
 //! CAS uniques that somebody has (each server's own: compared as a one-to-one relation), control
-//! and 8-bit bytes in keys and lines, values with every byte, gets of thousands of keys and of keys
-//! of any length, lines that end the connection.
+//! and 8-bit bytes in keys and lines, values with every byte, gets of thousands of keys and of
+//! keys of any length, lines that end the connection.
 //!
 //! What legitimately differs, and is kept out of the streams:
 //!
 //! | what | why |
 //! |---|---|
-//! | a number that gets shorter, behind a get of it | memcached pads it in place while nobody is sent it |
+//! | a number that gets shorter behind a get of it in one batch | memcached pads it in place only while nobody is being sent it |
 //! | a number in an empty value, or with NUL in it | memcached's incr reads on behind the value |
-//! | a line of over 2 KiB that is no get | memcached closes, if the newline has not come yet |
-//! | a get of over 64 KiB with a wrong key | answered in portions here: some keys are out by then |
-//! | a wrong key in a get behind other commands | memcached loses its answers to those |
+//! | a line of over 2 KiB that is no get | memcached closes where the newline is not in what it has read so far |
 //! | an exptime after January 2038 | a time like any other here |
-//! | lengths of which the data never comes | both wait for it: too-large.txt |
+//! | a wrong key in a get behind other commands | memcached loses what it has answered to those in the same read |
 //! | a NUL in a line | ends it here and in 1.6.18, but not in 1.6.45 |
 //! | a tab or a lone CR for a number | 1.6.45 reads it as a zero |
-//! | words behind the key of a delete | refused here and before 1.6.45 |
 //! | bget, and a blank before a command | still understood here; 1.6.45 knows neither |
-//! | lines that 1.6.18 reads otherwise than 1.6.45 | we follow 1.6.45: no damage beside an old one |
-//! | the words of a refusal | ERROR or CLIENT_ERROR: in_plain_words |
-//! | the count cmd_set | memcached counts a block that does not end where it should |
-//! | the count cmd_flush | memcached counts a flush that it refuses |
-//! | the counts get_expired, get_flushed | what is stored with a time that has passed is never there |
+//! | lines that 1.6.18 reads otherwise than 1.6.45 | we follow the latter: nothing is damaged beside an old one |
+//! | the counts cmd_set, cmd_flush | memcached counts a block that does not end where it should, and a flush it refuses |
+//! | the counts get_expired, get_flushed | what is stored with a time that has passed is never there to be found; the clock here stands still |
+//! | lengths of which the data never comes | both wait for it: too-large.txt |
+//! | a get of over 64 KiB with a wrong key far behind | answered in portions here; the keys before it are out by then |
 
 use crate::differential::{command, damage, in_plain_words};
 use crate::script::Link;
@@ -171,8 +168,8 @@ fn any(rng: &mut Rng, old: bool, first: bool) -> Vec<u8> {
         3..=5 => short(rng, old),
         _ => loop {
             let bytes = command(rng, old);
-            // Numbers get shorter and keys are too long, see above; mn is the mark; and a wrong length
-            // makes other lines of what follows, which may be too long.
+            // Numbers get shorter and keys are too long, see above; mn is the mark; and a wrong
+            // length makes other lines of what follows, which may be too long.
             let kept_out = [&b"incr"[..], b"decr", b"g", b"m"];
             let block = bytes.iter().filter(|&&byte| byte == b'\n').count() > 1;
             if !kept_out.iter().any(|verb| bytes.starts_with(verb)) && !block {
@@ -181,9 +178,9 @@ fn any(rng: &mut Rng, old: bool, first: bool) -> Vec<u8> {
         },
     };
     let line = bytes.iter().position(|&byte| byte == b'\n').unwrap_or(0);
-    // A unique is shorter there than here, and another number is a long wait for data, if it comes to
-    // stand where the length is. A gat without its end has a wrong key. What stands behind the key of
-    // a delete is looked at here, as by all before 1.6.45.
+    // A unique is shorter there than here, and another number is a long wait for data, if it
+    // comes to stand where the length is. A gat without its end has a wrong key. What stands
+    // behind the key of a delete is looked at here, as by all before 1.6.45.
     let numbers = [UNIQUE, b"2592", b"65536", b"42949", b"gat", b"delete"];
     let long = |part: &&[u8]| bytes[..line].windows(part.len()).any(|here| here == *part);
     if !old && line < 1500 && !numbers.iter().any(long) {

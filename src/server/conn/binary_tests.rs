@@ -140,7 +140,7 @@ fn the_first_byte_decides_for_good() {
     assert_eq!(run(&mut conn, &mut exec, text), (Step::Close, vec![]));
     let (mut exec, mut conn) = world(2048);
     assert_eq!(run(&mut conn, &mut exec, b"mn\r\n").1, b"MN\r\n");
-    assert!(run(&mut conn, &mut exec, NOOP).1.starts_with(b"ERROR\r\n"));
+    assert!(run(&mut conn, &mut exec, NOOP).1.starts_with(b"CLIENT_ERROR "));
 }
 
 #[test]

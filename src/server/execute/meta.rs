@@ -9,9 +9,10 @@ use crate::base::clock::Now;
 use crate::base::counters::Counter;
 use crate::protocol::classic::encode::CRLF;
 use crate::protocol::meta::{
-    debug_key, encode_debug, ArithMode, Debugged, Hit, Meta, Number, SetMode, Status, Verb,
+    debug_key, encode_debug, ArithMode, Debugged, Hit, Meta, Number, SetMode, Status as Code, Verb,
 };
 use crate::protocol::reject::{self, Reject};
+use crate::server::watch::Status;
 use crate::store::{
     memcached_size, Arith, ArithTerms, DeleteTerms, Deleted, Exptime, GetTerms, Mode, Stored, Terms,
 };
@@ -58,6 +59,21 @@ fn vivified(meta: &Meta<'_>, now: Now) -> Option<Exptime> {
     let touched = touched(meta, now);
     let last = if meta.in_order(b'N', b'T') { touched.or(made) } else { made.or(touched) };
     Some(last.unwrap_or(Exptime::Never))
+}
+
+/// What an ms does with what is there.
+fn mode(meta: &Meta<'_>, cas_enabled: bool) -> Mode {
+    match (meta.set_mode(), meta.compare) {
+        // With -C nobody was shown a unique, so none is right.
+        (SetMode::Set | SetMode::Replace, Some(cas)) => {
+            Mode::Cas(if cas_enabled { cas } else { 0 })
+        }
+        (SetMode::Set, None) => Mode::Set,
+        (SetMode::Replace, None) => Mode::Replace,
+        (SetMode::Add, _) => Mode::Add,
+        (SetMode::Append, _) => Mode::Append,
+        (SetMode::Prepend, _) => Mode::Prepend,
+    }
 }
 
 impl Executor {
@@ -151,9 +167,9 @@ impl Executor {
             binary_key: false,
         };
         let status = match self.store.delete_with(delete.key.as_bytes(), &terms, now) {
-            Deleted::Deleted => Status::Done,
-            Deleted::NotFound => Status::NotFound,
-            Deleted::Exists => Status::Exists,
+            Deleted::Deleted => Code::Done,
+            Deleted::NotFound => Code::NotFound,
+            Deleted::Exists => Code::Exists,
             Deleted::OutOfMemory => return out.extend_from_slice(reject::NO_MEMORY_ARITH),
         };
         delete.encode_status(out, status);
@@ -179,8 +195,8 @@ impl Executor {
             Arith::OutOfMemory => out.extend_from_slice(reject::NO_MEMORY_ARITH),
             // Found out too late, as in mg.
             _ if arith.opaque_too_long => out.extend_from_slice(reject::META_OPAQUE),
-            Arith::NotFound => arith.encode_status(out, Status::NotFound),
-            Arith::Exists => arith.encode_status(out, Status::Exists),
+            Arith::NotFound => arith.encode_status(out, Code::NotFound),
+            Arith::Exists => arith.encode_status(out, Code::Exists),
             Arith::Value { value, written, exptime_before, created, .. } => {
                 let cas = self.shown(written.cas);
                 let number = Number { value, cas, ttl: ttl(exptime_before, now), created };
@@ -228,7 +244,7 @@ impl Executor {
     /// whatever the mode.
     pub fn meta_too_large(&mut self, set: &MetaSet<'_>, now: Now) -> Reject {
         self.store.counters().add(Counter::TooLarge, 1);
-        self.store.refuse(set.meta.key.as_bytes(), now);
+        self.meta_drop(set, Status::TooLarge, now);
         set.refused(reject::TOO_LARGE)
     }
 
@@ -236,28 +252,24 @@ impl Executor {
     pub fn meta_no_memory(&mut self, set: &MetaSet<'_>, now: Now) -> Reject {
         self.store.counters().add(Counter::OutOfMemory, 1);
         self.shared.data_refused.fetch_add(1, Ordering::Relaxed);
-        self.store.refuse(set.meta.key.as_bytes(), now);
+        self.meta_drop(set, Status::NoMemory, now);
         set.refused(reject::NO_MEMORY)
+    }
+
+    /// Tells watchers of an ms that is refused, and lets the old item go.
+    fn meta_drop(&mut self, set: &MetaSet<'_>, why: Status, now: Now) {
+        let key = set.meta.key.as_bytes();
+        self.store.note_refused(mode(&set.meta, false), key, why, now);
+        self.store.refuse(key, now);
     }
 
     /// ms with its data.
     pub fn meta_set(&mut self, set: &MetaSet<'_>, value: &[u8], now: Now, out: &mut Vec<u8>) {
         let meta = &set.meta;
         let cas_enabled = self.shared.config.cas;
-        let (kind, compare) = (meta.set_mode(), meta.compare);
-        let mode = match (kind, compare) {
-            (SetMode::Set | SetMode::Replace, Some(cas)) => {
-                // With -C nobody was shown a unique, so none is right.
-                Mode::Cas(if cas_enabled { cas } else { 0 })
-            }
-            (SetMode::Set, None) => Mode::Set,
-            (SetMode::Replace, None) => Mode::Replace,
-            (SetMode::Add, _) => Mode::Add,
-            (SetMode::Append, _) => Mode::Append,
-            (SetMode::Prepend, _) => Mode::Prepend,
-        };
+        let mode = mode(meta, cas_enabled);
         let terms = Terms {
-            compare: compare.filter(|_| cas_enabled),
+            compare: meta.compare.filter(|_| cas_enabled),
             stale_if_older: meta.stale,
             // To ms, and to no other command, a unique of 0 is none.
             cas: self.explicit(meta).filter(|&cas| cas != 0),
@@ -268,13 +280,13 @@ impl Executor {
         let (key, flags) = (meta.key.as_bytes(), meta.client_flags);
         let (status, cas, len) =
             match self.store.store_with(mode, key, flags, expires, value, &terms, now) {
-                Stored::Stored(done) => (Status::Done, self.shown(done.cas), done.len),
-                Stored::NotStored => (Status::NotStored, 0, value.len()),
-                Stored::Exists => (Status::Exists, 0, value.len()),
-                Stored::NotFound => (Status::NotFound, 0, value.len()),
+                Stored::Stored(done) => (Code::Done, self.shown(done.cas), done.len),
+                Stored::NotStored => (Code::NotStored, 0, value.len()),
+                Stored::Exists => (Code::Exists, 0, value.len()),
+                Stored::NotFound => (Code::NotFound, 0, value.len()),
                 // As in memcached: growing over the limit is not an error, and changes nothing.
                 Stored::TooLarge if matches!(mode, Mode::Append | Mode::Prepend) => {
-                    (Status::NotStored, 0, value.len())
+                    (Code::NotStored, 0, value.len())
                 }
                 failed => {
                     let too_large = failed == Stored::TooLarge;
