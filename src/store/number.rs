@@ -60,7 +60,9 @@ mod tests {
         ] {
             assert_eq!(parse(text), Some(number), "{text:?}");
         }
-        for text in [&b""[..], b"\0", b"  ", b"-1", b"5x", b"x", b"18446744073709551616", b"+", b"1.5"] {
+        for text in
+            [&b""[..], b"\0", b"  ", b"-1", b"5x", b"x", b"18446744073709551616", b"+", b"1.5"]
+        {
             assert_eq!(parse(text), None, "{text:?}");
         }
     }
