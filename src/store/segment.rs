@@ -527,7 +527,9 @@ impl Segments {
     /// has been sealed as often as then.
     pub fn claim_front(&self, segment: u32, sealing: u32, class: Class) -> bool {
         let mut queues = self.queues();
-        let same = queues.queue(class).0.front() == Some(&(segment, sealing))
+        // An entry may have been left behind by a sealing that is over.
+        let same = queues.is_current((segment, sealing))
+            && queues.queue(class).0.front() == Some(&(segment, sealing))
             && queues.state[segment as usize] == State::Sealed(class)
             && !self.meta(segment).is_pinned();
         if same {
@@ -657,6 +659,30 @@ mod tests {
         segments.meta(segment).sub_live(100);
         segments.free(segment, 0);
         assert_eq!(segments.allocated(), 0);
+    }
+
+    #[test]
+    fn a_segment_that_was_used_again_is_not_taken_for_what_was_given_back() {
+        let segments = Segments::new(1 << 20, 0);
+        let fill = || {
+            let mut open = segments.take(0, 0, Version(0), 0).expect("free");
+            segments.advance(&mut open, 100);
+            let segment = open.segment;
+            segments.seal(open, Class::Small, true);
+            segment
+        };
+        let segment = fill();
+        let sealing = segments.sealing(segment).expect("it is sealed");
+        assert!(segments.claim(segment).is_some());
+        segments.give_back(segment, Class::Small);
+        assert!(segments.claim_front(segment, sealing, Class::Small));
+        segments.give_back(segment, Class::Small);
+        // Found empty from elsewhere, freed and filled again; its entry is still in front.
+        assert!(segments.claim(segment).is_some());
+        segments.meta(segment).sub_live(100);
+        segments.free(segment, 0);
+        assert_eq!(fill(), segment);
+        assert!(!segments.claim_front(segment, sealing, Class::Small));
     }
 
     #[test]
