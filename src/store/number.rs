@@ -9,7 +9,8 @@ fn is_space(byte: u8) -> bool {
 }
 
 /// The number that `value` starts with: leading blanks, a sign, digits, and then the end, a blank or
-/// a NUL, which ends a text in C (whatever comes behind those). None where memcached answers "non-numeric".
+/// a NUL, which ends a text in C (whatever comes behind those). None where memcached answers
+/// "non-numeric".
 pub(crate) fn parse(value: &[u8]) -> Option<u64> {
     let start = value.iter().position(|&byte| !is_space(byte))?;
     let (negative, digits) = match value[start] {
