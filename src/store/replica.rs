@@ -100,7 +100,7 @@ impl Store {
             let parts: Vec<&[u8]> = value.chunks().collect();
             let extras = Extras { marks, cas };
             let new = New { key: change.key, flags, exptime, extras, parts: &parts };
-            let put = self.put(me, new, now, |_, old, _: Ask| {
+            let put = self.put(me, self.hash(change.key), new, now, |_, old, _: Ask| {
                 self.verdict(change, old).map(|()| change.version)
             });
             match put {
