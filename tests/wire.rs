@@ -13,6 +13,8 @@ mod in_process;
 mod meta_differential;
 #[path = "wire/packet.rs"]
 mod packet;
+#[path = "wire/pair.rs"]
+mod pair;
 #[path = "wire/rng.rs"]
 mod rng;
 #[path = "wire/script.rs"]
@@ -188,7 +190,7 @@ fn random_meta_commands_are_answered_as_memcached_does() {
     for seed in seeds(META_CONVERSATIONS) {
         let ours = if seed % 4 < 2 { &mut ours } else { &mut twin };
         let (ours, real) = (&mut *ours.open(), &mut *real.open());
-        let outcome = meta_differential::converse(seed, kind, ours, real);
+        let outcome = meta_differential::converse(seed, kind, false, ours, real);
         outcome.unwrap_or_else(|error| panic!("{error}"));
     }
 }
@@ -206,7 +208,29 @@ fn random_packets_are_answered_as_memcached_does() {
     let mut ours = in_process::Server::start(&[]);
     let mut open = || (ours.open(), real.open());
     for seed in seeds(BINARY_CONVERSATIONS) {
-        binary::converse(seed, &mut open).unwrap_or_else(|error| panic!("{error}"));
+        binary::converse(seed, false, &mut open).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// Conversations of each kind that are held with a pair.
+const PAIR_CONVERSATIONS: u64 = 4;
+
+#[test]
+fn a_pair_answers_as_one_memcached() {
+    let Some(kind) = memcached() else { return };
+    let args = ["-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
+    let mut real = Process::unix("memcached", &args);
+    let range = seeds(PAIR_CONVERSATIONS);
+    let mut pair = pair::Pair::start(range.start);
+    for seed in range {
+        let outcome =
+            meta_differential::converse(seed, kind, true, &mut *pair.open(), &mut *real.open());
+        outcome.unwrap_or_else(|error| panic!("{error}"));
+        let old = kind == Kind::Old;
+        let outcome = differential::converse(seed, old, &mut *pair.open(), &mut *real.open());
+        outcome.unwrap_or_else(|error| panic!("{error}"));
+        let mut open = || (pair.open(), real.open());
+        binary::converse(seed, true, &mut open).unwrap_or_else(|error| panic!("{error}"));
     }
 }
 

@@ -126,7 +126,7 @@ fn store(rng: &mut Rng, old: bool, key: &str, exptime: &str, tail: &str) -> Vec<
 /// a length beyond the marks below. The first byte stays: a blank before a command is borne with
 /// here and in 1.6.18, and makes it another one in 1.6.45.
 pub fn damage(rng: &mut Rng, bytes: &mut Vec<u8>) {
-    // A NUL is left to the transcripts: in a value it ends a number for memcached's incr.
+    // A NUL is left to the transcripts: memcached ends some lines there, and others not.
     const ODD: &[u8] = b"\r\n -+xz\xff";
     for _ in 0..[0, 0, 0, 0, 1, 2][rng.below(6)] {
         if bytes.len() < 3 {

@@ -263,6 +263,9 @@ struct Side<'a> {
     /// The CAS uniques it told, numbered as they came.
     uniques: HashMap<u64, usize>,
     last: u64,
+    /// Whether an item was asked for before counts here: not where each node of a pair has its own
+    /// answer.
+    fetched: bool,
 }
 
 /// What follows a batch: it feeds a block that was announced too long, and its answer is the end.
@@ -331,6 +334,9 @@ impl Side<'_> {
         if word == "exp=-1" {
             return word.to_owned();
         }
+        if !self.fetched && ["h0", "h1", "fetch=yes", "fetch=no"].contains(&word) {
+            return "h".to_owned();
+        }
         let number = |prefix: &str| word.strip_prefix(prefix).and_then(|n| n.parse::<u64>().ok());
         if let Some(unique) = number("cas=").or(number("c")) {
             if unique == 0 || unique >> 63 == 1 {
@@ -352,14 +358,16 @@ impl Side<'_> {
 }
 
 /// Holds one conversation with both. The error shows the first batch they answer differently.
+/// `pair`: ours are two nodes.
 pub fn converse(
     seed: u64,
     real_is: Kind,
+    pair: bool,
     ours: &mut dyn Link,
     real: &mut dyn Link,
 ) -> Result<(), String> {
     let mut rng = Rng::new(seed);
-    let new = |link| Side { link, uniques: HashMap::new(), last: 1 };
+    let new = |link| Side { link, uniques: HashMap::new(), last: 1, fetched: !pair };
     let (mut ours, mut real) = (new(ours), new(real));
     // Nothing is there, and nothing will have the CAS unique 1.
     let clear = |(key, _): &(&str, &str)| format!("ms {key} 1 q\r\nx\r\nmd {key} q\r\n");
