@@ -87,6 +87,11 @@ impl Replies {
         moved
     }
 
+    /// Memory of the sendable bytes.
+    pub fn capacity(&self) -> usize {
+        self.ready.capacity()
+    }
+
     /// What may be sent now.
     pub fn sendable(&self) -> &[u8] {
         &self.ready[self.sent..]

@@ -211,6 +211,15 @@ impl Auth {
         Ok(Auth { file, current: RwLock::new(current) })
     }
 
+    /// The users of a text, which does not change.
+    ///
+    /// # Errors
+    /// As [`Credentials::from_text`].
+    pub fn of(text: &[u8], format: Format) -> Result<Auth, LoadError> {
+        let users = Credentials::from_text(text, format, &"users")?;
+        Ok(Auth { file: None, current: RwLock::new(users) })
+    }
+
     /// Reads the file again; gives the number of users. Who is logged in stays so.
     ///
     /// # Errors

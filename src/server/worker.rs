@@ -373,13 +373,13 @@ impl Worker {
     /// Does what can be done for one connection now.
     fn visit(&mut self, key: usize, now: Now) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        let owned = client.conn.input().capacity();
+        let owned = client.conn.held();
         client.conn.lend(&mut self.scratch_in, &mut self.scratch_out);
         let visit = serve(client, &mut self.exec, now);
         let (input, out) = (&mut self.scratch_in, &mut self.scratch_out);
         client.conn.reclaim(&mut self.exec, now, input, out);
         keep_at_most(SCRATCH_MAX, &mut self.scratch_in, &mut self.scratch_out);
-        self.freed += owned.saturating_sub(client.conn.input().capacity());
+        self.freed += owned.saturating_sub(client.conn.held());
         match visit {
             Visit::Wait if self.draining && client.conn.is_idle() => self.close(key, None, now),
             Visit::Wait if client.conn.is_endless() && !self.watching.contains(&key) => {
@@ -407,7 +407,7 @@ impl Worker {
         let reason = reason.unwrap_or(client.conn.reason());
         self.exec.store.closed(&client.info.addr, id, reason, now);
         client.conn.release(&mut self.exec);
-        self.freed += client.conn.input().capacity();
+        self.freed += client.conn.held();
         // The line goes before the descriptor does: its number may be given out again at once.
         self.shared.conns().remove(&id);
         drop(client);

@@ -182,6 +182,11 @@ impl Conn {
         &mut self.replies
     }
 
+    /// Bytes of the buffers it has.
+    pub fn held(&self) -> usize {
+        self.input.capacity() + self.replies.capacity()
+    }
+
     /// Lends the worker's buffers to a connection that has none of its own.
     pub fn lend(&mut self, input: &mut Buf, out: &mut Vec<u8>) {
         if self.input.is_empty() {
