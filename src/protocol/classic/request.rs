@@ -1,6 +1,6 @@
 //! Command lines to [`Request`]s.
 //!
-//! Owns the grammar of every command and the order in which memcached 1.6.18 finds fault with a
+//! Owns the grammar of every command and the order in which memcached 1.6.45 finds fault with a
 //! line. Never reads a data block and never asks what a server is configured to allow.
 
 use super::token::{self, Words};
@@ -178,8 +178,8 @@ fn command(line: &[u8]) -> Outcome<'_> {
         b"flush_all" => Ok(flush_all(&Words::cut(line))),
         b"version" => Ok(Request::Version),
         b"verbosity" => verbosity(&Words::cut(line)),
-        b"stats" => Ok(Request::Stats { args: trim(rest) }),
-        b"watch" => Ok(Request::Watch { args: trim(rest) }),
+        b"stats" => Ok(Request::Stats { args: token::trim(rest) }),
+        b"watch" => Ok(Request::Watch { args: token::trim(rest) }),
         b"quit" => Ok(Request::Quit),
         b"shutdown" => Ok(shutdown(&Words::cut(line))),
         b"slabs" | b"lru" | b"lru_crawler" | b"cache_memlimit" => Ok(Request::Admin { line }),
@@ -369,11 +369,4 @@ fn debug_time<'a>(words: &Words<'a>) -> Outcome<'a> {
         _ => ClockMove::Seconds(num::parse_i64(word).ok_or(ERROR)?),
     };
     Ok(Request::DebugTime(what))
-}
-
-/// `line` without blanks around it.
-fn trim(line: &[u8]) -> &[u8] {
-    let Some(first) = line.iter().position(|&byte| byte != b' ') else { return &[] };
-    let last = line.iter().rposition(|&byte| byte != b' ').unwrap_or(first);
-    &line[first..=last]
 }
