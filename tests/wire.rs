@@ -164,7 +164,8 @@ const STREAMS: u64 = 60;
 #[test]
 fn random_streams_are_answered_as_memcached_does() {
     let Some(kind) = memcached() else { return };
-    let args = ["-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
+    // With room for the large values of all conversations: what is evicted differs.
+    let args = ["-m", "1024", "-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
     let mut real = Process::unix("memcached", &args);
     let mut ours = in_process::Server::start(&[]);
     let old = kind == Kind::Old;
