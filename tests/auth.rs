@@ -5,32 +5,9 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::Command;
 
-use common::{free_port, Client, Node};
-
-/// A folder of our own that any user may write to, removed at the end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Scratch {
-        let dir = std::env::temp_dir().join(format!("twincached-{name}-{}", std::process::id()));
-        fs::create_dir_all(&dir).expect("scratch folder");
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).expect("mode");
-        Scratch(dir)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_string_lossy().into_owned()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use common::{free_port, Client, Node, Scratch};
 
 /// Sends the login of `-Y` and gives its answer.
 fn log_in(client: &mut Client, user: &str, password: &str) -> String {

@@ -6,32 +6,10 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use common::{eventually, free_port, Client, Node};
-
-/// A folder of our own that any user may write to, removed at the end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Scratch {
-        let dir = std::env::temp_dir().join(format!("twincached-{name}-{}", std::process::id()));
-        fs::create_dir_all(&dir).expect("scratch folder");
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).expect("mode");
-        Scratch(dir)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_string_lossy().into_owned()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use common::{eventually, free_port, Client, Node, Scratch};
 
 fn read_when_there(path: &str) -> String {
     eventually(path, || fs::read_to_string(path).ok().filter(|text| !text.is_empty()))

@@ -150,7 +150,7 @@ const CONVERSATIONS: u64 = 100;
 fn random_commands_are_answered_as_memcached_does() {
     let Some(kind) = memcached() else { return };
     // Its background threads change when numbers are rewritten in place (see arith.txt).
-    let args = ["-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
+    let args = ["-o", "no_lru_maintainer,no_lru_crawler,slab_automove=0"].map(str::to_owned);
     let mut real = Process::unix("memcached", &args);
     let mut ours = in_process::Server::start(&[]);
     for seed in seeds(CONVERSATIONS) {
@@ -166,7 +166,9 @@ const STREAMS: u64 = 60;
 #[test]
 fn random_streams_are_answered_as_memcached_does() {
     let Some(kind) = memcached() else { return };
-    let args = ["-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
+    // With room for the large values of all conversations: what is evicted differs.
+    let args =
+        ["-m", "1024", "-o", "no_lru_maintainer,no_lru_crawler,slab_automove=0"].map(str::to_owned);
     let mut real = Process::unix("memcached", &args);
     let mut ours = in_process::Server::start(&[]);
     let old = kind == Kind::Old;
@@ -182,7 +184,7 @@ const META_CONVERSATIONS: u64 = 300;
 #[test]
 fn random_meta_commands_are_answered_as_memcached_does() {
     let Some(kind) = memcached() else { return };
-    let args = ["-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
+    let args = ["-o", "no_lru_maintainer,no_lru_crawler,slab_automove=0"].map(str::to_owned);
     let mut real = Process::unix("memcached", &args);
     let mut ours = in_process::Server::start(&[]);
     // A node that tells peers what it does must not tell clients anything else.
@@ -203,7 +205,7 @@ fn random_packets_are_answered_as_memcached_does() {
     if memcached().is_none() {
         return;
     }
-    let args = ["-o", "no_lru_maintainer,no_lru_crawler"].map(str::to_owned);
+    let args = ["-o", "no_lru_maintainer,no_lru_crawler,slab_automove=0"].map(str::to_owned);
     let mut real = Process::unix("memcached", &args);
     let mut ours = in_process::Server::start(&[]);
     let mut open = || (ours.open(), real.open());

@@ -113,7 +113,8 @@ pub enum ClockMove {
     Pause,
     /// `r`: it goes on, from where it would be without the pause.
     Resume,
-    /// Seconds forward, or backward; also while it stands still.
+    /// Seconds forward, or backward. While it stands still it moves by all seconds told so far,
+    /// as in memcached.
     Seconds(i64),
 }
 
@@ -149,11 +150,9 @@ impl DebugClock {
             }
             ClockMove::Resume => shift.paused = None,
             ClockMove::Seconds(secs) => {
-                let before = shift.us;
-                let us = before.saturating_add(secs.saturating_mul(1_000_000));
+                let us = shift.us.saturating_add(secs.saturating_mul(1_000_000));
                 shift.us = us.clamp(-SHIFT_MAX_US, SHIFT_MAX_US);
-                let moved = shift.us - before;
-                shift.paused = shift.paused.map(|paused| paused.shifted_us(moved));
+                shift.paused = shift.paused.map(|paused| paused.shifted_us(shift.us));
             }
         }
     }
@@ -203,8 +202,10 @@ mod tests {
         clock.make(ClockMove::Pause, real(109));
         assert_eq!(clock.apply(real(500)), real(108));
         clock.make(ClockMove::Seconds(-3), real(108));
-        assert_eq!(clock.apply(real(501)), real(105));
-        clock.make(ClockMove::Resume, real(105));
+        assert_eq!(clock.apply(real(501)), real(112), "all seconds told so far: 7 - 3");
+        clock.make(ClockMove::Seconds(0), real(112));
+        assert_eq!(clock.apply(real(501)), real(116));
+        clock.make(ClockMove::Resume, real(116));
         assert_eq!(clock.apply(real(502)), real(506));
         // Further than a clock goes: it stops at its end.
         clock.make(ClockMove::Seconds(i64::MIN), real(506));

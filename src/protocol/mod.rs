@@ -147,6 +147,12 @@ pub enum Request<'a> {
         /// Answer nothing.
         noreply: bool,
     },
+    /// flush_all with a delay that is no number. Where nobody may flush, that is the answer to this
+    /// one too.
+    BadFlush {
+        /// Answer nothing.
+        noreply: bool,
+    },
     /// version
     Version,
     /// verbosity

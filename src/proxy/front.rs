@@ -365,6 +365,9 @@ impl Front {
                 self.state = State::Barrier { ends_get: false };
                 relay.submit_all(now, me, ticket, REQUEST_COST, &request);
             }
+            Request::BadFlush { noreply } => {
+                self.refuse(Reject::line(reject::BAD_EXPTIME).quiet_if(noreply));
+            }
             Request::Version => {
                 encode::version(self.replies.out(), VERSION);
                 self.check_full();

@@ -5,6 +5,8 @@
 
 use std::path::PathBuf;
 
+use crate::store::MEMCACHED_CAS;
+
 /// memcached's version whose protocol and statistics we speak.
 pub const MEMCACHED_VERSION: &str = "1.6.45";
 
@@ -189,6 +191,15 @@ pub struct Config {
     pub notes: Vec<String>,
     /// What was accepted and will surprise, one sentence each: always said, once.
     pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// `-I` as the store compares it, which counts a CAS unique in every item: with `-C`
+    /// memcached's items have none, and room for as much more.
+    pub fn store_item_max(&self) -> u32 {
+        let spared = if self.cas { 0 } else { MEMCACHED_CAS };
+        self.item_max.saturating_add(spared)
+    }
 }
 
 impl Default for Config {

@@ -243,7 +243,7 @@ fn store_config(config: &Config) -> store::Config {
     let defaults = store::Config::default();
     store::Config {
         memory_limit: config.memory_limit,
-        item_max: config.item_max,
+        item_max: config.store_item_max(),
         evict: config.evict,
         replicated: replication.is_some(),
         node_tag: random() as u8,

@@ -51,7 +51,10 @@ pub const KEY_MAX: usize = 250;
 /// What memcached 1.6 adds to a key and a value before it compares with `-I`: item header, CAS, the
 /// byte behind the key and the line end behind the value. Ours is smaller; the limit is the same,
 /// so that a value that fits there fits here and the other way round.
-const MEMCACHED_ITEM_OVERHEAD: usize = 48 + 8 + 1 + 2;
+const MEMCACHED_ITEM_OVERHEAD: usize = 48 + MEMCACHED_CAS as usize + 1 + 2;
+
+/// What of it is the CAS unique, which memcached's items lack under `-C`.
+pub const MEMCACHED_CAS: u32 = 8;
 
 /// What a store is made with.
 #[derive(Clone, Debug)]

@@ -195,7 +195,12 @@ impl Store {
         let status = old.map(|old| self.status(old, now));
         let live = old.filter(|_| status == Some(Status::Live));
         match (mode, live) {
-            (Mode::Add, Some(_)) | (Mode::Replace | Mode::Append | Mode::Prepend, None) => {
+            (Mode::Add, Some(old)) => {
+                // A use, but no get, as in memcached.
+                old.set_used(arena, now.unix_secs(), old.fetched(arena));
+                return Err(Stored::NotStored);
+            }
+            (Mode::Replace | Mode::Append | Mode::Prepend, None) => {
                 return Err(Stored::NotStored);
             }
             (Mode::Cas(_), None) => {

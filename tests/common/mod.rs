@@ -5,8 +5,11 @@
 
 #![allow(dead_code)] // each test binary uses its part
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -18,6 +21,30 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 /// A loopback port that is free now.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("address").port()
+}
+
+/// A folder of our own that any user may write to, removed at the end.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// A new folder whose name has `name` in it.
+    pub fn new(name: &str) -> Scratch {
+        let dir = std::env::temp_dir().join(format!("twincached-{name}-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("scratch folder");
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).expect("mode");
+        Scratch(dir)
+    }
+
+    /// The path of a file in it.
+    pub fn path(&self, name: &str) -> String {
+        self.0.join(name).to_string_lossy().into_owned()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Waits until `condition` gives a value.

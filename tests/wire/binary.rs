@@ -9,8 +9,8 @@
 use crate::packet::opcode::{NOOP, STAT};
 use crate::packet::{Packet, Side};
 use crate::script::Link;
+use crate::streams::Uniques;
 use crate::Rng;
-use std::collections::HashMap;
 
 /// Steps of one conversation.
 const STEPS: usize = 60;
@@ -42,27 +42,6 @@ const COUNTED: [&str; 20] = [
     "store_too_large",
     "store_no_memory",
 ];
-
-/// The two servers' names for the same uniques.
-#[derive(Default)]
-struct Uniques {
-    pairs: Vec<(u64, u64)>,
-    real_of: HashMap<u64, u64>,
-    ours_of: HashMap<u64, u64>,
-}
-
-impl Uniques {
-    fn note(&mut self, ours: u64, real: u64) -> bool {
-        if ours == 0 || real == 0 {
-            return ours == real;
-        }
-        if !self.real_of.contains_key(&ours) {
-            self.pairs.push((ours, real));
-        }
-        *self.real_of.entry(ours).or_insert(real) == real
-            && *self.ours_of.entry(real).or_insert(ours) == ours
-    }
-}
 
 fn key(rng: &mut Rng) -> Vec<u8> {
     match rng.below(12) {

@@ -47,7 +47,7 @@ impl Server {
         let store = Store::new(
             store::Config {
                 memory_limit: config.memory_limit,
-                item_max: config.item_max,
+                item_max: config.store_item_max(),
                 evict: config.evict,
                 replicated: config.replication.is_some(),
                 ..store::Config::default()

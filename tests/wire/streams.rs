@@ -204,15 +204,20 @@ fn any(rng: &mut Rng, old: bool, first: bool) -> Vec<u8> {
 
 /// The two servers' names for the same uniques.
 #[derive(Default)]
-struct Uniques {
-    pairs: Vec<(u64, u64)>,
+pub struct Uniques {
+    /// In the order in which they were seen: ours, real.
+    pub pairs: Vec<(u64, u64)>,
     real_of: HashMap<u64, u64>,
     ours_of: HashMap<u64, u64>,
 }
 
 impl Uniques {
-    /// Notes that the two name the same. False where one of them has been another's name.
-    fn note(&mut self, ours: u64, real: u64) -> bool {
+    /// Notes that the two name the same; 0 is no unique. False where one of them has been another's
+    /// name.
+    pub fn note(&mut self, ours: u64, real: u64) -> bool {
+        if ours == 0 || real == 0 {
+            return ours == real;
+        }
         if !self.real_of.contains_key(&ours) {
             self.pairs.push((ours, real));
         }

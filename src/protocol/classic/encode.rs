@@ -113,6 +113,11 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_>) {
             }
             end(out, noreply);
         }
+        // Any word that is no number.
+        Request::BadFlush { noreply } => {
+            out.extend_from_slice(b"flush_all ?");
+            end(out, noreply);
+        }
         Request::Version => out.extend_from_slice(b"version\r\n"),
         Request::Verbosity { level, noreply } => {
             out.extend_from_slice(b"verbosity ");

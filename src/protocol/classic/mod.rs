@@ -5,7 +5,7 @@
 //! proxy:   Request -> encode::request -> bytes ... bytes -> parse_reply -> Reply (-> parse_data)
 //! ```
 //!
-//! Owns the grammar and the limits on what may be buffered for one line. What memcached 1.6.18
+//! Owns the grammar and the limits on what may be buffered for one line. What memcached 1.6.45
 //! answers is the rule, down to the words of its errors; the few places where it is not followed
 //! say so. Never allocates, except that encoders append to the `Vec` they are given.
 
@@ -22,7 +22,7 @@ mod tests;
 pub use login::{parse_login, parse_login_data};
 pub use reply::{parse_reply, Reply};
 pub use request::{parse, parse_more_keys, MoreKeys, SHORTEST};
-pub(super) use token::next_word;
+pub(super) use token::{next_word, trim};
 
 use super::reject::{self, Reject};
 use super::{Parsed, StoreHead, KEY_MAX};

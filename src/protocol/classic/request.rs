@@ -1,6 +1,6 @@
 //! Command lines to [`Request`]s.
 //!
-//! Owns the grammar of every command and the order in which memcached 1.6.18 finds fault with a
+//! Owns the grammar of every command and the order in which memcached 1.6.45 finds fault with a
 //! line. Never reads a data block and never asks what a server is configured to allow.
 
 use super::token::{self, Words};
@@ -12,6 +12,10 @@ use crate::protocol::{meta, ArithVerb, GetVerb, Parsed, Request, StoreHead, Stor
 
 /// Blanks memcached takes before the `get` of a long line.
 const LEADING_BLANKS_MAX: usize = 100;
+
+/// Bytes of a line that memcached reads at once: a longer one has no end there, and is too long
+/// however it comes in here.
+const LINE_READ: usize = 16 * 1024;
 
 /// The shortest line, its end included: memcached 1.6.45 calls anything shorter a bad line, even
 /// `mn` without its `\r`.
@@ -40,6 +44,9 @@ pub fn parse(input: &[u8]) -> Parsed<Request<'_>> {
     let Some(newline) = newline else {
         return parse_unended(input);
     };
+    if newline >= LINE_READ && !may_be_long(input) {
+        return hang_up(input);
+    }
     let used = newline + 1;
     let line = without_return(&input[..newline]);
     let parsed = match line {
@@ -85,13 +92,8 @@ fn parse_unended(input: &[u8]) -> Parsed<Request<'_>> {
     if input.len() <= LINE_MAX {
         return Parsed::Incomplete;
     }
-    // As memcached: only a get may be longer, everything else is noise from a stranger. Here gat
-    // and gats may be long too.
-    let blanks = input.iter().take_while(|&&byte| byte == b' ').count();
-    let line = &input[blanks..];
-    let get = [&b"get "[..], b"gets ", b"gat ", b"gats "].iter().any(|verb| line.starts_with(verb));
-    if blanks > LEADING_BLANKS_MAX || !get {
-        return Parsed::Reject { reject: Reject::close(b""), used: input.len() };
+    if !may_be_long(input) {
+        return hang_up(input);
     }
     if input.len() <= GET_LINE_MAX {
         return Parsed::Incomplete;
@@ -108,6 +110,19 @@ fn parse_unended(input: &[u8]) -> Parsed<Request<'_>> {
             Parsed::Reject { reject: Reject { close: true, ..reject }, used: input.len() }
         }
     }
+}
+
+/// Whether a line may be longer than others. As in memcached only a get may, everything else is
+/// noise from a stranger; here gat and gats may be long too.
+fn may_be_long(input: &[u8]) -> bool {
+    let blanks = input.iter().take_while(|&&byte| byte == b' ').count();
+    let verbs = [&b"get "[..], b"gets ", b"gat ", b"gats "];
+    blanks <= LEADING_BLANKS_MAX && verbs.iter().any(|verb| input[blanks..].starts_with(verb))
+}
+
+/// No command is so long: the connection closes without a word.
+fn hang_up<T>(input: &[u8]) -> Parsed<T> {
+    Parsed::Reject { reject: Reject::close(b""), used: input.len() }
 }
 
 /// Bytes up to and with the last blank: whatever stands before it is complete. None when there is
@@ -160,11 +175,11 @@ fn command(line: &[u8]) -> Outcome<'_> {
         b"incr" => arith(ArithVerb::Incr, line),
         b"decr" => arith(ArithVerb::Decr, line),
         b"touch" => touch(line),
-        b"flush_all" => flush_all(&Words::cut(line)),
+        b"flush_all" => Ok(flush_all(&Words::cut(line))),
         b"version" => Ok(Request::Version),
         b"verbosity" => verbosity(&Words::cut(line)),
-        b"stats" => Ok(Request::Stats { args: trim(rest) }),
-        b"watch" => Ok(Request::Watch { args: trim(rest) }),
+        b"stats" => Ok(Request::Stats { args: token::trim(rest) }),
+        b"watch" => Ok(Request::Watch { args: token::trim(rest) }),
         b"quit" => Ok(Request::Quit),
         b"shutdown" => Ok(shutdown(&Words::cut(line))),
         b"slabs" | b"lru" | b"lru_crawler" | b"cache_memlimit" => Ok(Request::Admin { line }),
@@ -316,14 +331,15 @@ fn touch(line: &[u8]) -> Outcome<'_> {
 }
 
 /// As memcached 1.6.45: words behind the delay do not matter.
-fn flush_all<'a>(words: &Words<'a>) -> Outcome<'a> {
+fn flush_all<'a>(words: &Words<'a>) -> Request<'a> {
     let noreply = words.noreply();
     if words.count() == 1 + usize::from(noreply) {
-        return Ok(Request::FlushAll { delay: 0, noreply });
+        return Request::FlushAll { delay: 0, noreply };
     }
-    let refused = Reject::line(reject::BAD_EXPTIME).quiet_if(noreply);
-    let delay = admin::signed32(words.get(1)).ok_or(refused)?;
-    Ok(Request::FlushAll { delay: i64::from(delay), noreply })
+    match admin::signed32(words.get(1)) {
+        Some(delay) => Request::FlushAll { delay: i64::from(delay), noreply },
+        None => Request::BadFlush { noreply },
+    }
 }
 
 fn verbosity<'a>(words: &Words<'a>) -> Outcome<'a> {
@@ -353,11 +369,4 @@ fn debug_time<'a>(words: &Words<'a>) -> Outcome<'a> {
         _ => ClockMove::Seconds(num::parse_i64(word).ok_or(ERROR)?),
     };
     Ok(Request::DebugTime(what))
-}
-
-/// `line` without blanks around it.
-fn trim(line: &[u8]) -> &[u8] {
-    let Some(first) = line.iter().position(|&byte| byte != b' ') else { return &[] };
-    let last = line.iter().rposition(|&byte| byte != b' ').unwrap_or(first);
-    &line[first..=last]
 }

@@ -103,6 +103,17 @@ fn lines_that_never_end_close_the_connection() {
         assert_eq!((reject.line, used), (&b""[..], input.len()));
         close(reject);
     }
+    // With its end at hand, too, where memcached would have read up to there.
+    for (len, known) in [(16 * 1024, true), (16 * 1024 + 1, false)] {
+        let mut input = b"set ".to_vec();
+        input.resize(len - 1, b'y');
+        input.extend(b"\nversion\r\n");
+        let Parsed::Reject { reject, used } = parse(&input) else { panic!() };
+        assert_eq!((reject.close, used), (!known, if known { len } else { input.len() }));
+        input[..4].copy_from_slice(b"get ");
+        let Parsed::Done { used, .. } = parse(&input) else { panic!() };
+        assert_eq!(used, len);
+    }
     for get in [&b"get "[..], b"get a "] {
         let mut input = get.to_vec();
         input.resize(GET_LINE_MAX, b'y');
@@ -226,8 +237,9 @@ fn the_other_commands() {
     assert_eq!(whole(b"flush_all 5\r\n"), flush(5, false));
     assert_eq!(whole(b"flush_all 5 noreply\r\n"), flush(5, true));
     assert_eq!(whole(b"flush_all 5 else\r\n"), flush(5, false));
-    refused(b"flush_all x\r\n", reject::BAD_EXPTIME);
-    refused(b"flush_all noreply noreply\r\n", b"");
+    let bad_flush = |noreply| Ok(Request::BadFlush { noreply });
+    assert_eq!(whole(b"flush_all x\r\n"), bad_flush(false));
+    assert_eq!(whole(b"flush_all noreply noreply\r\n"), bad_flush(true));
     assert_eq!(whole(b"flush_all 1 2 3\r\n"), flush(1, false));
     let verbosity = |level, noreply| Ok(Request::Verbosity { level, noreply });
     assert_eq!(whole(b"verbosity 1\r\n"), verbosity(1, false));

@@ -61,6 +61,13 @@ pub(in crate::protocol) fn next_word(line: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
+/// `line` without blanks around it.
+pub(in crate::protocol) fn trim(line: &[u8]) -> &[u8] {
+    let Some(first) = line.iter().position(|&byte| byte != b' ') else { return &[] };
+    let last = line.iter().rposition(|&byte| byte != b' ').unwrap_or(first);
+    &line[first..=last]
+}
+
 /// White space to `isspace`, which `strtol` skips and where memcached lets a number end.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r')

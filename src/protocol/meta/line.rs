@@ -5,7 +5,7 @@
 
 use super::{words, BinaryKey, Key};
 use crate::protocol::classic::admin::signed32;
-use crate::protocol::classic::{next_word, DATA_MAX};
+use crate::protocol::classic::{next_word, trim, DATA_MAX};
 use crate::protocol::reject::{self, Reject};
 use crate::protocol::{Request, KEY_MAX};
 
@@ -79,13 +79,6 @@ pub fn debug_key<'a>(key: &'a [u8], flags: &[u8]) -> Result<Key<'a>, Reject> {
 /// Whether each of the first `most` words begins with a letter, a digit or one of ``[\]^_` ``.
 fn are_flags(flags: &[u8], most: usize) -> bool {
     words(flags).take(most).all(|word| matches!(word[0], b'A'..=b'z' | b'0'..=b'9'))
-}
-
-/// `line` without blanks around it.
-fn trim(line: &[u8]) -> &[u8] {
-    let Some(first) = line.iter().position(|&byte| byte != b' ') else { return &[] };
-    let last = line.iter().rposition(|&byte| byte != b' ').unwrap_or(first);
-    &line[first..=last]
 }
 
 /// An unsigned 64-bit number: digits only.

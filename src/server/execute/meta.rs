@@ -148,6 +148,10 @@ impl Executor {
         if let Some(exptime) = touched(get, now) {
             self.store.touch(key, exptime, now);
         }
+        // Without any of these the item was fetched before the flags were gone through.
+        if !b"hlNRTu".iter().any(|&flag| get.has(flag)) {
+            self.store.get(key, now, |_| ());
+        }
     }
 
     /// md

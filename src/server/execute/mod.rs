@@ -177,6 +177,10 @@ impl Executor {
                 say(out, if found { encode::TOUCHED } else { encode::NOT_FOUND }, noreply);
             }
             Request::FlushAll { delay, noreply } => self.flush_all(delay, noreply, now, out),
+            Request::BadFlush { noreply } => {
+                let allowed = self.shared.config.flush_command;
+                say(out, if allowed { reject::BAD_EXPTIME } else { reject::FLUSH_OFF }, noreply);
+            }
             Request::Version => encode::version(out, &self.shared.version),
             Request::Verbosity { level, noreply } => {
                 self.shared.set_verbosity(level.min(VERBOSITY_MAX));
