@@ -47,7 +47,7 @@ pub(super) enum Look<R> {
 impl Store {
     /// What a client finds under a key. What is dead there goes, and counts as memcached counts it
     /// whatever the command.
-    #[inline(always)]
+    #[inline]
     pub(super) fn fetch(
         &self,
         stripe: &mut Locked<'_>,
@@ -112,7 +112,6 @@ impl Store {
     }
 
     /// Reads a small item, or pins a large one. Takes `read` only for a small one.
-    #[inline]
     pub(super) fn see<R, F: FnOnce(&Item<'_>) -> R>(
         &self,
         record: &Record,
@@ -167,7 +166,6 @@ impl Store {
     }
 
     /// Finishes what [`Store::see`] began, without any lock.
-    #[inline]
     pub(super) fn finish<R, F: FnOnce(&Item<'_>) -> R>(
         seen: Seen<'_, R>,
         read: Option<F>,
