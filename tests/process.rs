@@ -302,6 +302,22 @@ fn sigterm_sends_what_is_queued_and_leaves_with_zero() {
 }
 
 #[test]
+fn a_graceful_stop_waits_for_a_half_sent_command_until_asked_again() {
+    let mut node = Node::plain(free_port(), &["-v"]);
+    let (mut idle, mut half) = (node.client(), node.client());
+    assert_eq!(idle.ask("mn"), "MN");
+    half.send("mn\r\nset half 0 0 100\r\nabc");
+    assert_eq!(half.line(), "MN");
+    node.signal("USR1");
+    node.await_log("Gracefully stopping", 1);
+    assert!(idle.rest().is_empty(), "who is in the middle of nothing is let go");
+    assert!(!node.log().contains("got signal 15"));
+    node.signal("TERM");
+    assert_eq!(node.exit_code(), Some(0));
+    assert!(node.whole_log().contains("got signal 15"), "{}", node.log());
+}
+
+#[test]
 fn both_started_in_the_same_instant_link() {
     for _ in 0..3 {
         let repl = free_port();

@@ -11,7 +11,7 @@ use std::net::Ipv6Addr;
 pub struct Address {
     /// A name or a numeric address, without brackets.
     pub host: String,
-    /// The port, if one was given.
+    /// The port, if one was given; 0 is any free one, see [`Address::parse_own`].
     pub port: Option<u16>,
 }
 
@@ -21,6 +21,20 @@ impl Address {
     /// # Errors
     /// A sentence fit for the user: what is wrong with it.
     pub fn parse(text: &str) -> Result<Address, String> {
+        match Address::parse_own(text)? {
+            Address { port: Some(0), .. } => {
+                let digits = text.rsplit(':').next().unwrap_or_default();
+                Err(format!("Invalid port number: \"{digits}\""))
+            }
+            address => Ok(address),
+        }
+    }
+
+    /// The same for an address to listen on: as in memcached, port 0 or -1 is any free one.
+    ///
+    /// # Errors
+    /// As [`Address::parse`].
+    pub fn parse_own(text: &str) -> Result<Address, String> {
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             let (host, rest) =
                 rest.split_once(']').ok_or_else(|| format!("Invalid IPV6 address: \"{text}\""))?;
@@ -42,8 +56,9 @@ impl Address {
         };
         let port = match port {
             None => None,
+            Some("-1") => Some(0),
             Some(digits) => match digits.parse::<u16>() {
-                Ok(n) if n > 0 && digits.bytes().all(|b| b.is_ascii_digit()) => Some(n),
+                Ok(n) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(n),
                 _ => return Err(format!("Invalid port number: \"{digits}\"")),
             },
         };

@@ -76,6 +76,9 @@ impl Draft {
             Some(given) => given,
         };
         self.config.item_max = u32::try_from(item_max).unwrap_or(ITEM_MAX_MAX);
+        if self.config.temporary_ttl.is_some() && !self.config.lru_maintainer {
+            return Err("temporary_ttl requires lru_maintainer to be enabled".into());
+        }
         self.config.protocol = self.settle_protocol()?;
         if !self.port_given && self.config.udp_port != Port::Off {
             self.config.port = self.config.udp_port;
@@ -321,7 +324,7 @@ pub static FLAGS: &[Flag<Draft>] = &[
         short: Some('b'),
         longs: &["listen-backlog"],
         takes: Takes::Value("num", |d, v| {
-            d.config.backlog = number("-b: backlog", v, 1..=i32::MAX.unsigned_abs())?;
+            d.config.backlog = number("-b: backlog", v, 0..=i32::MAX.unsigned_abs())?;
             Ok(())
         }),
         help: "set the backlog queue limit (default: 1024)",
@@ -343,7 +346,7 @@ pub static FLAGS: &[Flag<Draft>] = &[
             });
             Ok(())
         }),
-        help: "protocol: ascii or auto (default: auto)",
+        help: "protocol: ascii, binary or auto, by the first byte of a connection (default: auto)",
     },
     Flag {
         short: Some('S'),

@@ -284,7 +284,11 @@ fn find_long<'a, D>(
 }
 
 fn parse_keys<D>(keys: &[Key<D>], list: &str, draft: &mut D) -> Result<(), String> {
-    for word in list.split(',').map(str::trim) {
+    // A list may end in a comma, or be empty, as for getsubopt.
+    for word in list.strip_suffix(',').unwrap_or(list).split(',').map(str::trim) {
+        if list.trim().is_empty() {
+            break;
+        }
         let (name, value) = match word.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (word, None),
@@ -297,10 +301,8 @@ fn parse_keys<D>(keys: &[Key<D>], list: &str, draft: &mut D) -> Result<(), Strin
             keys.iter().find(matching).ok_or_else(|| format!("Illegal suboption \"{word}\""))?;
         let missing = || format!("Missing argument for suboption \"{name}\"");
         match &key.takes {
-            KeyTakes::Nothing(set) if value.is_none() => set(draft),
-            KeyTakes::Nothing(_) => {
-                return Err(format!("Suboption \"{name}\" takes no argument"));
-            }
+            // What it is given by "=" means nothing, as in memcached.
+            KeyTakes::Nothing(set) => set(draft),
             KeyTakes::Value(_, set) => {
                 set(draft, value.filter(|v| !v.is_empty()).ok_or_else(missing)?)?;
             }

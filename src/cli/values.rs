@@ -56,9 +56,17 @@ pub fn path(what: &str, text: &str) -> Result<PathBuf, String> {
 /// # Errors
 /// One is malformed, or there is none.
 pub fn addresses(what: &str, text: &str) -> Result<Vec<Address>, String> {
+    parse_each(what, text, Address::parse)
+}
+
+fn parse_each(
+    what: &str,
+    text: &str,
+    parse: fn(&str) -> Result<Address, String>,
+) -> Result<Vec<Address>, String> {
     let mut all = Vec::new();
     for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
-        all.push(Address::parse(word).map_err(|why| format!("{what}: {why}"))?);
+        all.push(parse(word).map_err(|why| format!("{what}: {why}"))?);
     }
     if all.is_empty() {
         return Err(format!("{what} must name at least one address"));
@@ -90,7 +98,7 @@ pub fn listeners(text: &str) -> Result<Vec<Address>, String> {
         });
         plain.push(tag.map_or(word, |(_, address)| address));
     }
-    addresses("-l", &plain.join(","))
+    parse_each("-l", &plain.join(","), Address::parse_own)
 }
 
 #[cfg(test)]
@@ -131,6 +139,12 @@ mod tests {
             listen("127.0.0.1:1;[::1]:2, tag_b_:127.0.0.1:3,tag[x]:host"),
             Ok(["127.0.0.1:1", "[::1]:2", "127.0.0.1:3", "host"].map(String::from).to_vec())
         );
+        // Any free port.
+        assert_eq!(
+            listen("127.0.0.1:0,[::1]:-1"),
+            Ok(["127.0.0.1:0", "[::1]:0"].map(String::from).to_vec())
+        );
+        assert_eq!(hosts("a:0"), Err("-l: Invalid port number: \"0\"".into()));
         for refused in ["proto[ascii]:127.0.0.1:1", "127.0.0.1,notls:127.0.0.2", "mtls:a", "/s"] {
             assert!(listen(refused).is_err(), "{refused}");
         }

@@ -155,7 +155,7 @@ pub(super) fn bind_each<T>(
     let mut bound = Vec::new();
     for text in listen {
         let fail = |source| BindError { at: text.clone(), source };
-        let address = Address::parse(text)
+        let address = Address::parse_own(text)
             .map_err(|why| fail(io::Error::new(io::ErrorKind::InvalidInput, why)))?;
         let addrs = resolve(&address, port).map_err(fail)?;
         bound.extend(bind_all(addrs).map_err(fail)?);

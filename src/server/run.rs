@@ -450,10 +450,12 @@ impl Server {
         };
         self.tell_workers(|| message(how));
         if how == Shutdown::Graceful {
-            // Not by the clock that a client may have stopped.
+            log::warn!("Gracefully stopping");
+            // Not by the clock that a client may have stopped. Who asks again does not wait.
             let begun = Instant::now();
             while begun.elapsed() < GRACE
                 && self.workers.iter().any(|(_, thread)| !thread.is_finished())
+                && self.take_signals() != Some(Shutdown::Now)
             {
                 std::thread::sleep(ACCEPT_RETRY);
             }

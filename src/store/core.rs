@@ -278,6 +278,11 @@ impl Store {
         Drained { upto, overflowed }
     }
 
+    /// Whether changes wait for the next drain.
+    pub fn has_fed(&self) -> bool {
+        lock(&self.members).iter().any(|member| member.feed.waits())
+    }
+
     /// The signal between writers and the replication thread: a worker whose
     /// [`Handle::take_fed`] is true raises it, and wakes the thread if it was down.
     pub fn changed(&self) -> &ChangeSignal {

@@ -8,8 +8,9 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r')
 }
 
-/// The number that `value` starts with: leading blanks, a sign, digits, and then the end or a blank
-/// (whatever comes behind that). None where memcached answers "non-numeric".
+/// The number that `value` starts with: leading blanks, a sign, digits, and then the end, a blank
+/// or a NUL, which ends a text in C (whatever comes behind those). None where memcached answers
+/// "non-numeric".
 pub(crate) fn parse(value: &[u8]) -> Option<u64> {
     let start = value.iter().position(|&byte| !is_space(byte))?;
     let (negative, digits) = match value[start] {
@@ -18,7 +19,7 @@ pub(crate) fn parse(value: &[u8]) -> Option<u64> {
         _ => (false, &value[start..]),
     };
     let len = digits.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(digits.len());
-    if len == 0 || digits.get(len).is_some_and(|&byte| !is_space(byte)) {
+    if len == 0 || digits.get(len).is_some_and(|&byte| byte != 0 && !is_space(byte)) {
         return None;
     }
     let number = digits[..len].iter().try_fold(0u64, |number, &digit| {
@@ -52,6 +53,7 @@ mod tests {
             (b"12  ", 12),
             (b" \t12", 12),
             (b"5 x", 5),
+            (b"999\0\xff ", 999),
             (b"+5", 5),
             (b"000000000000000000001", 1),
             (b"18446744073709551615", u64::MAX),
@@ -59,7 +61,9 @@ mod tests {
         ] {
             assert_eq!(parse(text), Some(number), "{text:?}");
         }
-        for text in [&b""[..], b"  ", b"-1", b"5x", b"x", b"18446744073709551616", b"+", b"1.5"] {
+        for text in
+            [&b""[..], b"\0", b"  ", b"-1", b"5x", b"x", b"18446744073709551616", b"+", b"1.5"]
+        {
             assert_eq!(parse(text), None, "{text:?}");
         }
     }

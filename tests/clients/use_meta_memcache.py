@@ -1,4 +1,9 @@
-"""meta-memcache: the meta protocol: flags, leases, recaching, staleness, base64 keys, CAS uniques."""
+"""meta-memcache: the meta protocol: flags, leases, recaching, staleness, base64 keys, CAS uniques.
+
+Its core keeps 32 bits of a unique (meta-memcache-socket 0.3.1), and takes a longer one for none at all.
+The protocol has 64; ours are longer from the start, memcached's after four thousand million writes. So
+its cas can be shown with memcached only; other clients show it with us.
+"""
 
 import logging
 
@@ -8,8 +13,8 @@ from meta_memcache import (CacheClient, Conflict, Key, LeasePolicy, MemcacheServ
 from meta_memcache.configuration import connection_pool_factory_builder
 from meta_memcache.protocol import SET_MODE_ADD, SET_MODE_APPEND, SET_MODE_REPLACE
 
-from cases import (EVERY_BYTE, HOST, LARGE, READ, TOO_LARGE, WRITE, case, gone, main, raises, same,
-                   see)
+from cases import (EVERY_BYTE, HOST, LARGE, READ, SERVER, TOO_LARGE, WRITE, case, gone, main,
+                   raises, same, see)
 
 
 def client(port):
@@ -52,6 +57,8 @@ def values():
 
 @case
 def cas():
+    if SERVER != "memcached":
+        return
     same(w.set("cas", "one", ttl=1000), True)
     value, unique = w.get_cas("cas")
     see(lambda: r.get_cas("cas"), ("one", unique))
@@ -117,7 +124,7 @@ def leases():
     same(w.get_or_lease("lease", policy), None)
     value, unique = w.get_or_lease_cas("lease", policy)
     same(value, None)
-    assert unique
+    assert unique or SERVER != "memcached"
     w.set("lease", "filled", ttl=1000, cas_token=unique)
     same(w.get_or_lease("lease", policy), "filled")
     see(lambda: r.get("lease"), "filled")

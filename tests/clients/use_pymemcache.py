@@ -220,7 +220,8 @@ def pools_hashing_and_retries():
 @case
 def raw_meta():
     same(w.raw_command("ms rm 3 T0 F9 c\r\nabc")[:4], b"HD c")
-    see(lambda: r.raw_command("mg rm v s f k", b"abc\r\n"), b"VA 3 s3 f9 krm\r\n")
+    see(lambda: r.raw_command("mg rm s f k"), b"HD s3 f9 krm")
+    same(r.raw_command("mg rm v s f k", b"abc\r\n"), b"VA 3 s3 f9 krm\r\n")
     same(w.raw_command("ma rm2 N0 J5 v", b"5\r\n"), b"VA 1\r\n")
     same(w.raw_command("md rm q\r\nmn"), b"MN")
     see(lambda: r.raw_command("mg rm"), b"EN")

@@ -291,8 +291,10 @@ pub fn converse(
     ask(real, b"flush_all\r\n")?;
     for number in 0..COMMANDS {
         let mut command = command(&mut rng, old);
-        // What stands behind the key of a delete is looked at here.
-        if !old && !command.starts_with(b"delete") {
+        // What stands behind the key of a delete is looked at here; and half of a unique would be a
+        // long wait for data, if it came to stand where the length is.
+        let spared = [&b"delete"[..], b"cas"].iter().any(|verb| command.starts_with(verb));
+        if !old && !spared {
             damage(&mut rng, &mut command);
         }
         let (ours, real) = (ask(ours, &command), ask(real, &command));

@@ -8,21 +8,26 @@
 //!
 //! What legitimately differs, and is kept out of the streams:
 //!
-//! | what | why |
-//! |---|---|
-//! | a number that gets shorter behind a get of it in one batch | memcached pads it in place only while nobody is being sent it |
-//! | a number in an empty value, or with NUL in it | memcached's incr reads on behind the value |
-//! | a line of over 2 KiB that is no get | memcached closes where the newline is not in what it has read so far |
-//! | an exptime after January 2038 | a time like any other here |
-//! | a wrong key in a get behind other commands | memcached loses what it has answered to those in the same read |
-//! | a NUL in a line | ends it here and in 1.6.18, but not in 1.6.45 |
-//! | a tab or a lone CR for a number | 1.6.45 reads it as a zero |
-//! | bget, and a blank before a command | still understood here; 1.6.45 knows neither |
-//! | lines that 1.6.18 reads otherwise than 1.6.45 | we follow the latter: nothing is damaged beside an old one |
-//! | the counts cmd_set, cmd_flush | memcached counts a block that does not end where it should, and a flush it refuses |
-//! | the counts get_expired, get_flushed | what is stored with a time that has passed is never there to be found; the clock here stands still |
-//! | lengths of which the data never comes | both wait for it: too-large.txt |
-//! | a get of over 64 KiB with a wrong key far behind | answered in portions here; the keys before it are out by then |
+//! - a number that gets shorter behind a get of it in one batch: memcached pads it in place only
+//!   while nobody is being sent it
+//! - a number in an empty value, or with NUL in it: memcached's incr reads on behind the value
+//! - a line of over 2 KiB that is no get: memcached closes where the newline is not in what it
+//!   has read so far
+//! - an exptime after January 2038: a time like any other here
+//! - a wrong key in a get behind other commands: memcached loses what it has answered to those in
+//!   the same read
+//! - a NUL in a line: ends it here and in 1.6.18, but not in 1.6.45
+//! - a tab or a lone CR for a number: 1.6.45 reads it as a zero
+//! - bget, and a blank before a command: still understood here; 1.6.45 knows neither
+//! - lines that 1.6.18 reads otherwise than 1.6.45: we follow the latter: nothing is damaged
+//!   beside an old one
+//! - the counts cmd_set, cmd_flush: memcached counts a block that does not end where it should,
+//!   and a flush it refuses
+//! - the counts get_expired, get_flushed: what is stored with a time that has passed is never
+//!   there to be found; the clock here stands still
+//! - lengths of which the data never comes: both wait for it: too-large.txt
+//! - a get of over 64 KiB with a wrong key far behind: answered in portions here; the keys before
+//!   it are out by then
 
 use crate::differential::{command, damage, in_plain_words};
 use crate::script::Link;
