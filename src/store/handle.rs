@@ -47,7 +47,7 @@ pub(super) enum Look<R> {
 impl Store {
     /// What a client finds under a key. What is dead there goes, and counts as memcached counts it
     /// whatever the command.
-    #[inline]
+    #[inline(always)]
     pub(super) fn fetch(
         &self,
         stripe: &mut Locked<'_>,
