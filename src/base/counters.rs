@@ -357,4 +357,27 @@ mod tests {
         b.sum_classes_into(&mut one);
         assert_eq!((one.number(3), one.get(3, ClassCounter::MemRequested)), (0, 0));
     }
+
+    #[test]
+    fn what_is_counted_by_class_counts_for_all() {
+        let counters = Counters::new();
+        counters.add_class(3, ClassCounter::GetHits, 5);
+        counters.add_class(63, ClassCounter::GetHits, 1);
+        counters.add_class(2, ClassCounter::CmdSet, 4);
+        counters.add_class(2, ClassCounter::Linked, 3);
+        counters.add_class(2, ClassCounter::Unlinked, 2);
+        counters.add(Counter::GetMisses, 10);
+        let mut sums = Sums::default();
+        counters.sum_into(&mut sums);
+        for (counter, n) in [
+            (Counter::GetHits, 6),
+            (Counter::CmdGet, 16),
+            (Counter::CmdSet, 4),
+            (Counter::ItemsLinked, 3),
+            (Counter::ItemsUnlinked, 2),
+            (Counter::TouchHits, 0),
+        ] {
+            assert_eq!((counters.get(counter), sums.get(counter)), (n, n), "{counter:?}");
+        }
+    }
 }

@@ -13,15 +13,16 @@
 //!   | segment 0    | segment 1    | segment 2    | segment 3    |             |
 //!   +--------------+--------------+--------------+--------------+-- ... ------+
 //!
-//!   offsets go on: size, size + bank, ...     each an allocation of its own
+//!   offsets go on: size, size + bank, ...
 //!   +--------------+-- ... -----+   +--------------+-- ... -----+
 //!   | segment n    |     bank 0 |   |              |     bank 1 |
 //!   +--------------+-- ... -----+   +--------------+-- ... -----+
 //! ```
 //! Nothing is reserved ahead for growing: address space that is not used would be refused where it
-//! is limited (`ulimit -v`, strict overcommit) and locked by `-k`. A bank stays once it was made;
-//! its pages go back to the kernel like any others. Nothing lies across the ends of banks, and what
-//! lies in the first allocation is found without looking at them.
+//! is limited (`ulimit -v`, strict overcommit) and locked by `-k`. What is added at once is one
+//! allocation, cut into banks. A bank stays once it was made; its pages go back to the kernel like
+//! any others. Nothing lies across the ends of banks, and what lies in the first allocation is
+//! found without looking at them.
 //!
 //! # Who may touch which bytes
 //! 1. **Open segment, behind its end**: only the thread that holds the lock of the writer (or of
@@ -39,9 +40,10 @@
 #![allow(unsafe_code)]
 
 use std::alloc::{alloc_zeroed, dealloc, handle_alloc_error, Layout};
+use std::ops::Range;
 use std::ptr::NonNull;
 
-use super::banks::Banks;
+use super::banks::{Banks, MOST};
 
 /// The arena's base is aligned to this, so that whole segments can be given back to the kernel.
 const PAGE: usize = 4096;
@@ -51,12 +53,11 @@ const PAGE: usize = 4096;
 #[cfg(all(target_os = "linux", not(miri)))]
 const MADV_DONTNEED_LOCKED: nix::libc::c_int = 24;
 
-/// One allocation of zeroed, page-aligned bytes.
+/// Zeroed, page-aligned bytes: an allocation, or a part of the one that another block owns.
 #[derive(Debug)]
 struct Block {
     base: NonNull<u8>,
-    allocation: NonNull<u8>,
-    layout: Layout,
+    owned: Option<(NonNull<u8>, Layout)>,
 }
 
 // SAFETY: a block is plain bytes; who accesses which bytes when is the protocol above, which uses
@@ -80,14 +81,17 @@ impl Block {
         let skip = allocation.as_ptr().align_offset(PAGE).min(PAGE);
         // SAFETY: skip <= PAGE, and the allocation has size + PAGE bytes.
         let base = unsafe { allocation.add(skip) };
-        Some(Block { base, allocation, layout })
+        Some(Block { base, owned: Some((allocation, layout)) })
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout, and nothing borrows from it any more.
-        unsafe { dealloc(self.allocation.as_ptr(), self.layout) }
+        if let Some((allocation, layout)) = self.owned {
+            // SAFETY: allocated in `new` with this layout, and nothing borrows from it any more:
+            // the blocks that are parts of it go with the same arena.
+            unsafe { dealloc(allocation.as_ptr(), layout) }
+        }
     }
 }
 
@@ -122,15 +126,21 @@ impl Arena {
         Arena { base: first.base, size, bank_shift, banks: Banks::new(), _first: first }
     }
 
-    /// Adds bank number `nth`, at the end of what there is. False when the address space for it
-    /// cannot be had.
-    pub fn add_bank(&self, nth: usize) -> bool {
-        if self.banks.get(nth).is_some() {
-            return true;
+    /// Adds these banks, at the end of what there is, by one allocation: a mapping for each would
+    /// take long, a page each for malloc, and more mappings than a process may have. False, and
+    /// none is there, when the address space for them cannot be had. One caller at a time.
+    pub fn add_banks(&self, banks: Range<usize>) -> bool {
+        if banks.is_empty() || banks.end > MOST || self.banks.get(banks.start).is_some() {
+            return false;
         }
-        let Some(bank) = Block::new(1 << self.bank_shift) else { return false };
-        self.banks.add(nth, bank);
-        self.banks.get(nth).is_some()
+        let Some(mut whole) = Block::new(banks.len() << self.bank_shift) else { return false };
+        for (at, nth) in banks.enumerate() {
+            // SAFETY: at < the number of banks, and the block has room for all of them.
+            let base = unsafe { whole.base.add(at << self.bank_shift) };
+            // The first one owns the allocation.
+            self.banks.add(nth, Block { base, owned: whole.owned.take() });
+        }
+        true
     }
 
     /// Whether an arena of this size can be had at present. Commits nothing.
@@ -239,7 +249,8 @@ mod tests {
     #[test]
     fn goes_on_in_banks() {
         let arena = Arena::new(PAGE);
-        assert!(arena.add_bank(0) && arena.add_bank(1) && arena.add_bank(1));
+        assert!(arena.add_banks(0..2) && arena.add_banks(2..3));
+        assert!(!arena.add_banks(1..4) && !arena.add_banks(3..3) && !arena.add_banks(3..MOST + 1));
         arena.put(PAGE, b"first");
         arena.put(PAGE + 8192, b"second");
         arena.put(PAGE + 8192 - 3, b"end");
@@ -248,13 +259,15 @@ mod tests {
         assert_eq!(arena.array::<6>(PAGE + 8192), *b"second");
         arena.release(PAGE, 8192);
         assert_eq!(arena.bytes(PAGE + 8192, 6), b"second");
+        arena.put(PAGE + 3 * 8192 - 4, b"last");
+        assert_eq!(arena.bytes(PAGE + 2 * 8192, 8192)[8188..], *b"last");
     }
 
     #[test]
     #[should_panic(expected = "outside of the arena")]
     fn nothing_lies_across_the_end_of_a_bank() {
         let arena = Arena::new(PAGE);
-        assert!(arena.add_bank(0) && arena.add_bank(1));
+        assert!(arena.add_banks(0..2));
         let _ = arena.bytes(PAGE + 8190, 4);
     }
 }

@@ -112,7 +112,6 @@ impl Store {
     }
 
     /// Reads a small item, or pins a large one. Takes `read` only for a small one.
-    #[inline]
     pub(super) fn see<R, F: FnOnce(&Item<'_>) -> R>(
         &self,
         record: &Record,
@@ -167,7 +166,6 @@ impl Store {
     }
 
     /// Finishes what [`Store::see`] began, without any lock.
-    #[inline]
     pub(super) fn finish<R, F: FnOnce(&Item<'_>) -> R>(
         seen: Seen<'_, R>,
         read: Option<F>,

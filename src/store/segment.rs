@@ -263,15 +263,19 @@ impl Segments {
         reach.min((self.metas.len() + banks::MOST * BANK as usize) as u64)
     }
 
-    /// Adds segments until there are `wanted`, bank by bank.
+    /// Adds segments until there are `wanted`, by whole banks.
     fn grow(&self, wanted: u32) -> bool {
+        if wanted <= self.count() {
+            return true;
+        }
         let first = self.metas.len() as u32;
-        while self.count() < wanted {
+        let bank = |segments: u32| segments.div_ceil(BANK) as usize;
+        let banks = bank(self.count() - first)..bank(wanted - first);
+        if !self.arena.add_banks(banks.clone()) {
+            return false;
+        }
+        for nth in banks {
             let count = self.count();
-            let nth = ((count - first) >> BANK_SHIFT) as usize;
-            if !self.arena.add_bank(nth) {
-                return false;
-            }
             self.more.add(nth, (0..BANK).map(|_| Segment::default()).collect());
             let mut queues = self.queues();
             let all = (count + BANK) as usize;

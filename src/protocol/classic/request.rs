@@ -370,3 +370,36 @@ fn debug_time<'a>(words: &Words<'a>) -> Outcome<'a> {
     };
     Ok(Request::DebugTime(what))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_storage_head_is_read_like_any_other() {
+        let long = "k".repeat(251);
+        let keys = ["k", "", &long[..250], &long, "noreply"];
+        let numbers =
+            ["0", "", "7", "007", "-1", "+1", "999999999", "1234567890", "4294967296", "x1"];
+        let ends = ["", " ", " noreply", "  noreply", " noreply ", " x", " 1 noreply"];
+        let mut plain = 0;
+        for verb in [StoreVerb::Set, StoreVerb::Append, StoreVerb::Cas(0)] {
+            for key in keys {
+                for n in 0..numbers.len() * numbers.len() * numbers.len() {
+                    let number = |place: usize| numbers[n / numbers.len().pow(place as u32) % 10];
+                    for end in ends {
+                        let (flags, exptime, len) = (number(0), number(1), number(2));
+                        let rest = format!("{key} {flags} {exptime} {len}{end}");
+                        let line = format!("set {rest}");
+                        let any = store_any(verb, line.as_bytes());
+                        if let Some(head) = store_plain(verb, rest.as_bytes()) {
+                            assert_eq!(any, Ok(Request::Store(head)), "{line}");
+                            plain += 1;
+                        }
+                    }
+                }
+            }
+        }
+        assert_eq!(plain, 2 * 3 * 4 * 4 * 4 * 2);
+    }
+}
