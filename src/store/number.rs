@@ -8,8 +8,8 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r')
 }
 
-/// The number that `value` starts with: leading blanks, a sign, digits, and then the end, a blank or
-/// a NUL, which ends a text in C (whatever comes behind those). None where memcached answers
+/// The number that `value` starts with: leading blanks, a sign, digits, and then the end, a blank
+/// or a NUL, which ends a text in C (whatever comes behind those). None where memcached answers
 /// "non-numeric".
 pub(crate) fn parse(value: &[u8]) -> Option<u64> {
     let start = value.iter().position(|&byte| !is_space(byte))?;
