@@ -7,11 +7,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
-    ($(#[$what:meta])* $kind:ident, $many:ident: $($(#[$doc:meta])* $name:ident,)*) => {
+    ($(#[$what:meta])* $kind:ident, $many:ident, $all:ident: $($(#[$doc:meta])* $name:ident,)*) => {
         $(#[$what])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(usize)]
         pub enum $kind { $($(#[$doc])* $name,)* }
+
+        /// All of them, in order.
+        pub const $all: [$kind; $many] = [$($kind::$name),*];
 
         /// How many there are.
         pub const $many: usize = [$($kind::$name),*].len();
@@ -20,7 +23,7 @@ macro_rules! counters {
 
 counters! {
     /// What is counted. The variants are memcached's `stats` names in camel case.
-    Counter, COUNTERS:
+    Counter, COUNTERS, ALL_COUNTERS:
     /// Keys asked for by get, gets and mg (memcached counts gat and gats as touches only).
     CmdGet,
     /// Storage commands that reached the store.
@@ -111,7 +114,7 @@ counters! {
 
 counters! {
     /// What is counted by size class, by memcached's names in `stats items` and `stats slabs`.
-    ClassCounter, CLASS_COUNTERS:
+    ClassCounter, CLASS_COUNTERS, ALL_CLASS_COUNTERS:
     /// Items that became reachable; with the next, a gauge that is never reset.
     Linked,
     /// Items that became unreachable, for whatever reason.
@@ -195,13 +198,28 @@ impl Counters {
 
     /// The count so far, from any thread.
     pub fn get(&self, counter: Counter) -> u64 {
-        self.values[counter as usize].load(Ordering::Relaxed)
+        let own = |counter: Counter| self.values[counter as usize].load(Ordering::Relaxed);
+        own(counter).wrapping_add(match counter {
+            // What is counted by class is not counted once more: a get or a set adds once.
+            Counter::GetHits => self.sum_of_classes(ClassCounter::GetHits),
+            Counter::CmdSet => self.sum_of_classes(ClassCounter::CmdSet),
+            Counter::ItemsLinked => self.sum_of_classes(ClassCounter::Linked),
+            Counter::ItemsUnlinked => self.sum_of_classes(ClassCounter::Unlinked),
+            // A key that is asked for is there or is not.
+            Counter::CmdGet => self.get(Counter::GetHits).wrapping_add(own(Counter::GetMisses)),
+            _ => 0,
+        })
+    }
+
+    fn sum_of_classes(&self, counter: ClassCounter) -> u64 {
+        let values = self.classes.iter().map(|class| &class[counter as usize]);
+        values.fold(0, |sum, value| sum.wrapping_add(value.load(Ordering::Relaxed)))
     }
 
     /// Adds this thread's counts to `sums`.
     pub fn sum_into(&self, sums: &mut Sums) {
-        for (sum, value) in sums.0.iter_mut().zip(&self.values) {
-            *sum = sum.wrapping_add(value.load(Ordering::Relaxed));
+        for (sum, counter) in sums.0.iter_mut().zip(ALL_COUNTERS) {
+            *sum = sum.wrapping_add(self.get(counter));
         }
     }
 

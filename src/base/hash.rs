@@ -1,7 +1,9 @@
 //! The hash of a key, as the store places it.
 //!
 //! Owns one keyed 64-bit hash. Never leaves the process: nodes seed it differently, so that nobody
-//! outside can choose keys that collide. The proxy's distribution hashes are in `proxy::ring`.
+//! outside can choose keys that collide. For that the seed goes into both factors of every product
+//! that has bytes of the key in it: a factor that a client can make zero gives zero, whatever the
+//! other one is. The proxy's distribution hashes are in `proxy::ring`.
 
 const K0: u64 = 0x9e37_79b9_7f4a_7c15;
 const K1: u64 = 0xd6e8_feb8_6659_fd93;
@@ -34,9 +36,10 @@ pub fn hash_key(seed: u64, key: &[u8]) -> u64 {
     let len = key.len();
     // The length goes in multiplied, so that it cannot cancel against a byte of the key.
     let mut state = seed ^ K0 ^ (len as u64).wrapping_mul(K1);
+    let other = seed.rotate_left(32) ^ K2;
     let mut rest = key;
     while rest.len() > 16 {
-        state = fold(word(rest) ^ K1 ^ state, word(&rest[8..]) ^ K2);
+        state = fold(word(rest) ^ K1 ^ state, word(&rest[8..]) ^ other);
         rest = &rest[16..];
     }
     // The last 16 bytes (or fewer) as two words that overlap where the key is short.
@@ -51,7 +54,7 @@ pub fn hash_key(seed: u64, key: &[u8]) -> u64 {
     } else {
         (0, 0)
     };
-    let mixed = fold(a ^ K1 ^ state, b ^ K2);
+    let mixed = fold(a ^ K1 ^ state, b ^ other);
     fold(mixed ^ K0, state ^ K1)
 }
 
@@ -86,5 +89,22 @@ mod tests {
             }
         }
         assert_ne!(hash_key(1, b"a"), hash_key(2, b"a"));
+    }
+
+    #[test]
+    fn no_word_of_a_key_silences_the_others() {
+        for seed in [1, 2, 0x1234_5678_9abc_def0] {
+            let mut seen = std::collections::HashSet::new();
+            for word in [K0, K1, K2, K0 ^ K1, K0 ^ K2, K1 ^ K2, 0, u64::MAX] {
+                for n in 0..50u64 {
+                    let key = [n.to_le_bytes(), word.to_le_bytes()].concat();
+                    let longer = [&key[..], b"and some more"].concat();
+                    for key in [key, longer] {
+                        let hash = hash_key(seed, &key);
+                        assert!(seen.insert(hash), "seed {seed}, {}", key.escape_ascii());
+                    }
+                }
+            }
+        }
     }
 }

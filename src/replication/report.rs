@@ -41,6 +41,12 @@ impl Node {
         self.live().filter_map(|(_, link)| free(link)).min().unwrap_or(self.config.queue_max)
     }
 
+    /// Microseconds since the oldest change that a peer has not acknowledged; 0 when all are. None
+    /// when nobody is linked.
+    pub fn lag_us(&self, now: Now) -> Option<u64> {
+        self.live().filter_map(|(_, link)| Some(link.session.as_ref()?.stream().lag_us(now))).max()
+    }
+
     /// Links that went live so far.
     pub fn links_made(&self) -> u64 {
         self.links_made

@@ -16,12 +16,12 @@ mod sockets;
 
 use super::config;
 use super::shared::Replication;
-use crate::base::clock::RealClock;
+use crate::base::clock::{Clock, Now, RealClock};
 use crate::replication::NodeId;
 use crate::store::Store;
 use driver::Driver;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -71,7 +71,17 @@ impl PeerConfig {
 struct Shared {
     stop: AtomicBool,
     stats: Mutex<Stats>,
+    /// When the oldest change was made that a peer has not acknowledged, monotonic microseconds.
+    /// [`SETTLED`], or [`ALONE`].
+    oldest_us: AtomicU64,
 }
+
+/// All that has left the feeds is acknowledged.
+const SETTLED: u64 = 0;
+/// Nobody is linked.
+const ALONE: u64 = u64::MAX;
+/// The one figure of `stats` that is exact at any time.
+const LAG: &str = "repl_lag_us";
 
 /// What `stats` shows, as of the last turn or so.
 #[derive(Clone, Debug, Default)]
@@ -89,6 +99,33 @@ impl Shared {
         *lock(&self.stats) = stats;
     }
 
+    /// What leaves the feeds from now on is not settled, until the next [`Shared::settled`].
+    fn unsettle(&self, now: Now) {
+        let made = now.mono_us.max(1);
+        let _ = self.oldest_us.compare_exchange(SETTLED, made, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// Takes down how far peers are, see [`Node::lag_us`](crate::replication::Node::lag_us).
+    fn settled(&self, lag_us: Option<u64>, now: Now) {
+        let oldest_us = match lag_us {
+            None => ALONE,
+            Some(0) => SETTLED,
+            Some(lag) => now.mono_us.saturating_sub(lag).max(1),
+        };
+        self.oldest_us.store(oldest_us, Ordering::Release);
+    }
+
+    /// The lag at this moment: never 0 while a peer lacks a change that a client has an answer to.
+    fn lag_us(&self, store: &Store, now: Now) -> u64 {
+        // Looked at first: what has left the feeds by then is in `oldest_us`.
+        let waits = store.has_fed();
+        match self.oldest_us.load(Ordering::Acquire) {
+            ALONE => 0,
+            SETTLED => u64::from(waits),
+            made => now.mono_us.saturating_sub(made).max(1),
+        }
+    }
+
     fn stopping(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
@@ -103,6 +140,8 @@ pub struct Peer {
     shared: Arc<Shared>,
     waker: Arc<mio::Waker>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    store: Arc<Store>,
+    clock: RealClock,
 }
 
 /// Starts the replication thread: it dials its peers at once, and calls `serve` when clients may
@@ -120,10 +159,11 @@ pub fn spawn(
     let poll = mio::Poll::new()?;
     let waker = Arc::new(mio::Waker::new(poll.registry(), driver::WAKER)?);
     let shared = Arc::new(Shared::default());
+    let (kept, ticks) = (Arc::clone(&store), clock.clone());
     let driver = Driver::new(config, store, clock, poll, &waker, &shared, serve);
     let builder = std::thread::Builder::new().name("replication".to_owned());
     let thread = builder.spawn(move || driver.run())?;
-    Ok(Peer { shared, waker, thread: Mutex::new(Some(thread)) })
+    Ok(Peer { shared, waker, thread: Mutex::new(Some(thread)), store: kept, clock: ticks })
 }
 
 impl Peer {
@@ -147,7 +187,13 @@ impl Replication for Arc<Peer> {
     }
 
     fn stats(&self) -> Vec<(String, String)> {
-        lock(&self.shared.stats).general.clone()
+        let lag = self.shared.lag_us(&self.store, self.clock.now()).to_string();
+        let mut stats = lock(&self.shared.stats).general.clone();
+        stats
+            .iter_mut()
+            .filter(|(name, _)| name == LAG)
+            .for_each(|(_, value)| value.clone_from(&lag));
+        stats
     }
 
     fn stats_replication(&self) -> Vec<(String, String)> {

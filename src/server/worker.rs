@@ -66,6 +66,10 @@ const READ_SIZE: usize = 64 * 1024;
 /// others go in between.
 const READ_PER_TURN: usize = 1024 * 1024;
 
+/// Replies that one connection may send in one turn before the others go, and one write above it: a
+/// client that reads as fast as it is answered would be the only one who is.
+const WRITE_PER_TURN: usize = 512 * 1024;
+
 /// Memory of each buffer that an idle worker keeps.
 const SCRATCH_KEEP: usize = 256 * 1024;
 
@@ -434,7 +438,7 @@ fn keep_at_most(keep: usize, input: &mut Buf, out: &mut Vec<u8>) {
 fn serve(client: &mut Client, exec: &mut Executor, now: Now) -> Visit {
     let mut budget = exec.shared.config.reqs_per_event;
     let mut read_left = READ_PER_TURN;
-    let mut drained = false;
+    let (mut written, mut drained) = (0, false);
     loop {
         if client.blocked {
             return Visit::Wait;
@@ -456,11 +460,15 @@ fn serve(client: &mut Client, exec: &mut Executor, now: Now) -> Visit {
                 Ok(Filled::Closed) => client.conn.hung_up(exec),
                 Err(_) => return Visit::Close,
             },
-            Step::Write => match flush(client, exec) {
-                Ok(true) => {}
-                Ok(false) => return Visit::Wait,
-                Err(_) => return Visit::Close,
-            },
+            Step::Write => {
+                written += client.conn.replies().sendable().len();
+                match flush(client, exec) {
+                    Ok(true) if written >= WRITE_PER_TURN => return Visit::Again,
+                    Ok(true) => {}
+                    Ok(false) => return Visit::Wait,
+                    Err(_) => return Visit::Close,
+                }
+            }
             Step::Yield => {
                 exec.store.counters().add(Counter::ConnYields, 1);
                 return match flush(client, exec) {

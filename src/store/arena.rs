@@ -142,11 +142,11 @@ impl Arena {
     /// The address of `len` bytes at `at`, which are inside.
     #[inline]
     fn at(&self, at: usize, len: usize) -> NonNull<u8> {
-        if at <= self.size && len <= self.size - at {
-            // SAFETY: at <= size, inside of the allocation or one past its end.
-            return unsafe { self.base.add(at) };
+        match at.checked_add(len) {
+            // SAFETY: at <= end <= size, inside of the allocation or one past its end.
+            Some(end) if end <= self.size => unsafe { self.base.add(at) },
+            _ => self.at_bank(at, len),
         }
-        self.at_bank(at, len)
     }
 
     /// The same in a bank.

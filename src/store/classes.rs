@@ -100,12 +100,15 @@ impl Store {
     /// while the record is there, so that what is added is what is taken off later.
     #[inline]
     pub(super) fn class_of(&self, record: &Record) -> (u8, u64) {
-        let vlen = match record.is_large() {
-            true => self.total_len(record),
-            false => record.value_len(),
-        };
+        let vlen = if record.is_large() { self.large_len(record) } else { record.value_len() };
         let size = memcached_size(record.key_len(), record.has_flags(), vlen);
         (self.config.classes.of(size), size as u64)
+    }
+
+    /// Off the way of small items.
+    #[cold]
+    fn large_len(&self, record: &Record) -> usize {
+        self.total_len(record)
     }
 
     /// Counts an item that becomes reachable.

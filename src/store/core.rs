@@ -278,6 +278,11 @@ impl Store {
         Drained { upto, overflowed }
     }
 
+    /// Whether changes wait for the next drain.
+    pub fn has_fed(&self) -> bool {
+        lock(&self.members).iter().any(|member| member.feed.waits())
+    }
+
     /// The signal between writers and the replication thread: a worker whose
     /// [`Handle::take_fed`] is true raises it, and wakes the thread if it was down.
     pub fn changed(&self) -> &ChangeSignal {
@@ -314,8 +319,13 @@ impl Store {
     #[inline]
     pub(super) fn settle(&self, now: Now) {
         if now.unix_secs() >= self.flush_due.load(Ordering::Acquire) {
-            self.change_flush(|flush| flush.settled(now));
+            self.settle_now(now);
         }
+    }
+
+    #[cold]
+    fn settle_now(&self, now: Now) {
+        self.change_flush(|flush| flush.settled(now));
     }
 
     /// The flush watermark.
@@ -324,6 +334,7 @@ impl Store {
         Version(self.watermark.load(Ordering::Acquire))
     }
 
+    #[inline]
     pub(super) fn hash(&self, key: &[u8]) -> u64 {
         hash_key(self.config.hash_seed, key)
     }
@@ -408,6 +419,7 @@ impl Store {
     }
 
     /// Notes when a record that was just written or changed is to be looked at by the sweep.
+    #[inline]
     pub(super) fn note_due(&self, record: &Record) {
         let arena = &self.segments.arena;
         let (version, deleted) = record.version(arena);
@@ -427,7 +439,6 @@ impl Store {
             self.tombstones.fetch_add(1, Ordering::Relaxed);
             self.tombstone_bytes.fetch_add(record.size() as u64, Ordering::Relaxed);
         } else {
-            counters.add(Counter::ItemsLinked, 1);
             counters.add(Counter::BytesLinked, self.item_bytes(record) as u64);
             self.class_gains(record, counters);
         }
@@ -506,7 +517,6 @@ impl Store {
 
     /// Accounts for an item that stops being one, and for its chunks; not for its record's bytes.
     fn account_gone(&self, record: &Record, counters: &Counters) {
-        counters.add(Counter::ItemsUnlinked, 1);
         counters.add(Counter::BytesUnlinked, self.item_bytes(record) as u64);
         self.class_loses(record, counters);
         if record.is_large() {
@@ -590,6 +600,7 @@ impl Store {
     }
 
     /// Writes a record's head at the end of an open segment that has room for it.
+    #[inline]
     pub(super) fn begin(&self, open: &Open, shape: &Shape<'_>, now: Now) -> Record {
         shape.write(&self.segments.arena, self.segments.next_at(open), now.unix_secs())
     }

@@ -53,6 +53,12 @@ impl Feed {
         std::mem::take(&mut pending.overflowed)
     }
 
+    /// Whether a drain would bring anything.
+    pub fn waits(&self) -> bool {
+        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.overflowed || !pending.hashes.is_empty()
+    }
+
     /// Changes that wait.
     pub fn len(&self) -> usize {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner).hashes.len()
@@ -97,8 +103,8 @@ mod tests {
             feed.issue(&clock, Now::default(), hash, 2);
         }
         let mut out = Vec::new();
-        assert!(feed.drain(&mut out));
-        assert!(out.is_empty());
+        assert!(feed.waits() && feed.drain(&mut out));
+        assert!(out.is_empty() && !feed.waits());
         feed.issue(&clock, Now::default(), 7, 2);
         assert_eq!(feed.len(), 1);
         assert!(!feed.drain(&mut out));

@@ -47,7 +47,7 @@ pub(super) enum Look<R> {
 impl Store {
     /// What a client finds under a key. What is dead there goes, and counts as memcached counts it
     /// whatever the command.
-    #[inline]
+    #[inline(always)]
     pub(super) fn fetch(
         &self,
         stripe: &mut Locked<'_>,
@@ -92,24 +92,27 @@ impl Store {
     }
 
     /// A small item, to be read under its stripe's lock.
-    #[inline]
+    #[inline(always)]
     pub(super) fn item(&self, record: &Record, now: Now) -> Item<'_> {
         let arena = &self.segments.arena;
-        let (version, extras) = (record.version(arena).0, record.extras(arena));
+        let (version, access) = record.version_and_access(arena);
+        let extras = record.extras(arena);
+        let (key, value) = record.key_and_value(arena);
         Item {
-            key: record.key(arena),
+            key,
             flags: record.flags(arena),
             exptime: record.exptime(arena),
             version,
             cas: extras.unique(version),
             marks: extras.marks,
-            fetched: record.fetched(arena),
-            last_access_secs: record.idle_secs(arena, now.unix_secs()),
-            value: Value::from(record.value(arena)),
+            fetched: access.fetched(),
+            last_access_secs: access.idle_secs(now.unix_secs()),
+            value: Value::from(value),
         }
     }
 
     /// Reads a small item, or pins a large one. Takes `read` only for a small one.
+    #[inline]
     pub(super) fn see<R, F: FnOnce(&Item<'_>) -> R>(
         &self,
         record: &Record,
@@ -132,24 +135,39 @@ impl Store {
         now: Now,
         read: impl FnOnce(&Item<'_>) -> R,
     ) -> Option<R> {
-        me.counters.add(Counter::CmdGet, 1);
         let (mut stripe, place) = self.lock(self.hash(key));
         let found = self.fetch(&mut stripe, place, key, now, &me.counters);
         let Some((slot, record)) = found else {
             me.counters.add(Counter::GetMisses, 1);
             return None;
         };
-        me.counters.add(Counter::GetHits, 1);
         self.class_counts(&record, ClassCounter::GetHits, &me.counters);
-        let mut read = Some(read);
-        let seen = self.see(&record, now, &mut read)?;
-        record.set_used(&self.segments.arena, now.unix_secs(), true);
         stripe.bump(slot, FREQ_MAX);
+        if record.is_large() {
+            return Some(self.get_large(stripe, &record, now, read));
+        }
+        let result = read(&self.item(&record, now));
+        record.set_used(&self.segments.arena, now.unix_secs(), true);
+        Some(result)
+    }
+
+    /// Reads a large item without the lock of its stripe.
+    #[inline(never)]
+    fn get_large<R>(
+        &self,
+        stripe: Locked<'_>,
+        record: &Record,
+        now: Now,
+        read: impl FnOnce(&Item<'_>) -> R,
+    ) -> R {
+        let snapshot = self.snapshot(record, now);
+        record.set_used(&self.segments.arena, now.unix_secs(), true);
         drop(stripe);
-        Store::finish(seen, read)
+        read(&snapshot.item())
     }
 
     /// Finishes what [`Store::see`] began, without any lock.
+    #[inline]
     pub(super) fn finish<R, F: FnOnce(&Item<'_>) -> R>(
         seen: Seen<'_, R>,
         read: Option<F>,

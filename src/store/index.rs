@@ -74,12 +74,13 @@ impl Stripe {
     /// The position of the slot with this tag for whose location `matches` says yes.
     #[inline]
     pub fn find(&self, tag: u32, mut matches: impl FnMut(u64) -> bool) -> Option<usize> {
-        for (at, &slot) in self.slots.iter().enumerate().skip(self.home(tag)) {
+        let home = self.home(tag);
+        for (from_home, &slot) in self.slots.get(home..)?.iter().enumerate() {
             if slot == 0 || tag_of(slot) > tag {
                 return None;
             }
             if tag_of(slot) == tag && matches(slot & LOCATION_MASK) {
-                return Some(at);
+                return Some(home + from_home);
             }
         }
         None

@@ -164,6 +164,7 @@ impl<'a> Shape<'a> {
         Shape { key, flags: 0, exptime, extras, vlen: 0, large: false }
     }
 
+    #[inline]
     fn kind(&self) -> u8 {
         RECORD
             | if self.flags == 0 { 0 } else { HAS_FLAGS }
@@ -173,12 +174,14 @@ impl<'a> Shape<'a> {
     }
 
     /// Size of the record, rounded.
+    #[inline]
     pub fn size(&self) -> usize {
         let record = Record { at: 0, kind: self.kind(), klen: self.key.len(), len: self.vlen };
         record.size()
     }
 
     /// Writes everything but version and value at `at`, by rule 1 of the arena.
+    #[inline]
     pub fn write(&self, arena: &Arena, at: usize, now_secs: u32) -> Record {
         debug_assert!(self.key.len() <= 255 && self.vlen <= VALUE_MAX);
         let record = Record { at, kind: self.kind(), klen: self.key.len(), len: self.vlen };
@@ -410,22 +413,30 @@ impl Record {
         u16::from_le_bytes(arena.array(self.at + ACCESS_AT))
     }
 
+    /// The version of what is no remembered delete, and the access, by one look (rule 2).
+    #[inline]
+    pub fn version_and_access(&self, arena: &Arena) -> (Version, Access) {
+        let [v0, v1, v2, v3, v4, v5, v6, v7, _, _, _, _, low, high] =
+            arena.array::<HEADER>(self.at);
+        let bits = u64::from_le_bytes([v0, v1, v2, v3, v4, v5, v6, v7]);
+        (Version(bits & !DELETED), Access(u16::from_le_bytes([low, high])))
+    }
+
+    /// Key and value area, by one look (rule 2).
+    #[inline]
+    pub fn key_and_value<'a>(&self, arena: &'a Arena) -> (&'a [u8], &'a [u8]) {
+        arena.bytes(self.key_at(), self.klen + self.len).split_at(self.klen)
+    }
+
     /// Whether a get has found it (rule 2).
     pub fn fetched(&self, arena: &Arena) -> bool {
-        self.access(arena) & FETCHED != 0
+        Access(self.access(arena)).fetched()
     }
 
     /// Seconds since the last use: exact for two hours, then up to 4096 too many (rule 2). It never
     /// falls while nobody uses the item.
     pub fn idle_secs(&self, arena: &Arena, now_secs: u32) -> u32 {
-        let access = self.access(arena);
-        if access & COARSE == 0 {
-            let secs = (now_secs as u16).wrapping_sub(access) & TIME;
-            return u32::from(if secs > FUTURE { 0 } else { secs });
-        }
-        let units = ((now_secs >> COARSE_SHIFT) as u16).wrapping_sub(access) & TIME;
-        let units = if units > FUTURE { 0 } else { units };
-        u32::from(units) << COARSE_SHIFT | now_secs & ((1 << COARSE_SHIFT) - 1)
+        Access(self.access(arena)).idle_secs(now_secs)
     }
 
     /// Lets the time of a use that was [`COARSE_AFTER`] ago become coarse, so that it does not run
@@ -454,6 +465,30 @@ impl Record {
     /// Copies the access field of `from` (rule 1 or 2).
     pub fn copy_access(&self, arena: &Arena, from: &Record) {
         arena.put(self.at + ACCESS_AT, &from.access(arena).to_le_bytes());
+    }
+}
+
+/// When an item was used last, and whether a get has found it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Access(u16);
+
+impl Access {
+    /// See [`Record::fetched`].
+    #[inline]
+    pub fn fetched(self) -> bool {
+        self.0 & FETCHED != 0
+    }
+
+    /// See [`Record::idle_secs`].
+    #[inline]
+    pub fn idle_secs(self, now_secs: u32) -> u32 {
+        if self.0 & COARSE == 0 {
+            let secs = (now_secs as u16).wrapping_sub(self.0) & TIME;
+            return u32::from(if secs > FUTURE { 0 } else { secs });
+        }
+        let units = ((now_secs >> COARSE_SHIFT) as u16).wrapping_sub(self.0) & TIME;
+        let units = if units > FUTURE { 0 } else { units };
+        u32::from(units) << COARSE_SHIFT | now_secs & ((1 << COARSE_SHIFT) - 1)
     }
 }
 

@@ -187,13 +187,15 @@ impl Handle {
                 read(item, Found { created: false, won: false, exptime_before })
             });
         };
-        let (cmd, hits) = match (found, terms.touch) {
-            (Some(_), Some(_)) => (Counter::CmdTouch, Counter::TouchHits),
-            (Some(_), None) => (Counter::CmdGet, Counter::GetHits),
-            (None, _) => (Counter::CmdGet, Counter::GetMisses),
-        };
-        me.counters.add(cmd, 1);
-        me.counters.add(hits, 1);
+        match (found, terms.touch) {
+            (Some(_), Some(_)) => {
+                me.counters.add(Counter::CmdTouch, 1);
+                me.counters.add(Counter::TouchHits, 1);
+            }
+            // Counted by its class.
+            (Some(_), None) => {}
+            (None, _) => me.counters.add(Counter::GetMisses, 1),
+        }
         match (seen?, read, found) {
             (Seen::Read(result), ..) => Some(result),
             (Seen::Large(snapshot), Some(read), Some(found)) => Some(read(&snapshot.item(), found)),

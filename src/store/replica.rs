@@ -100,7 +100,7 @@ impl Store {
             let parts: Vec<&[u8]> = value.chunks().collect();
             let extras = Extras { marks, cas };
             let new = New { key: change.key, flags, exptime, extras, parts: &parts };
-            let put = self.put(me, new, now, |_, old, _: Ask| {
+            let put = self.put(me, self.hash(change.key), new, now, |_, old, _: Ask| {
                 self.verdict(change, old).map(|()| change.version)
             });
             match put {
@@ -197,7 +197,10 @@ impl Handle {
         me.counters.add(Counter::CmdFlush, 1);
         let issued = store.clock.next(now);
         store.change_flush(|flush| flush.ordered(at, issued, now));
-        me.fed |= store.config.replicated;
+        if store.config.replicated {
+            // A change of no key, behind the flush: what peers acknowledge then covers it.
+            store.issue(me, store.hash(b""), now);
+        }
     }
 
     /// Takes in a peer's change. The highest version wins; applying twice changes nothing. Does not

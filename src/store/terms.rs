@@ -40,6 +40,12 @@ pub struct Terms {
     pub vivify: Option<Exptime>,
 }
 
+impl Terms {
+    /// Nothing but what a classic command asks for.
+    pub const PLAIN: Terms =
+        Terms { compare: None, stale_if_older: false, cas: None, binary_key: false, vivify: None };
+}
+
 /// What a write made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {

@@ -69,20 +69,21 @@ impl Store {
     pub(super) fn put<E>(
         &self,
         me: &mut Local,
+        hash: u64,
         new: New<'_>,
         now: Now,
         mut decide: impl FnMut(&mut Local, Option<&Record>, Ask) -> Result<Version, E>,
     ) -> Put<E> {
-        let hash = self.hash(new.key);
         let vlen = new.len();
         let New { key, flags, exptime, extras, .. } = new;
         let mut shape = Shape { key, flags, exptime, extras, vlen, large: false };
-        let small = self.is_small(shape.size(), vlen);
+        let size = shape.size();
+        let small = self.is_small(size, vlen);
         let _alone = (!small && self.is_big(vlen)).then(|| lock(&self.big));
         let mut writer = lock(self.writer(me));
-        let roomy =
-            writer.open.as_ref().is_some_and(|open| self.segments.room(open) >= shape.size());
-        if !roomy || !small {
+        let roomy = writer.open.as_ref().is_some_and(|open| self.segments.room(open) >= size);
+        let at_once = roomy && small;
+        if !at_once {
             // Do not evict for what will be refused.
             let (stripe, place) = self.lock(hash);
             let old = self.find(&stripe, place, new.key);
@@ -98,7 +99,7 @@ impl Store {
             shape = Shape { vlen: chunks.extents.len(), large: true, ..shape };
             built = Some(chunks);
         }
-        if !self.ensure(me, &mut writer, shape.size(), now) {
+        if !at_once && !self.ensure(me, &mut writer, shape.size(), now) {
             if let Some(built) = built {
                 self.abandon(built);
             }
@@ -157,7 +158,9 @@ impl Store {
                 old.set_extras(arena, shape.extras);
                 old.set_version(arena, version, false);
                 old.set_used(arena, now.unix_secs(), false);
-                self.note_due(&old);
+                if let Exptime::At(secs) = shape.exptime {
+                    self.segments.meta_at(old.at).expires(secs);
+                }
                 stripe.bump(slot, FREQ_MAX);
             }
             Some((slot, old)) => {
@@ -179,6 +182,7 @@ impl Store {
 
     /// Whether the mode's condition holds for what is there; counts what memcached counts, on a
     /// commit also what is dead and makes place.
+    #[inline]
     fn check(
         &self,
         me: &Local,
@@ -227,7 +231,7 @@ impl Store {
     /// set, add, replace, cas.
     pub(super) fn store_new(&self, me: &mut Local, mode: Mode, new: New<'_>, now: Now) -> Stored {
         let hash = self.hash(new.key);
-        let put = self.put(me, new, now, |me, old, ask| {
+        let put = self.put(me, hash, new, now, |me, old, ask| {
             self.check(me, mode, old, ask, now)?;
             Ok(match ask {
                 Ask::Before => Version(0),
@@ -266,7 +270,7 @@ impl Store {
         now: Now,
     ) -> Put<()> {
         let hash = self.hash(new.key);
-        self.put(me, new, now, |me, old, ask| {
+        self.put(me, hash, new, now, |me, old, ask| {
             let same =
                 |old: &Record| self.status(old, now) == Status::Live && self.state(old) == seen;
             match (old.is_some_and(same), ask) {
@@ -316,7 +320,7 @@ impl Handle {
         value: &[u8],
         now: Now,
     ) -> Stored {
-        self.store_with(mode, key, flags, exptime, value, &Terms::default(), now)
+        self.store_with(mode, key, flags, exptime, value, &Terms::PLAIN, now)
     }
 
     /// A storage command with terms that only meta commands know.
@@ -333,12 +337,12 @@ impl Handle {
     ) -> Stored {
         let (store, me) = self.split();
         store.settle(now);
-        me.counters.add(Counter::CmdSet, 1);
-        let class = store.config.classes.of(memcached_size(key.len(), flags != 0, value.len()));
+        let size = memcached_size(key.len(), flags != 0, value.len());
+        let class = store.config.classes.of(size);
         me.counters.add_class(class, ClassCounter::CmdSet, 1);
         let extras = Extras::of_new(terms.binary_key, terms.cas);
         let new = New { key, flags, exptime, extras, parts: &[value] };
-        let fits = store.config.fits(key.len(), flags, value.len());
+        let fits = size <= store.config.item_max as usize;
         let stored = if !fits {
             Stored::TooLarge
         } else {

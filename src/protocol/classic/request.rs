@@ -32,19 +32,33 @@ pub struct MoreKeys<'a> {
 /// NUL byte.
 /// [`Parsed::Incomplete`] never holds back more than [`GET_LINE_MAX`] bytes.
 pub fn parse(input: &[u8]) -> Parsed<Request<'_>> {
-    let Some(newline) = memchr::memchr(b'\n', input) else {
+    let first = memchr::memchr2(b'\n', 0, input);
+    let newline = match first {
+        Some(nul) if input[nul] == 0 => memchr::memchr(b'\n', &input[nul..]).map(|n| nul + n),
+        newline => newline,
+    };
+    let Some(newline) = newline else {
         return parse_unended(input);
     };
     let used = newline + 1;
     let line = without_return(&input[..newline]);
-    let parsed = if used < SHORTEST {
-        Err(BAD_FORMAT)
-    } else {
-        meta::parse_line(line).unwrap_or_else(|| command(without_nul(line)))
+    let parsed = match line {
+        _ if used < SHORTEST => Err(BAD_FORMAT),
+        [b'm', ..] => meta_or_classic(line),
+        _ if first != Some(newline) => command(without_nul(line)),
+        _ => command(line),
     };
     match parsed {
         Ok(value) => Parsed::Done { value, used },
         Err(reject) => Parsed::Reject { reject, used },
+    }
+}
+
+/// A line that may be one of a meta command.
+fn meta_or_classic(line: &[u8]) -> Outcome<'_> {
+    match meta::parse_line(line) {
+        Some(parsed) => parsed,
+        None => command(without_nul(line)),
     }
 }
 
@@ -136,12 +150,12 @@ fn command(line: &[u8]) -> Outcome<'_> {
         b"gets" => get(GetVerb::Gets, rest),
         b"gat" => get_and_touch(GetVerb::Gat, rest),
         b"gats" => get_and_touch(GetVerb::Gats, rest),
-        b"set" => store(StoreVerb::Set, line),
-        b"add" => store(StoreVerb::Add, line),
-        b"replace" => store(StoreVerb::Replace, line),
-        b"append" => store(StoreVerb::Append, line),
-        b"prepend" => store(StoreVerb::Prepend, line),
-        b"cas" => store(StoreVerb::Cas(0), line),
+        b"set" => store(StoreVerb::Set, line, rest),
+        b"add" => store(StoreVerb::Add, line, rest),
+        b"replace" => store(StoreVerb::Replace, line, rest),
+        b"append" => store(StoreVerb::Append, line, rest),
+        b"prepend" => store(StoreVerb::Prepend, line, rest),
+        b"cas" => store(StoreVerb::Cas(0), line, rest),
         b"delete" => delete(line),
         b"incr" => arith(ArithVerb::Incr, line),
         b"decr" => arith(ArithVerb::Decr, line),
@@ -186,7 +200,49 @@ fn get_and_touch(verb: GetVerb, rest: &[u8]) -> Outcome<'_> {
 }
 
 /// Once the length of the data block is known, a refusal drops the block too.
-fn store(verb: StoreVerb, line: &[u8]) -> Outcome<'_> {
+fn store<'a>(verb: StoreVerb, line: &'a [u8], rest: &'a [u8]) -> Outcome<'a> {
+    match store_plain(verb, rest) {
+        Some(head) => Ok(Request::Store(head)),
+        None => store_any(verb, line),
+    }
+}
+
+/// The head of nearly every storage command: a key and three short numbers, one blank before each,
+/// and nothing but `noreply` behind them. None for what has to be looked at more closely.
+#[inline]
+fn store_plain(verb: StoreVerb, rest: &[u8]) -> Option<StoreHead<'_>> {
+    let key_len = memchr::memchr(b' ', rest)?;
+    if key_len == 0 || key_len > KEY_MAX || matches!(verb, StoreVerb::Cas(_)) {
+        return None;
+    }
+    let (key, numbers) = rest.split_at(key_len);
+    let (flags, numbers) = short_number(&numbers[1..]);
+    let (exptime, numbers) = short_number(numbers.strip_prefix(b" ")?);
+    let (len, numbers) = short_number(numbers.strip_prefix(b" ")?);
+    let noreply = numbers == b" noreply";
+    if len? > DATA_MAX || !(noreply || numbers.is_empty()) {
+        return None;
+    }
+    let exptime = i64::from(exptime?);
+    Some(StoreHead { verb, key, flags: flags?, exptime, len: len?, noreply })
+}
+
+/// The digits that `text` starts with as a number, if there are one to nine of them, and what comes
+/// behind.
+#[inline]
+fn short_number(text: &[u8]) -> (Option<u32>, &[u8]) {
+    let (mut value, mut at) = (0u32, 0);
+    while let Some(digit) = text.get(at).map(|byte| byte.wrapping_sub(b'0')) {
+        if digit > 9 || at == 9 {
+            break;
+        }
+        value = value * 10 + u32::from(digit);
+        at += 1;
+    }
+    ((at > 0).then_some(value), &text[at..])
+}
+
+fn store_any(verb: StoreVerb, line: &[u8]) -> Outcome<'_> {
     let words = at_least(5, line)?;
     let len = admin::signed32(words.get(4)).and_then(|len| u32::try_from(len).ok());
     let len = len.filter(|&len| len <= DATA_MAX).ok_or(BAD_FORMAT)?;

@@ -76,7 +76,7 @@ pub fn stats(exec: &mut Executor, args: &[u8], now: Now, out: &mut Vec<u8>) -> A
         _ if is(b"detail") => return detail(exec, words.next().unwrap_or_default(), out),
         _ if is(b"settings") => settings::stats(shared, out),
         _ if is(b"cachedump") => return cachedump(exec, words.next(), words.next(), out),
-        _ if is(b"conns") => conns::stats(shared, now, out),
+        _ if is(b"conns") => return After::Stream(conns::stats()),
         b"items" => classes::items(shared, out),
         b"slabs" => classes::slabs(shared, out),
         b"sizes" if shared.config.track_sizes => return After::Stream(dump::sizes()),

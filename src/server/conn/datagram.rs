@@ -133,7 +133,7 @@ impl Exchange {
                     self.conn.replies.out().extend_from_slice(NOT_HERE);
                     self.conn.state = State::Command;
                 }
-                State::Stream(_) if step == Step::Yield => continue,
+                State::Stream(_) | State::Keys { .. } if step == Step::Yield => continue,
                 _ => {}
             }
             match step {
@@ -285,6 +285,8 @@ mod tests {
         let both = "VALUE a 0 1\r\nA\r\nVALUE b 0 1\r\nB\r\nEND\r\n";
         assert_eq!(world.texts(sets), ["STORED\r\n", both, "END\r\n"]);
         assert_eq!(world.texts(&b"get a b\r\n".repeat(50)), vec![both; 50]);
+        let many = world.texts(&[&b"get"[..], &b" a b".repeat(5000), b"\r\nget c\r\n"].concat());
+        assert_eq!(many, [both.replace("END\r\n", "").repeat(5000) + "END\r\n", "END\r\n".into()]);
         assert_eq!(world.ask(b"set a 0 0 1 noreply\r\nC\r\n"), []);
     }
 

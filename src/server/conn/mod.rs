@@ -48,8 +48,8 @@ use data::{next_read, to_reserve, READ_MORE};
 /// under half a gigabyte. One value may go over it by its own size.
 const OUT_HIGH: usize = 256 * 1024;
 
-/// What a step of a long answer takes of the budget of a turn: it does more than a command does,
-/// and the others are not to wait for many of them.
+/// What a step of a long answer or of a long get takes of the budget of a turn: it does more than a
+/// command does, and the others are not to wait for many of them.
 const STREAM_COST: u32 = 10;
 
 /// A buffer up to so many times as large as the command it holds is kept for it.
@@ -335,6 +335,10 @@ impl Conn {
                     }
                 }
                 State::Keys { verb, exptime } => {
+                    if *budget == 0 {
+                        return Step::Yield;
+                    }
+                    *budget = budget.saturating_sub(STREAM_COST);
                     if !self.more_keys(exec, verb, exptime, now) {
                         return Step::Read;
                     }

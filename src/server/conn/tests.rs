@@ -67,6 +67,42 @@ fn a_get_larger_than_the_output_bound_is_answered_in_portions() {
 }
 
 #[test]
+fn a_get_of_many_keys_takes_of_the_budget_as_it_goes() {
+    let (mut exec, mut conn) = world(1 << 20);
+    run(&mut conn, &mut exec, b"set k 0 0 1\r\nv\r\n");
+    const KEYS: usize = 32_000;
+    conn.input().extend(&[&b"get"[..], &b" k".repeat(KEYS), b"\r\nmn\r\n"].concat());
+    let (mut out, mut turns) = (Vec::new(), 0);
+    loop {
+        let before = exec.store.counters().get(Counter::CmdGet);
+        let step = conn.process(&mut exec, NOW, &mut 20);
+        let looked = exec.store.counters().get(Counter::CmdGet) - before;
+        assert!(looked <= 3 * text::KEYS_PER_STEP as u64, "{looked} keys in a turn");
+        out.extend_from_slice(conn.replies().sendable());
+        let sent = conn.replies().queued_bytes();
+        conn.replies().sent(sent, 0);
+        turns += 1;
+        match step {
+            Step::Read => break,
+            step => assert!(matches!(step, Step::Yield | Step::Write), "{step:?}"),
+        }
+    }
+    assert!(turns > 20, "{turns} turns");
+    assert_eq!(out, [&b"VALUE k 0 1\r\nv\r\n".repeat(KEYS)[..], b"END\r\nMN\r\n"].concat());
+}
+
+#[test]
+fn a_bad_key_far_behind_in_a_get_is_answered_by_the_error_alone() {
+    let (mut exec, mut conn) = world(1 << 20);
+    run(&mut conn, &mut exec, b"set k 0 0 1\r\nv\r\n");
+    let keys = b" k".repeat(2 * text::KEYS_PER_STEP);
+    let line = [&b"get"[..], &keys, b" ", &[b'x'; 251], b"\r\nmn\r\n"].concat();
+    let error = &b"CLIENT_ERROR bad command line format\r\nMN\r\n"[..];
+    let (_, out) = run(&mut conn, &mut exec, &line);
+    assert_eq!(out.escape_ascii().to_string(), error.escape_ascii().to_string());
+}
+
+#[test]
 fn a_long_data_block_is_counted_as_it_comes_in() {
     let (mut exec, mut conn) = world(1 << 20);
     let (step, out) = run(&mut conn, &mut exec, b"set k 0 0 200000\r\nxxx");

@@ -52,7 +52,8 @@ impl Conn {
                 let out = self.replies.out();
                 let mark = out.len();
                 let data = self.input.data();
-                let answered = answer_keys(exec, out, verb, exptime, keys, data, now);
+                let answered =
+                    answer_keys(exec, out, verb, exptime, keys.clone(), data, now).or_refused(keys);
                 if matches!(answered, Answered::Refused(_)) {
                     // memcached answers a get with a bad key by the error alone.
                     out.truncate(mark);
@@ -142,17 +143,35 @@ impl Conn {
     }
 }
 
+/// Keys that are looked for in one step of a get, found or not: some twenty microseconds. The rest
+/// of a longer line is answered in steps that take of the turn's budget.
+pub(super) const KEYS_PER_STEP: usize = 256;
+
 /// How far a portion of a get line was answered.
 enum Answered {
     All,
-    /// The output is full; the keys from this offset of the input on are left.
+    /// That was one step; the keys from this offset of the input on are left.
     Paused {
         at: usize,
     },
     Refused(Reject),
 }
 
-/// Answers the keys of a get, as long as there is room for replies.
+impl Answered {
+    /// The refusal of the first bad key of a line of which only the first keys are answered: before
+    /// any of it is sent.
+    fn or_refused(self, mut keys: Keys<'_>) -> Answered {
+        match self {
+            Answered::Paused { .. } => match keys.find_map(Result::err) {
+                Some(reject) => Answered::Refused(reject),
+                None => self,
+            },
+            Answered::All | Answered::Refused(_) => self,
+        }
+    }
+}
+
+/// Answers the keys of a get, as long as there is room for replies and the step goes on.
 fn answer_keys(
     exec: &mut Executor,
     out: &mut Vec<u8>,
@@ -164,11 +183,13 @@ fn answer_keys(
 ) -> Answered {
     // What the output holds already is under the bound: the caller has just looked.
     let full = out.len() + OUT_HIGH;
+    let mut left = KEYS_PER_STEP;
     loop {
-        if out.len() >= full && !keys.as_bytes().is_empty() {
+        if (out.len() >= full || left == 0) && !keys.as_bytes().is_empty() {
             let at = keys.as_bytes().as_ptr() as usize - input.as_ptr() as usize;
             return Answered::Paused { at };
         }
+        left = left.saturating_sub(1);
         match keys.next() {
             None => return Answered::All,
             Some(Ok(key)) => exec.get(verb, exptime, key, now, out),

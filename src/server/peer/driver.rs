@@ -6,7 +6,7 @@
 
 use super::resolve::{self, Answer, Resolver};
 use super::sockets::{self, Conn, Dialing, Io};
-use super::{PeerConfig, Serve, Shared, Stats, REPCACHED_VERSION};
+use super::{PeerConfig, Serve, Shared, Stats, LAG, REPCACHED_VERSION};
 use crate::base::address::Address;
 use crate::base::clock::{Clock, Now, RealClock};
 use crate::replication::{Action, LinkId, Node, NodeConfig};
@@ -202,6 +202,7 @@ impl Driver {
             busy |= self.write(link, now);
         }
         self.act(now);
+        self.shared.settled(self.node.lag_us(now), now);
         if self.dirty && now.mono_us >= self.published_us + STATS_US {
             self.publish(now);
         }
@@ -215,6 +216,9 @@ impl Driver {
             self.store.changed().take();
         }
         self.hashes.clear();
+        if self.store.has_fed() {
+            self.shared.unsettle(now);
+        }
         let drained = self.store.drain_feeds(&mut self.hashes);
         self.node.on_feed(&self.hashes, drained, now);
         if !self.hashes.is_empty() || drained.overflowed {
@@ -501,7 +505,7 @@ impl Driver {
         general("repcached_qi_free", self.node.queue_free().saturating_sub(1).to_string());
         general("repl_peers_linked", live.len().to_string());
         let lag = live.iter().map(|link| link.lag_us).max().unwrap_or(0);
-        general("repl_lag_us", lag.to_string());
+        general(LAG, lag.to_string());
         general("repl_links_made", self.node.links_made().to_string());
         general("repl_strangers", self.strangers.to_string());
         general("repl_last_error", or_none(self.node.last_error()));

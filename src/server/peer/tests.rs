@@ -55,6 +55,10 @@ impl TestNode {
     fn set(&mut self, key: &str, value: &[u8]) {
         let now = self.clock.now();
         self.worker.store(Mode::Set, key.as_bytes(), 0, Exptime::Never, value, now);
+        self.tell();
+    }
+
+    fn tell(&mut self) {
         if self.worker.take_fed() && self.store.changed().raise() {
             self.peer.wake();
         }
@@ -110,6 +114,37 @@ fn a_pair_on_one_host_fills_follows_heals_and_leaves() {
     until("roles change", || b.stat("repl_peers_linked") == "0");
     assert_eq!(b.stat("replication"), "MASTER");
     b.peer.stop();
+}
+
+#[test]
+fn where_the_lag_is_none_the_peer_has_it_all() {
+    let port = free_port();
+    let peers = ["127.0.0.1".to_owned()];
+    let mut nodes = [1, 2].map(|id| {
+        let node = node(port, &peers, id);
+        node.wait_serving();
+        node
+    });
+    for node in &nodes {
+        until("linked", || node.stat("repl_peers_linked") == "1");
+    }
+    for n in 0..60 {
+        let [a, b] = &mut nodes;
+        let (from, to) = if n % 3 == 0 { (b, a) } else { (a, b) };
+        // Asked at once: what waits in a feed is not there yet, either.
+        from.set("key", n.to_string().as_bytes());
+        until("no lag", || from.stat("repl_lag_us") == "0");
+        assert_eq!(to.get("key"), Some(n.to_string().into_bytes()));
+        if n % 4 == 0 {
+            from.worker.flush_all(None, from.clock.now());
+            from.tell();
+            until("no lag", || from.stat("repl_lag_us") == "0");
+            assert_eq!(to.get("key"), None);
+        }
+    }
+    for node in nodes {
+        node.peer.stop();
+    }
 }
 
 #[test]

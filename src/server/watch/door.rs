@@ -317,7 +317,7 @@ impl Door {
         value: &[u8],
         now: Now,
     ) -> Stored {
-        self.store_with(mode, key, flags, exptime, value, &Terms::default(), now)
+        self.store_with(mode, key, flags, exptime, value, &Terms::PLAIN, now)
     }
 
     /// As [`Handle::store_with`].
