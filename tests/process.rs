@@ -302,6 +302,20 @@ fn sigterm_sends_what_is_queued_and_leaves_with_zero() {
 }
 
 #[test]
+fn memory_that_cannot_be_locked_is_a_warning() {
+    let port = free_port();
+    let mut command = std::process::Command::new("sh");
+    let script = "ulimit -l 4096; exec \"$0\" -u nobody -l 127.0.0.1 -k -p \"$1\"";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_twincached"), &port.to_string()]);
+    let mut node = Node::spawn(&mut command, port);
+    node.await_port();
+    assert_eq!(node.client().set("k", "1"), "STORED");
+    node.signal("TERM");
+    // Who may lock all the same has nothing to say.
+    assert_eq!(node.exit_code(), Some(0));
+}
+
+#[test]
 fn a_graceful_stop_waits_for_a_half_sent_command_until_asked_again() {
     let mut node = Node::plain(free_port(), &["-v"]);
     let (mut idle, mut half) = (node.client(), node.client());

@@ -83,6 +83,29 @@ fn what_a_peer_changes_makes_no_lines() {
     assert!(watcher.line().contains(" key=from-client "));
 }
 
+#[test]
+fn a_binary_value_over_the_limit_makes_a_line() {
+    let node = Node::plain(free_port(), &[]);
+    let mut watcher = node.client();
+    assert_eq!(watcher.ask("watch mutations"), "OK");
+    let mut client = node.client();
+    // A set, and an append, of which memcached says nothing; then one that fits.
+    for (opcode, extras, len) in [(0x01, 8_u8, 9_000_000_u32), (0x0e, 0, 9_000_000), (0x01, 8, 1)] {
+        let mut request = vec![0x80, opcode, 0, 3, extras, 0, 0, 0];
+        request.extend((u32::from(extras) + 3 + len).to_be_bytes());
+        request.extend([0; 12]);
+        request.extend(vec![0; usize::from(extras)]);
+        request.extend(b"big");
+        request.extend(vec![b'x'; len as usize]);
+        client.send(&request);
+    }
+    for status in ["too_large", "stored"] {
+        let line = watcher.line();
+        let begin = format!("item_store key=big status={status} cmd=set ttl=0 clsid=");
+        assert!(told(&line).starts_with(&begin), "{line}");
+    }
+}
+
 fn resident_kib(node: &Node) -> u64 {
     let pid = node.client().stat("pid").expect("pid");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use nix::sys::mman::{mlockall, MlockAllFlags};
+use nix::sys::mman::{mlockall, munlockall, MlockAllFlags};
 use nix::sys::resource::{getrlimit, setrlimit, Resource, RLIM_INFINITY};
 
 /// What does not come from clients: listeners, polls, wakers, logs, peers, some reserve.
@@ -70,6 +70,17 @@ pub fn raise_locked_memory() {
 /// Not allowed, or more than the limit. memcached warns and goes on.
 pub fn lock_memory() -> io::Result<()> {
     Ok(mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)?)
+}
+
+/// Whether less than `bytes` may be locked, by the limit that does not count for a privileged
+/// process. Over it, an allocation of locked memory fails.
+pub fn locks_less_than(bytes: u64) -> bool {
+    getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft < bytes)
+}
+
+/// Takes [`lock_memory`] back.
+pub fn unlock_memory() {
+    let _ = munlockall();
 }
 
 #[cfg(test)]

@@ -50,6 +50,9 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(10);
 /// How long a graceful stop waits for connections in the middle of a command.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// What `-k` locks beside `-m`, in bytes: the program, the threads' stacks, buffers.
+const LOCKED_BESIDE_ITEMS: u64 = 64 << 20;
+
 /// How long a delete is remembered for peers that may still have the item: a link that was cut for
 /// up to an hour resumes without bringing deleted items back.
 const TOMBSTONE_SECS: u32 = 3600;
@@ -147,7 +150,7 @@ fn start(mut config: Config) -> Result<i32, Failure> {
         log::warn!("{warning}");
     }
     if config.lock_memory {
-        if let Err(error) = limits::lock_memory() {
+        if let Err(error) = lock_memory(config.memory_limit) {
             log::warn!("warning: -k invalid, mlockall() failed: {error}");
         }
     }
@@ -203,6 +206,18 @@ struct Sockets {
 }
 
 /// Takes the client addresses, without listening yet.
+/// Locks all memory, if it can be had locked: otherwise the first allocation over the limit would
+/// end the process.
+fn lock_memory(memory_limit: u64) -> io::Result<()> {
+    limits::lock_memory()?;
+    let wanted = memory_limit.saturating_add(LOCKED_BESIDE_ITEMS);
+    if limits::locks_less_than(wanted) && !Store::is_possible(wanted) {
+        limits::unlock_memory();
+        return Err(io::Error::from(io::ErrorKind::OutOfMemory));
+    }
+    Ok(())
+}
+
 fn bind(config: &Config) -> Result<Sockets, listen::BindError> {
     if let Some(path) = &config.unix_path {
         let streams = vec![listen::bind_unix(path, config.unix_mode)?];

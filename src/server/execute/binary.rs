@@ -10,6 +10,7 @@ use crate::protocol::{ArithVerb, StoreHead, StoreVerb};
 use crate::server::admin;
 use crate::server::auth::Login;
 use crate::server::conn::{Produced, Producer};
+use crate::server::watch;
 use crate::store::{Arith, ArithTerms, DeleteTerms, Deleted, Item, Mode, Stored, Terms};
 
 /// Longest message of a SASL step, in bytes. The longest that memcached takes is half of `-I`; this
@@ -37,6 +38,11 @@ impl Executor {
                     return Ok(head.len as usize);
                 }
                 self.shared.detail.set(head.key);
+                // Watchers hear nothing of what is to be joined to an item, as in memcached.
+                if !matches!(head.verb, StoreVerb::Append | StoreVerb::Prepend) {
+                    let mode = super::mode(head.verb, false);
+                    self.store.note_refused(mode, head.key, watch::Status::TooLarge, now);
+                }
                 self.drop_refused(head, now);
                 Err(Refusal::status(Status::TooLarge).swallow(u64::from(head.len)))
             }
