@@ -231,6 +231,18 @@ impl World {
         let before = self.evictions();
         let got = self.handle.store_with(mode, &key, flags, exptime, &value, &terms, self.now);
         let evicted = self.evictions() != before;
+        // The room for a long value may have been what was there: then it is a miss.
+        let alone = matches!(got, Stored::Stored(written) if written.len == value.len());
+        let grows = matches!(mode, Mode::Append | Mode::Prepend);
+        let may_be_made = grows && evicted && alone && terms.vivify.is_some();
+        let there = peek(&mut self.handle, &key, self.now).filter(|_| may_be_made);
+        let old = old.filter(|old| match &there {
+            Some(there) if old.value.is_empty() => {
+                (there.flags, there.exptime) == (old.flags, old.exptime)
+            }
+            Some(_) => false,
+            None => true,
+        });
         let marks = Marks { binary_key: terms.binary_key, ..Marks::default() };
         let mut entry = Entry { version: Version(0), cas: 0, marks, flags, exptime, value };
         let differs =
@@ -409,9 +421,11 @@ impl World {
         let incr = self.random.chance(2);
         let delta = if self.random.chance(3) { self.random.next() } else { self.random.below(90) };
         let number = self.model.get(&key).map(|old| {
-            // Appending behind a padded number leaves blanks inside: strtoull stops there.
+            // Appending behind a padded number leaves blanks inside: strtoull stops there, and at
+            // a NUL, too. Those in front it passes over.
             let blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
-            let text = old.value.split(blank).next()?;
+            let start = old.value.iter().position(|byte| !blank(byte))?;
+            let text = old.value[start..].split(|byte| blank(byte) || *byte == 0).next()?;
             std::str::from_utf8(text).ok()?.parse::<u64>().ok()
         });
         let old = self.model.get(&key).cloned();
