@@ -238,7 +238,8 @@ impl World {
         let there = peek(&mut self.handle, &key, self.now).filter(|_| may_be_made);
         let old = old.filter(|old| match &there {
             Some(there) if old.value.is_empty() => {
-                (there.flags, there.exptime) == (old.flags, old.exptime)
+                let same = (there.flags, there.exptime) == (old.flags, old.exptime);
+                same && !there.marks.binary_key
             }
             Some(_) => false,
             None => true,
