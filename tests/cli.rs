@@ -57,6 +57,41 @@ fn defaults_are_memcacheds() {
 }
 
 #[test]
+fn replication_keys() {
+    let r = |words: &str| server(&format!("-x peer {words}")).replication.unwrap();
+    assert_eq!(r(""), Replication { peers: vec!["peer".into()], ..Replication::default() });
+    let all = r(
+        "-o repl_ack=2,repl_ack_timeout=250ms,repl_ack_degrade,repl_timeout=2,\
+         repl_allow=10.0.0.0/8,fd00::/8,192.168.1.7,repl_secret_file=/etc/secret,repl_tombstone=60",
+    );
+    let networks: Vec<String> = all.allow.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["10.0.0.0/8", "fd00::/8", "192.168.1.7/32"]);
+    assert_eq!((all.ack, all.ack_timeout_ms, all.ack_degrade), (2, 250, true));
+    assert_eq!((all.timeout_ms, all.tombstone_secs), (2000, 60));
+    assert_eq!(all.secret_file.as_deref(), Some(std::path::Path::new("/etc/secret")));
+    for (time, ms) in [("0.5", 500), ("2s", 2000), ("60", 60_000), ("61", 61), ("1500", 1500)] {
+        assert_eq!(r(&format!("-o repl_ack_timeout={time}")).ack_timeout_ms, ms, "{time}");
+    }
+    for wrong in [
+        "repl_ack=x",
+        "repl_ack_timeout=0",
+        "repl_ack_timeout=1m",
+        "repl_timeout=0.05",
+        "repl_allow=somewhere",
+        "repl_allow=10.0.0.0/33",
+        "repl_allow=10.0.0.0/8,10.0.0.0/40",
+        "repl_secret_file=",
+        "10.0.0.0/8",
+    ] {
+        let why = self::wrong(&format!("twincached -x a -o {wrong}"));
+        assert!(why.contains("repl_") || why.contains("suboption"), "{wrong}: {why}");
+    }
+    let alone = server("-o repl_ack=1");
+    assert!(alone.replication.is_none());
+    assert!(alone.notes[0].starts_with("-o repl_ack without -x or -X"), "{:?}", alone.notes);
+}
+
+#[test]
 fn the_seeds_command_line() {
     let config = server("-v -u root -d -l 127.0.0.1 -p 11211 -x 127.0.0.1 -X 11111");
     assert!(config.daemon && config.verbose == 1 && config.notes.is_empty());
@@ -64,7 +99,11 @@ fn the_seeds_command_line() {
     assert_eq!(config.listen, ["127.0.0.1"]);
     assert_eq!(
         config.replication,
-        Some(Replication { peers: vec!["127.0.0.1".into()], port: 11111, queue_max: 8192 })
+        Some(Replication {
+            peers: vec!["127.0.0.1".into()],
+            port: 11111,
+            ..Replication::default()
+        })
     );
     let config = proxy(
         "-u root -n 51200 -l 127.0.0.1 -p 12000 -s 127.0.0.1:11211 -s 127.0.0.1:11212 \
@@ -276,7 +315,7 @@ fn every_extended_key_is_accepted_or_refused_in_words() {
     for key in extended::KEYS {
         let name = key.name.trim_end_matches('*');
         let line = match key.takes {
-            KeyTakes::Value(..) => continue, // has a row above
+            KeyTakes::Value(..) | KeyTakes::Values(..) => continue, // has a row above
             KeyTakes::MeaninglessNumber(_, ref range, _) => format!("-o {name}={}", range.end()),
             KeyTakes::MeaninglessWord(_, words, _) => format!("-o {name}={}", words[0]),
             _ => format!("-o {name}"),

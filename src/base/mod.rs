@@ -9,5 +9,6 @@ pub mod clock;
 pub mod counters;
 pub mod hash;
 pub mod log;
+pub mod network;
 pub mod num;
 pub mod replies;

@@ -7,7 +7,8 @@ use std::ops::RangeInclusive;
 
 use super::memcached::{set_personality, Draft};
 use super::table::{Key, KeyTakes};
-use super::values::{number, path};
+use super::values::{number, path, time_ms};
+use crate::base::network::Network;
 use crate::server::config::ITEM_MAX_MAX;
 
 /// Most that `-o watcher_logbuf_size` and `-o worker_logbuf_size` take, in kilobytes: a gigabyte,
@@ -16,6 +17,20 @@ const LOGBUF_MAX_KB: usize = 1 << 20;
 
 /// memcached's `slab_chunk_max` where none is given: half of its slab pages.
 const SLAB_CHUNK_MAX: u32 = 512 * 1024;
+
+/// Silence that `-o repl_timeout` may set, in milliseconds: not so short that a busy moment of a
+/// peer breaks its link, not so long that nobody notices.
+const REPL_TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
+
+/// Peers that `-o repl_ack` may ask for: more links than that no node has.
+const REPL_ACK_MAX: u32 = 15;
+
+/// Waits that `-o repl_ack_timeout` may set, in milliseconds: a round trip at least, and no longer
+/// than any client waits.
+const REPL_ACK_TIMEOUT_MS: RangeInclusive<u64> = 1..=60_000;
+
+/// Longest memory of deletes, in seconds: a week.
+const REPL_TOMBSTONE_MAX: u32 = 7 * 24 * 3600;
 
 const fn meaningless(name: &'static str) -> Key<Draft> {
     Key { name, takes: KeyTakes::Meaningless(note), help: "" }
@@ -53,6 +68,68 @@ pub static KEYS: &[Key<Draft>] = &[
             Ok(())
         }),
         help: "log to this file instead of standard error or syslog; opened again on SIGHUP",
+    },
+    Key {
+        name: "repl_timeout",
+        takes: KeyTakes::Value("time", |d, v| {
+            let what = "-o repl_timeout";
+            d.replication(what).timeout_ms = time_ms(what, v, REPL_TIMEOUT_MS)?;
+            Ok(())
+        }),
+        help: "give up a peer that is silent for this long: 2, 0.5, 2s, 500ms (default: 5s)",
+    },
+    Key {
+        name: "repl_ack",
+        takes: KeyTakes::Value("num", |d, v| {
+            d.replication("-o repl_ack").ack = number("-o repl_ack", v, 0..=REPL_ACK_MAX)?;
+            Ok(())
+        }),
+        help: "answer a client's change when this many peers have applied it (default: 0, at once)",
+    },
+    Key {
+        name: "repl_ack_timeout",
+        takes: KeyTakes::Value("time", |d, v| {
+            let what = "-o repl_ack_timeout";
+            d.replication(what).ack_timeout_ms = time_ms(what, v, REPL_ACK_TIMEOUT_MS)?;
+            Ok(())
+        }),
+        help: "longest wait for repl_ack: 2, 0.5, 2s, 500ms; then SERVER_ERROR (default: 1s)",
+    },
+    Key {
+        name: "repl_ack_degrade",
+        takes: KeyTakes::Nothing(|d| d.replication("-o repl_ack_degrade").ack_degrade = true),
+        help: "where fewer peers than repl_ack are there, answer at once and count it",
+    },
+    Key {
+        name: "repl_allow",
+        takes: KeyTakes::Values(
+            "network,...",
+            |d, v| {
+                let network = Network::parse(v).map_err(|e| format!("-o repl_allow: {e}"))?;
+                d.replication("-o repl_allow").allow.push(network);
+                Ok(())
+            },
+            |v| v.contains(['.', ':']),
+        ),
+        help: "who may link besides the peers of -x and this host: 10.0.0.0/8,fd00::/8,10.1.2.3",
+    },
+    Key {
+        name: "repl_secret_file",
+        takes: KeyTakes::Value("path", |d, v| {
+            let what = "-o repl_secret_file";
+            d.replication(what).secret_file = Some(path(what, v)?);
+            Ok(())
+        }),
+        help: "link only with peers that know the secret in this file's first line",
+    },
+    Key {
+        name: "repl_tombstone",
+        takes: KeyTakes::Value("secs", |d, v| {
+            let what = "-o repl_tombstone";
+            d.replication(what).tombstone_secs = number(what, v, 1..=REPL_TOMBSTONE_MAX)?;
+            Ok(())
+        }),
+        help: "remember a delete for this long for peers that are away (default: 3600)",
     },
     Key {
         name: "personality",

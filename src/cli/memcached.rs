@@ -7,8 +7,7 @@ use super::extended::KEYS;
 use super::table::{Flag, Page, Takes};
 use super::values::{addresses, listeners, number, path, size};
 use crate::server::config::{
-    Config, Personality, Port, Protocol, Replication, DEFAULT_QUEUE_MAX, DEFAULT_REPLICATION_PORT,
-    ITEM_MAX_MAX, ITEM_MAX_MIN, THREADS_MAX,
+    Config, Personality, Port, Protocol, Replication, ITEM_MAX_MAX, ITEM_MAX_MIN, THREADS_MAX,
 };
 
 /// Most that `-m` takes, in megabytes: 512 GB, which is what the 36 bits of a location in the index
@@ -25,11 +24,13 @@ const MANY_THREADS: usize = 64;
 pub struct Draft {
     /// What is final already.
     pub config: Config,
+    /// Becomes final where `-x` or `-X` is given.
+    pub replication: Replication,
     port_given: bool,
     item_max: Option<u64>,
-    peers: Vec<String>,
-    replication_port: Option<u16>,
-    queue_max: Option<usize>,
+    replicated: bool,
+    /// The first flag that means nothing without `-x` or `-X`.
+    needs_replication: Option<String>,
     refused: Option<&'static str>,
     protocol: Option<Protocol>,
 }
@@ -41,6 +42,12 @@ impl Draft {
         if !self.config.notes.contains(&note) {
             self.config.notes.push(note);
         }
+    }
+
+    /// The settings of replication, for a flag that means nothing without it.
+    pub fn replication(&mut self, flag: &str) -> &mut Replication {
+        self.needs_replication.get_or_insert_with(|| flag.to_owned());
+        &mut self.replication
     }
 
     fn warn(&mut self, text: String) {
@@ -87,14 +94,10 @@ impl Draft {
             self.config.port = Port::Off;
             self.config.udp_port = Port::Off;
         }
-        if !self.peers.is_empty() || self.replication_port.is_some() {
-            self.config.replication = Some(Replication {
-                peers: self.peers,
-                port: self.replication_port.unwrap_or(DEFAULT_REPLICATION_PORT),
-                queue_max: self.queue_max.unwrap_or(DEFAULT_QUEUE_MAX),
-            });
-        } else if self.queue_max.is_some() {
-            self.note("-q without -x or -X");
+        if self.replicated {
+            self.config.replication = Some(self.replication);
+        } else if let Some(flag) = self.needs_replication.take() {
+            self.note(&format!("{flag} without -x or -X"));
         }
         Ok(self.config)
     }
@@ -415,7 +418,8 @@ pub static FLAGS: &[Flag<Draft>] = &[
         longs: &["peer"],
         takes: Takes::Value("host", |d, v| {
             let all = addresses("-x", v)?;
-            d.peers.extend(all.iter().map(ToString::to_string));
+            d.replication.peers.extend(all.iter().map(ToString::to_string));
+            d.replicated = true;
             Ok(())
         }),
         help: "replicate with this peer, host[:port]; repeatable, or a comma list",
@@ -426,7 +430,8 @@ pub static FLAGS: &[Flag<Draft>] = &[
         takes: Takes::ValueOrAlone(
             "num",
             |d, v| {
-                d.replication_port = Some(number("-X: replication port", v, 1..=65535)?);
+                d.replication.port = number("-X: replication port", v, 1..=65535)?;
+                d.replicated = true;
                 Ok(())
             },
             |d| d.config.dump_command = false,
@@ -438,7 +443,7 @@ pub static FLAGS: &[Flag<Draft>] = &[
         short: Some('q'),
         longs: &["replication-queue"],
         takes: Takes::Value("num", |d, v| {
-            d.queue_max = Some(number("-q: queue length", v, 1..=QUEUE_MAX)?);
+            d.replication("-q").queue_max = number("-q: queue length", v, 1..=QUEUE_MAX)?;
             Ok(())
         }),
         help: "changes queued for a peer before it is caught up by a scan (default: 8192)",

@@ -16,6 +16,8 @@ use getopts::{Fail, HasArg, Occur, Options};
 
 /// What a handler of a flag makes of a value; an error is a sentence for the user.
 pub type Setter<D> = fn(&mut D, &str) -> Result<(), String>;
+/// Whether a word goes on with the value before it.
+pub type Check = fn(&str) -> bool;
 
 /// A page of text to print instead of running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,9 @@ pub enum KeyTakes<D: 'static> {
     Nothing(fn(&mut D)),
     /// A value, shown in help by this name.
     Value(&'static str, Setter<D>),
+    /// A value, and every next word of the list that is no key and that the check takes: a list in
+    /// the list.
+    Values(&'static str, Setter<D>, Check),
     /// memcached has it, it has no meaning here: accepted with or without a value, and noted.
     Meaningless(fn(&mut D, &str)),
     /// The same, where memcached insists on a number from the first to the second; the sentence
@@ -284,6 +289,7 @@ fn find_long<'a, D>(
 }
 
 fn parse_keys<D>(keys: &[Key<D>], list: &str, draft: &mut D) -> Result<(), String> {
+    let mut open: Option<(Setter<D>, Check)> = None;
     // A list may end in a comma, or be empty, as for getsubopt.
     for word in list.strip_suffix(',').unwrap_or(list).split(',').map(str::trim) {
         if list.trim().is_empty() {
@@ -297,14 +303,24 @@ fn parse_keys<D>(keys: &[Key<D>], list: &str, draft: &mut D) -> Result<(), Strin
             Some(start) => name.starts_with(start),
             None => key.name == name,
         };
-        let key =
-            keys.iter().find(matching).ok_or_else(|| format!("Illegal suboption \"{word}\""))?;
+        let Some(key) = keys.iter().find(matching) else {
+            match open.filter(|(_, takes)| takes(word)) {
+                Some((set, _)) => set(draft, word)?,
+                None => return Err(format!("Illegal suboption \"{word}\"")),
+            }
+            continue;
+        };
+        open = None;
         let missing = || format!("Missing argument for suboption \"{name}\"");
         match &key.takes {
             // What it is given by "=" means nothing, as in memcached.
             KeyTakes::Nothing(set) => set(draft),
             KeyTakes::Value(_, set) => {
                 set(draft, value.filter(|v| !v.is_empty()).ok_or_else(missing)?)?;
+            }
+            KeyTakes::Values(_, set, takes) => {
+                set(draft, value.filter(|v| !v.is_empty()).ok_or_else(missing)?)?;
+                open = Some((*set, *takes));
             }
             KeyTakes::Meaningless(note) => note(draft, name),
             KeyTakes::MeaninglessNumber(note, range, why) => {
@@ -351,7 +367,9 @@ pub fn help<D>(flags: &[Flag<D>]) -> String {
 /// As in help: `log_file=<path>`.
 pub fn key_title<D>(key: &Key<D>) -> String {
     match key.takes {
-        KeyTakes::Value(value, _) => format!("{}=<{value}>", key.name),
+        KeyTakes::Value(value, _) | KeyTakes::Values(value, ..) => {
+            format!("{}=<{value}>", key.name)
+        }
         _ => key.name.to_string(),
     }
 }

@@ -40,6 +40,32 @@ pub fn size(text: &str, unit: u64) -> Option<u64> {
     crate::base::num::parse_u64(digits.as_bytes())?.checked_mul(unit)
 }
 
+/// A time in milliseconds from one that is written `2`, `0.5`, `2s` or `500ms`. A number without a
+/// unit is seconds up to the end of `range`, and milliseconds where it is larger than any number of
+/// seconds that makes sense.
+///
+/// # Errors
+/// Not of this form, or out of `range`, which is in milliseconds.
+pub fn time_ms(what: &str, text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
+    let (number, unit) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(number), _) => (number, Some(1.0)),
+        (None, Some(number)) => (number, Some(1000.0)),
+        (None, None) => (text, None),
+    };
+    let plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let number = number.parse::<f64>().ok().filter(|_| plain);
+    let ms = number.map(|number| {
+        let seconds = number * 1000.0 <= *range.end() as f64;
+        (number * unit.unwrap_or(if seconds { 1000.0 } else { 1.0 })).round() as u64
+    });
+    ms.filter(|ms| range.contains(ms)).ok_or_else(|| {
+        let (from, to) = (range.start(), range.end() / 1000);
+        format!(
+            "{what} must be from {from}ms to {to}s, such as 2, 0.5, 2s or 500ms, not \"{text}\""
+        )
+    })
+}
+
 /// A path that is not empty.
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use crate::base::network::Network;
 use crate::store::MEMCACHED_CAS;
 
 /// memcached's version whose protocol and statistics we speak.
@@ -12,12 +13,6 @@ pub const MEMCACHED_VERSION: &str = "1.6.45";
 
 /// Default of `-p`.
 pub const DEFAULT_PORT: u16 = 11211;
-
-/// Default of `-X`, repcached's.
-pub const DEFAULT_REPLICATION_PORT: u16 = 11212;
-
-/// Default of `-q`, repcached's.
-pub const DEFAULT_QUEUE_MAX: usize = 8192;
 
 /// Default of `-o watcher_logbuf_size`, memcached's.
 pub const DEFAULT_WATCHER_LOGBUF: usize = 256 * 1024;
@@ -88,6 +83,53 @@ pub struct Replication {
     pub port: u16,
     /// `-q`: changes queued for one peer before it is caught up by a scan instead; at least 1.
     pub queue_max: usize,
+    /// `-o repl_timeout`: silence after which a peer is given up, in milliseconds.
+    pub timeout_ms: u64,
+    /// `-o repl_ack`: peers that must have applied a change before its client is answered; 0: none.
+    pub ack: u32,
+    /// `-o repl_ack_timeout`: how long such an answer waits at most, in milliseconds.
+    pub ack_timeout_ms: u64,
+    /// `-o repl_ack_degrade`: where too few peers are there, answer at once and count it.
+    pub ack_degrade: bool,
+    /// `-o repl_allow`: who may connect besides the peers of `-x` and this host.
+    pub allow: Vec<Network>,
+    /// `-o repl_secret_file`: its first line is what both ends of a link must know.
+    pub secret_file: Option<PathBuf>,
+    /// `-o repl_tombstone`: for how long a delete is remembered, in seconds.
+    pub tombstone_secs: u32,
+}
+
+impl Replication {
+    /// Default of `-X`, repcached's.
+    pub const DEFAULT_PORT: u16 = 11212;
+    /// Default of `-q`, repcached's.
+    pub const DEFAULT_QUEUE_MAX: usize = 8192;
+    /// Silence after which a peer is given up: longer than any pause of a healthy node, shorter
+    /// than an operator's patience. The node tries a new connection long before.
+    pub const DEFAULT_TIMEOUT_MS: u64 = 5000;
+    /// Wait for peers that a client bears: many times a network's round trip, and less than the
+    /// timeouts that clients usually have.
+    pub const DEFAULT_ACK_TIMEOUT_MS: u64 = 1000;
+    /// Deletes are remembered for an hour: what a peer that was away for longer still has is
+    /// compared instead.
+    pub const DEFAULT_TOMBSTONE_SECS: u32 = 3600;
+}
+
+impl Default for Replication {
+    fn default() -> Replication {
+        Replication {
+            peers: Vec::new(),
+            port: Replication::DEFAULT_PORT,
+            queue_max: Replication::DEFAULT_QUEUE_MAX,
+            timeout_ms: Replication::DEFAULT_TIMEOUT_MS,
+            ack: 0,
+            ack_timeout_ms: Replication::DEFAULT_ACK_TIMEOUT_MS,
+            ack_degrade: false,
+            allow: Vec::new(),
+            secret_file: None,
+            tombstone_secs: Replication::DEFAULT_TOMBSTONE_SECS,
+        }
+    }
 }
 
 /// Every option of a server.

@@ -27,23 +27,13 @@ use std::thread::JoinHandle;
 
 /// The version of repcached whose behaviour `stats` promises.
 const REPCACHED_VERSION: &str = "2.3.1";
-/// Silence after which a peer is given up: longer than any pause of a healthy node, shorter than an
-/// operator's patience. The node tries a new connection long before.
-const TIMEOUT_MS: u64 = 5000;
-
 /// Settings of the replication thread.
 #[derive(Clone, Debug)]
 pub struct PeerConfig {
-    /// `-x`: peers, as `host`, `host:port` or `[v6]:port`. Empty: only listen.
-    pub peers: Vec<String>,
-    /// `-X`: the port to listen on, and to connect to where a peer names none.
-    pub port: u16,
+    /// What the command line says.
+    pub settings: config::Replication,
     /// `-l`: addresses to listen on (a port in them is ignored). Empty: all.
     pub listen: Vec<String>,
-    /// `-q`: changes that may wait per link.
-    pub queue_max: usize,
-    /// Silence after which a peer is given up, in milliseconds.
-    pub timeout_ms: u64,
     /// Who this process is: drawn at random at its start.
     pub id: NodeId,
 }
@@ -51,18 +41,12 @@ pub struct PeerConfig {
 impl PeerConfig {
     /// What the command line says. `random` brings 64 random bits each time.
     pub fn from_settings(
-        replication: &config::Replication,
+        settings: &config::Replication,
         listen: &[String],
         random: fn() -> u64,
     ) -> PeerConfig {
-        PeerConfig {
-            peers: replication.peers.clone(),
-            port: replication.port,
-            listen: listen.to_vec(),
-            queue_max: replication.queue_max,
-            timeout_ms: TIMEOUT_MS,
-            id: NodeId(u128::from(random()) << 64 | u128::from(random())),
-        }
+        let id = NodeId(u128::from(random()) << 64 | u128::from(random()));
+        PeerConfig { settings: settings.clone(), listen: listen.to_vec(), id }
     }
 }
 

@@ -53,10 +53,6 @@ const GRACE: Duration = Duration::from_secs(10);
 /// What `-k` locks beside `-m`, in bytes: the program, the threads' stacks, buffers.
 const LOCKED_BESIDE_ITEMS: u64 = 64 << 20;
 
-/// How long a delete is remembered for peers that may still have the item: a link that was cut for
-/// up to an hour resumes without bringing deleted items back.
-const TOMBSTONE_SECS: u32 = 3600;
-
 /// Names the file of users of `-S` without `-Y`, as memcached's build with a password database.
 const SASL_FILE_VARIABLE: &str = "MEMCACHED_SASL_PWDB";
 
@@ -264,7 +260,7 @@ fn store_config(config: &Config) -> store::Config {
         node_tag: random() as u8,
         hash_seed: random(),
         feed_max: replication.map_or(defaults.feed_max, |r| r.queue_max),
-        tombstone_secs: TOMBSTONE_SECS,
+        tombstone_secs: replication.map_or(defaults.tombstone_secs, |r| r.tombstone_secs),
         classes: store::Classes::new(
             config.chunk_size,
             config.growth_factor,

@@ -91,7 +91,8 @@ fn config(args: &[String]) -> Config {
             }
             "-x" => {
                 let peers = args.next().into_iter().cloned().collect();
-                config.replication = Some(Replication { peers, port: 0, queue_max: 1 });
+                config.replication =
+                    Some(Replication { peers, port: 0, queue_max: 1, ..Replication::default() });
             }
             "-A" => config.shutdown_command = true,
             "-F" => config.flush_command = false,

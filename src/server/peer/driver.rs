@@ -83,11 +83,13 @@ impl Driver {
         shared: &Arc<Shared>,
         serve: Serve,
     ) -> Driver {
-        let hosts: Vec<Address> =
-            config.peers.iter().map(|peer| resolve::peer(peer, config.port)).collect();
+        let hosts: Vec<Address> = {
+            let (peers, port) = (&config.settings.peers, config.settings.port);
+            peers.iter().map(|peer| resolve::peer(peer, port)).collect()
+        };
         let names = hosts.iter().map(Address::to_string).collect();
-        let mut settings = NodeConfig::new(config.id, names, config.queue_max);
-        settings.silence_us = config.timeout_ms.max(1) * 1000;
+        let mut settings = NodeConfig::new(config.id, names, config.settings.queue_max);
+        settings.silence_us = config.settings.timeout_ms.max(1) * 1000;
         settings.heartbeat_us = (settings.silence_us / 8).clamp(1000, 600_000);
         settings.resume_us = u64::from(store.config().tombstone_secs) * 1_000_000;
         let mut driver = Driver {
@@ -265,7 +267,7 @@ impl Driver {
     }
 
     fn listen(&mut self, now: Now) {
-        match sockets::listen(&self.config.listen, self.config.port) {
+        match sockets::listen(&self.config.listen, self.config.settings.port) {
             Ok(mut listeners) => {
                 for (at, listener) in listeners.iter_mut().enumerate() {
                     let token = Token(1 + at % (FIRST_LINK - 1));

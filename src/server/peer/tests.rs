@@ -25,11 +25,12 @@ fn node(port: u16, peers: &[String], id: u128) -> TestNode {
         Config { replicated: true, node_tag: id as u8, hash_seed: id as u64, ..Config::default() };
     let store = Store::new(config, clock.now());
     let config = PeerConfig {
-        peers: peers.to_vec(),
-        port,
+        settings: config::Replication {
+            peers: peers.to_vec(),
+            port,
+            ..config::Replication::default()
+        },
         listen: vec!["127.0.0.1".to_owned()],
-        queue_max: 8192,
-        timeout_ms: TIMEOUT_MS,
         id: NodeId(id),
     };
     let (serve, served) = mpsc::channel();
