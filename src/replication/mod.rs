@@ -11,6 +11,7 @@
 //!    | one per link
 //!   Session --- handshake   line, hello, who wants what from when on
 //!    |--------- copy        a scan of the store: full, or what is newer than the peer has
+//!    |--------- quorum      what so many peers have acknowledged
 //!    |--------- stream      live changes: bounded queue of key hashes, marks and acks
 //!    |--------- send        changes -> frames, large values in parts
 //!    |--------- conflict    frames -> changes: the highest version wins
@@ -24,6 +25,7 @@ mod dial;
 pub mod handshake;
 pub mod node;
 mod outgoing;
+pub mod quorum;
 mod report;
 pub mod send;
 pub mod session;
@@ -33,6 +35,7 @@ pub mod wire;
 pub use action::{Action, LinkId, ListenError, NodeConfig};
 pub use handshake::Records;
 pub use node::Node;
+pub use quorum::Quorum;
 pub use report::LinkStats;
 pub use session::{CloseReason, Event, Session, SessionConfig, SessionStats};
 

@@ -63,6 +63,8 @@ pub(super) struct Local {
     pub counters: Arc<Counters>,
     pub feed: Arc<Feed>,
     pub fed: bool,
+    /// The last version that a change of this handle got, where peers hear of it.
+    pub issued: Version,
     pub writer: usize,
 }
 
@@ -168,7 +170,7 @@ impl Store {
         let writer = members.len() % self.writers.len();
         members.push(Member { counters: Arc::clone(&counters), feed: Arc::clone(&feed) });
         drop(members);
-        Handle::new(Arc::clone(self), Local { counters, feed, fed: false, writer })
+        Handle::new(Arc::clone(self), Local { counters, feed, fed: false, issued: Version(0), writer })
     }
 
     /// The writer that this handle uses.
@@ -401,8 +403,9 @@ impl Store {
         if !self.config.replicated {
             return self.clock.next(now);
         }
-        me.fed = true;
-        me.feed.issue(&self.clock, now, hash, self.config.feed_max)
+        let version = me.feed.issue(&self.clock, now, hash, self.config.feed_max);
+        (me.fed, me.issued) = (true, version);
+        version
     }
 
     /// All bytes of an item: its record and its chunks.
