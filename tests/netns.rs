@@ -1,0 +1,15 @@
+//! Real processes in network namespaces: packets that are lost, late and cut, nodes that stop.
+//!
+//! Every test makes its own namespaces and removes them (`netns/lab.rs`), needs root and iproute2,
+//! and is loudly skipped without them. What is asserted is what clients see: nodes are equal in the
+//! end, and what was promised is there. Times are printed, never asserted.
+
+mod common;
+#[path = "netns/compare.rs"]
+mod compare;
+#[path = "netns/lab.rs"]
+mod lab;
+#[path = "netns/load.rs"]
+mod load;
+#[path = "netns/pair.rs"]
+mod pair;
