@@ -4,6 +4,8 @@
 //! and is loudly skipped without them. What is asserted is what clients see: nodes are equal in the
 //! end, and what was promised is there. Times are printed, never asserted.
 
+#[path = "netns/chaos.rs"]
+mod chaos;
 mod common;
 #[path = "netns/compare.rs"]
 mod compare;
@@ -11,5 +13,9 @@ mod compare;
 mod lab;
 #[path = "netns/load.rs"]
 mod load;
+#[path = "netns/mesh.rs"]
+mod mesh;
 #[path = "netns/pair.rs"]
 mod pair;
+#[path = "wire/rng.rs"]
+mod rng;
