@@ -19,3 +19,5 @@ mod mesh;
 mod pair;
 #[path = "wire/rng.rs"]
 mod rng;
+#[path = "netns/disk.rs"]
+mod disk;
