@@ -9,6 +9,8 @@ mod chaos;
 mod common;
 #[path = "netns/compare.rs"]
 mod compare;
+#[path = "netns/disk.rs"]
+mod disk;
 #[path = "netns/lab.rs"]
 mod lab;
 #[path = "netns/load.rs"]
@@ -17,7 +19,7 @@ mod load;
 mod mesh;
 #[path = "netns/pair.rs"]
 mod pair;
+#[path = "netns/promise.rs"]
+mod promise;
 #[path = "wire/rng.rs"]
 mod rng;
-#[path = "netns/disk.rs"]
-mod disk;

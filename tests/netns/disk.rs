@@ -9,6 +9,8 @@ use crate::lab::Lab;
 use crate::load::trickle;
 use std::io::Write;
 
+const TIMEOUT: &str = "repl_timeout=1500ms";
+
 #[test]
 fn a_full_disk_of_the_log_stops_nobody() {
     let Some(lab) = Lab::new(2) else { return };
@@ -16,7 +18,7 @@ fn a_full_disk_of_the_log_stops_nobody() {
     let (dir, log) = (folder.path("."), folder.path("log"));
     let mount = format!("mount -t tmpfs -o size=16k none {dir} && exec \"$@\"");
     // Everything that a client says is logged: the log grows as fast as clients speak.
-    let first = lab.start_in(0, &[1], &["-vv", "-o", &format!("log_file={log}")], &mount);
+    let first = lab.start_in(0, &[1], &["-vv", "-o", &format!("{TIMEOUT},log_file={log}")], &mount);
     first.await_port();
     let seen = |path: &str| format!("/proc/{}/root{path}", first.node.child.id());
     assert!(std::path::Path::new(&seen(&log)).exists(), "the log is on the small disk");
@@ -24,9 +26,9 @@ fn a_full_disk_of_the_log_stops_nobody() {
     if let Ok(mut rest) = std::fs::File::create(seen(&folder.path("rest"))) {
         while rest.write_all(&[0; 512]).is_ok() {}
     }
-    let full = std::fs::metadata(seen(&log)).expect("a log").len();
     let shell = "exec \"$@\" 2>&-";
-    let second = lab.start_in(1, &[0], &["-vv", "-o", "log_file=/dev/full"], shell);
+    let second =
+        lab.start_in(1, &[0], &["-vv", "-o", &format!("{TIMEOUT},log_file=/dev/full")], shell);
     second.await_port();
     first.await_linked(1);
     let writers = [trickle(&first, "a", 50), trickle(&second, "b", 50)];
@@ -41,7 +43,6 @@ fn a_full_disk_of_the_log_stops_nobody() {
     assert!(std::fs::metadata(seen(&log)).expect("a log").len() <= 16 * 1024);
     // There is room again: the log goes on where it ended.
     std::fs::remove_file(seen(&folder.path("rest"))).expect("removed");
-    let _ = full;
     assert_eq!(first.client().ask("verbosity 2"), "OK");
     eventually("the log goes on", || {
         let text = std::fs::read(seen(&log)).expect("a log");

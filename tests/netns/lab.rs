@@ -295,11 +295,6 @@ impl Host {
         eventually(&what, || std::net::TcpStream::connect(self.door).ok());
     }
 
-    pub fn is_open(&self) -> bool {
-        let timeout = std::time::Duration::from_millis(500);
-        std::net::TcpStream::connect_timeout(&self.door.into(), timeout).is_ok()
-    }
-
     /// Waits until so many links are live.
     pub fn await_linked(&self, links: usize) {
         let mut client = self.client();
