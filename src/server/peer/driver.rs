@@ -234,8 +234,13 @@ impl Driver {
     }
 
     fn act(&mut self, now: Now) {
+        let mut told = false;
         while let Some(action) = self.node.poll_action() {
             self.dirty = true;
+            if matches!(action, Action::Log(_)) && !std::mem::replace(&mut told, true) {
+                // Who reads of an event in the log finds `stats` to be true already.
+                self.publish(now);
+            }
             match action {
                 Action::Log(line) => log::info!("{line}"),
                 Action::Debug(line) => log::debug!("{line}"),
