@@ -23,6 +23,7 @@
 
 use super::conflict::{Incoming, Tally};
 use super::outgoing::Outgoing;
+use super::quorum::Applied;
 use super::secret::{End, Gate, Mismatch, Nonce, Proof, Secret};
 use super::stream::{Debt, Stream};
 use super::wire::line::{self, Line};
@@ -669,6 +670,19 @@ impl Session {
     /// Our last mark that the peer acknowledged.
     pub fn acked(&self) -> Version {
         self.outgoing.stream.acked()
+    }
+
+    /// Clients wait for the peer's acknowledgement of what was changed here up to `wanted`.
+    pub fn hurry(&mut self, wanted: Version) {
+        self.outgoing.stream.hurry(wanted);
+    }
+
+    /// What the peer has for certain. None where it acknowledges nothing (yet).
+    pub fn applied(&self) -> Option<Applied> {
+        let late_us = self.outgoing.late_since().filter(|_| self.is_live())?;
+        let (upto, from, live) = self.outgoing.stream.applied();
+        let live = if live > upto { (from, live) } else { (Version(0), upto) };
+        Some(Applied { upto, live, late_us })
     }
 
     /// What the peer may lack of other nodes' changes although it acknowledged higher ones.
