@@ -178,6 +178,7 @@ impl Driver {
     fn arrived(&mut self, mut stream: TcpStream, address: SocketAddr, now: Now) {
         let Some(origin) = self.access.admits(address.ip()) else {
             let refusal = self.access.refuse(address, now);
+            self.dirty = true;
             if let Some(line) = refusal.line {
                 log::warn!("{line}");
             }

@@ -84,7 +84,7 @@ pub(super) struct Driver {
     hashes: Vec<u64>,
     batch_until_us: u64,
     published_us: u64,
-    dirty: bool,
+    pub(super) dirty: bool,
     stop_at_us: Option<u64>,
 }
 
