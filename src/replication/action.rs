@@ -38,7 +38,7 @@ pub struct NodeConfig {
     pub seed: u64,
     /// What peers have to know; without it whoever may connect may link.
     pub secret: Option<Arc<Secret>>,
-    /// Makes the nonces of the challenge: to be drawn where there is a secret.
+    /// Makes the nonces of the challenge and the passes of links: to be drawn at random.
     pub nonce_key: [u8; 32],
 }
 

@@ -20,12 +20,14 @@
 //! ```
 
 pub mod action;
+mod admit;
 mod complaints;
 pub mod conflict;
 pub mod copy;
 mod dial;
 pub mod handshake;
 pub mod node;
+mod opening;
 mod outgoing;
 pub mod quorum;
 mod report;

@@ -19,18 +19,14 @@
 use super::action::{Action, LinkId, ListenError, NodeConfig, Origin};
 use super::complaints::Complaints;
 use super::dial::{Outcome, Target};
-use super::secret::{Mismatch, Nonces};
-use super::session::{CloseReason, Event, Session, SessionConfig};
+use super::secret::{Nonce, Nonces};
+use super::session::{CloseReason, Event, Session};
 use super::wire::native::{Bye, Hello};
 use super::{NodeId, Records, Role};
 use crate::base::clock::Now;
 use crate::store::{Drained, Handle, Version};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Incoming connections of one [`Standing`] that wait to become links: each costs a descriptor and
-/// a small buffer for as long as a handshake may take. One more takes the place of the oldest, as a
-/// peer speaks at once and a stranger who waits must not keep it out.
-const PENDING_MAX: usize = 16;
 /// Two links between the same nodes that came up within this time were dialled at once, by both.
 const CROSSED_US: u64 = 1_000_000;
 /// First wait before the replication port is tried again. On one host the peer that died holds it
@@ -54,22 +50,18 @@ enum Listening {
 pub(super) struct Link {
     pub(super) role: Role,
     /// The target that was dialled.
-    target: Option<usize>,
+    pub(super) target: Option<usize>,
     /// None while the connection is being made.
     pub(super) session: Option<Session>,
     /// When it went live.
-    live_us: Option<u64>,
+    pub(super) live_us: Option<u64>,
     /// Dialled in the background: the log hears of it only when it succeeds.
-    quiet: bool,
+    pub(super) quiet: bool,
     /// The other end's address.
     pub(super) address: String,
     /// Where it came from, if it came.
-    origin: Origin,
+    pub(super) origin: Origin,
 }
-
-/// How far an incoming connection has come that is no link yet. Those of one standing compete for
-/// places with each other only: what strangers can do never takes the place of one who can do more.
-type Standing = (bool, bool, bool);
 
 impl Link {
     pub(super) fn is_live(&self) -> bool {
@@ -84,14 +76,6 @@ impl Link {
     fn heard_us(&self) -> u64 {
         self.session.as_ref().map_or(0, Session::heard_us)
     }
-
-    /// The standing of a connection that waits: from an address of `-x`, with a line, trusted.
-    fn pending(&self) -> Option<Standing> {
-        let session = self.session.as_ref()?;
-        let waits = self.role == Role::Listener && !self.is_live();
-        let named = self.origin != Origin::Other;
-        waits.then_some((named, session.knows_line(), session.peer().is_some()))
-    }
 }
 
 /// The decisions of one node.
@@ -99,10 +83,10 @@ impl Link {
 pub struct Node {
     pub(super) config: NodeConfig,
     pub(super) links: BTreeMap<LinkId, Link>,
-    next_link: u64,
+    pub(super) next_link: u64,
     pub(super) targets: Vec<Target>,
     records: Records,
-    actions: VecDeque<Action>,
+    pub(super) actions: VecDeque<Action>,
     listening: Listening,
     listen_retry_us: Option<u64>,
     /// How long the next wait will be.
@@ -111,17 +95,19 @@ pub struct Node {
     listen_log: bool,
     in_use: u32,
     listen_error: String,
-    serving: bool,
+    pub(super) serving: bool,
     filled: bool,
-    stopping: bool,
+    pub(super) stopping: bool,
     covered: Version,
     random: u64,
     pub(super) last_error: String,
     pub(super) links_made: u64,
     /// Who was told "already connected" last: it will ask again each second, the log hears once.
     refused: Option<NodeId>,
-    nonces: Nonces,
-    complaints: Complaints,
+    pub(super) nonces: Nonces,
+    /// What peers told on links that ended, oldest first.
+    pub(super) passes: Vec<(NodeId, Nonce)>,
+    pub(super) complaints: Complaints,
     /// Incoming connections that ended before they were links.
     pub(super) strays: u64,
     /// Of these and of those we made: links that ended for want of the same secret.
@@ -136,6 +122,7 @@ impl Node {
             records: Records::new(config.resume_us),
             random: config.seed | 1,
             nonces: Nonces::new(config.nonce_key),
+            passes: Vec::new(),
             config,
             links: BTreeMap::new(),
             next_link: 0,
@@ -207,7 +194,7 @@ impl Node {
         self.actions.push_back(Action::Dial { link: id, peer: target, timeout_us });
     }
 
-    fn add_link(&mut self, link: Link) -> LinkId {
+    pub(super) fn add_link(&mut self, link: Link) -> LinkId {
         let id = LinkId(self.next_link);
         self.next_link += 1;
         self.links.insert(id, link);
@@ -295,53 +282,6 @@ impl Node {
         }
     }
 
-    /// A connection came in from an address that may connect. `None`: close it at once.
-    pub fn on_accepted(&mut self, address: String, from: Origin, now: Now) -> Option<LinkId> {
-        if self.stopping {
-            return None;
-        }
-        let config = self.session_config();
-        let link = self.add_link(Link {
-            role: Role::Listener,
-            target: None,
-            session: Some(Session::new(Role::Listener, config, now)),
-            live_us: None,
-            quiet: true,
-            address,
-            origin: from,
-        });
-        self.make_room(link);
-        Some(link)
-    }
-
-    /// Where too many connections of one standing wait, the oldest gives way to this one.
-    fn make_room(&mut self, newcomer: LinkId) {
-        let standing = self.links.get(&newcomer).and_then(Link::pending);
-        let alike = |(_, link): &(&LinkId, &Link)| standing.is_some() && link.pending() == standing;
-        if self.links.iter().filter(alike).count() <= PENDING_MAX {
-            return;
-        }
-        let oldest = self.links.iter().filter(alike).map(|(&id, _)| id).find(|&id| id != newcomer);
-        if let Some(oldest) = oldest {
-            self.links.remove(&oldest);
-            self.strays += 1;
-            self.actions.push_back(Action::Close { link: oldest, last: Vec::new() });
-        }
-    }
-
-    fn session_config(&mut self) -> SessionConfig {
-        let secret = self.config.secret.clone();
-        SessionConfig {
-            id: self.config.id,
-            cold: !self.serving,
-            queue_max: self.config.queue_max,
-            heartbeat_us: self.config.heartbeat_us,
-            silence_us: self.config.silence_us,
-            relay: self.targets.len() > 1,
-            auth: secret.map(|secret| (secret, self.nonces.draw())),
-        }
-    }
-
     /// Bytes came in.
     pub fn on_bytes(&mut self, link: LinkId, bytes: &[u8], handle: &mut Handle, now: Now) {
         let Some(session) = self.session_mut(link) else { return };
@@ -404,7 +344,7 @@ impl Node {
         self.links.get_mut(&link)?.session.as_mut()
     }
 
-    fn is_suspect(&self, link: &Link, now: Now) -> bool {
+    pub(super) fn is_suspect(&self, link: &Link, now: Now) -> bool {
         now.mono_us.saturating_sub(link.heard_us()) >= self.config.suspect_us()
     }
 
@@ -500,7 +440,11 @@ impl Node {
         let Some(target) = self.links[&id].target else { return };
         if self.live().any(|(_, link)| link.peer() == Some(peer) && !self.is_suspect(link, now)) {
             self.targets[target].known = Some(peer);
-            self.refuse(id, Bye::Duplicate);
+            return self.refuse(id, Bye::Duplicate);
+        }
+        let pass = self.pass_for(peer);
+        if let (Some(pass), Some(session)) = (pass, self.session_mut(id)) {
+            session.show(pass);
         }
     }
 
@@ -519,8 +463,10 @@ impl Node {
             if crossed {
                 self.refuse(old, Bye::Duplicate);
                 self.pump(old, handle, now);
-            } else {
+            } else if self.may_replace(old, id, now) {
                 self.on_lost(old, "the peer has made a new connection", handle, now);
+            } else {
+                return self.refuse(id, Bye::Duplicate);
             }
         } else if self.live().count() >= self.links_max() {
             let suspect = self.live().find(|(_, link)| self.is_suspect(link, now));
@@ -577,6 +523,7 @@ impl Node {
             self.last_error = reason.to_string();
             if let Some(peer) = session.peer() {
                 self.records.remember(peer, session.have(), session.debt(), now);
+                self.keep_pass(peer, session.told());
             }
             if !swapped {
                 self.log("replication: close");
@@ -609,19 +556,6 @@ impl Node {
             self.dial_ended(&link, outcome, &reason.to_string(), now);
         }
         self.maybe_serve();
-    }
-
-    /// The two ends of a link do not know the same secret.
-    fn on_distrust(&mut self, link: &Link, why: Mismatch, now: Now) {
-        self.distrusted += 1;
-        self.last_error = why.to_string();
-        let Some(unsaid) = self.complaints.complain(link.target, why, now) else { return };
-        let way = if link.target.is_some() { "to" } else { "from" };
-        let mut line = format!("replication: no link {way} {}: {why}", link.address);
-        if unsaid > 0 {
-            line.push_str(&format!(" (and {unsaid} times since this was said last)"));
-        }
-        self.actions.push_back(Action::Warn(line));
     }
 
     /// A try to link as connector is over, or the link that came of it.

@@ -30,6 +30,7 @@ fn session(role: Role, secret: Option<&str>, nonce: u8) -> Session {
         silence_us: 5_000_000,
         relay: false,
         auth: secret.map(|secret| (secret, [nonce; NONCE_LEN])),
+        pass: [nonce; NONCE_LEN],
     };
     Session::new(role, config, now())
 }

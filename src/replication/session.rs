@@ -26,7 +26,7 @@ use super::outgoing::Outgoing;
 use super::quorum::Applied;
 use super::secret::{End, Gate, Mismatch, Nonce, Proof, Secret};
 use super::stream::{Debt, Stream};
-use super::wire::line::{self, Line};
+use super::wire::line;
 use super::wire::native::{self, Bye, Frame, Hello, WireError};
 use super::{NodeId, Role};
 use crate::base::buf::Buf;
@@ -65,6 +65,8 @@ pub struct SessionConfig {
     pub relay: bool,
     /// The secret that the peer has to know, and our nonce for this link.
     pub auth: Option<(Arc<Secret>, Nonce)>,
+    /// What the peer is told when the link lives, see [`Session::replaces`].
+    pub pass: Nonce,
 }
 
 /// Why a link ended. Logs and stats share it.
@@ -128,7 +130,7 @@ pub enum Event {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Opening,
     Proving,
     Greeting,
@@ -163,23 +165,28 @@ pub struct SessionStats {
 /// The state machine of one link.
 #[derive(Debug)]
 pub struct Session {
-    config: SessionConfig,
-    role: Role,
-    state: State,
+    pub(super) config: SessionConfig,
+    pub(super) role: Role,
+    pub(super) state: State,
     input: Buf,
-    events: VecDeque<Event>,
-    peer: Option<NodeId>,
+    pub(super) events: VecDeque<Event>,
+    pub(super) peer: Option<NodeId>,
     /// The peer has sent a line: it knows frames.
-    knows_frames: bool,
-    gate: Option<Gate>,
+    pub(super) knows_frames: bool,
+    pub(super) gate: Option<Gate>,
     begun_us: u64,
     /// Monotonic times of the last received and the last sent byte.
     heard_us: u64,
     said_us: u64,
     // What is to be said next; each at most once, so that control never queues up.
-    line_due: bool,
-    proof_due: Option<Proof>,
-    hello_due: bool,
+    pub(super) line_due: bool,
+    pub(super) proof_due: Option<Proof>,
+    pub(super) hello_due: bool,
+    /// A pass to show before our hello, or to tell once the link lives.
+    pub(super) pass_due: Option<Nonce>,
+    /// What the peer has told, and what it has shown.
+    pub(super) told: Option<Nonce>,
+    pub(super) shown: Option<Nonce>,
     want_due: Option<Version>,
     ack_due: Option<Version>,
     ping_due: bool,
@@ -218,6 +225,9 @@ impl Session {
             line_due: role == Role::Connector,
             proof_due: None,
             hello_due: false,
+            pass_due: None,
+            told: None,
+            shown: None,
             want_due: None,
             ack_due: None,
             ping_due: false,
@@ -292,6 +302,7 @@ impl Session {
         }
         self.state = State::Live;
         self.hello_due |= self.role == Role::Listener;
+        self.pass_due = Some(self.config.pass);
         self.have = since;
         self.want_due = Some(since);
         self.peer_newest = hello.newest;
@@ -311,7 +322,7 @@ impl Session {
         self.close(CloseReason::Lost(why.to_owned()), None);
     }
 
-    fn close(&mut self, reason: CloseReason, bye: Option<(Bye, String)>) {
+    pub(super) fn close(&mut self, reason: CloseReason, bye: Option<(Bye, String)>) {
         if self.is_closed() {
             return;
         }
@@ -378,93 +389,16 @@ impl Session {
         self.input = input;
     }
 
-    fn line(&self) -> Line {
-        Line { id: self.config.id, nonce: self.gate.as_ref().map(Gate::nonce) }
-    }
-
-    fn on_line(&mut self, line: &Line) {
-        self.knows_frames = true;
-        // The listener answers a line that it knows: a stranger hears nothing at all.
-        self.line_due |= self.role == Role::Listener;
-        match (&mut self.gate, line.nonce) {
-            (None, None) => self.trust(line.id),
-            (Some(_), None) => self.distrust(Mismatch::PeerHasNone),
-            (None, Some(_)) => self.distrust(Mismatch::WeHaveNone),
-            (Some(gate), Some(nonce)) => {
-                gate.claims(End { id: line.id, nonce });
-                // The connector proves first: the listener tells a stranger nothing it can use.
-                self.proof_due = gate.proof().filter(|_| self.role == Role::Connector);
-                self.state = State::Proving;
-            }
-        }
-    }
-
-    /// The peer is taken for who it says it is.
-    fn trust(&mut self, id: NodeId) {
-        self.peer = Some(id);
-        self.state = State::Greeting;
-        // The listener's hello follows when it has accepted the connector's: it is the consent.
-        self.hello_due = self.role == Role::Connector;
-        self.events.push_back(Event::Line(id));
-    }
-
-    fn distrust(&mut self, why: Mismatch) {
-        let bye = (Bye::Secret, why.to_string());
-        self.close(CloseReason::Secret(why), Some(bye));
-    }
-
-    fn on_bye(&mut self, reason: Bye) {
-        let why = match reason {
-            Bye::Secret => CloseReason::Secret(Mismatch::Differ),
-            reason => CloseReason::Bye(reason),
-        };
-        self.close(why, None);
-    }
-
-    fn on_proof(&mut self, frame: Frame<'_>) -> Result<(), WireError> {
-        match frame {
-            Frame::Proof(proof) => {
-                let Some(gate) = &self.gate else { return Ok(()) };
-                match gate.check(&proof) {
-                    Some(id) => {
-                        self.proof_due = gate.proof().filter(|_| self.role == Role::Listener);
-                        self.trust(id);
-                    }
-                    None => self.distrust(Mismatch::Differ),
-                }
-                Ok(())
-            }
-            Frame::Bye { reason, .. } => {
-                self.on_bye(reason);
-                Ok(())
-            }
-            _ => Err(WireError::OutOfPlace { what: "another frame before its proof" }),
-        }
-    }
-
     fn on_frame(
         &mut self,
         frame: Frame<'_>,
         handle: &mut Handle,
         now: Now,
     ) -> Result<(), WireError> {
-        if self.state == State::Proving {
-            return self.on_proof(frame);
-        }
-        if self.state == State::Greeting {
-            return match frame {
-                Frame::Hello(hello) if self.peer == Some(hello.id) => {
-                    self.state = State::Vetting;
-                    self.events.push_back(Event::Hello(hello));
-                    Ok(())
-                }
-                Frame::Bye { reason, .. } => {
-                    self.on_bye(reason);
-                    Ok(())
-                }
-                Frame::Unknown(_) => Ok(()),
-                _ => Err(WireError::OutOfPlace { what: "another frame before its hello" }),
-            };
+        match self.state {
+            State::Proving => return self.on_proof(frame),
+            State::Greeting => return self.on_greeting(frame),
+            _ => {}
         }
         match frame {
             Frame::Hello(_) => return Err(WireError::OutOfPlace { what: "a second hello" }),
@@ -508,6 +442,7 @@ impl Session {
             }
             Frame::Ping { newest } => self.peer_newest = self.peer_newest.max(newest),
             Frame::Bye { reason, .. } => self.on_bye(reason),
+            Frame::Pass(pass) => self.told = Some(pass),
             Frame::Proof(_) => return Err(WireError::OutOfPlace { what: "a proof too late" }),
             Frame::Unknown(_) => {}
         }
@@ -612,6 +547,12 @@ impl Session {
         }
     }
 
+    fn transmit_pass(&mut self, out: &mut Vec<u8>) {
+        if let Some(pass) = self.pass_due.take() {
+            native::encode(out, &Frame::Pass(pass));
+        }
+    }
+
     fn transmit_control(&mut self, out: &mut Vec<u8>, handle: &Handle, now: Now) {
         let store = handle.store_ref();
         if std::mem::take(&mut self.line_due) {
@@ -619,6 +560,10 @@ impl Session {
         }
         if let Some(proof) = self.proof_due.take() {
             native::encode(out, &Frame::Proof(proof));
+        }
+        if !self.is_live() {
+            // Shown before the hello, which it speaks for.
+            self.transmit_pass(out);
         }
         if std::mem::take(&mut self.hello_due) {
             let flush = store.flush_state();
@@ -634,6 +579,8 @@ impl Session {
                 }),
             );
         }
+        // Told behind the hello: nothing may come before it.
+        self.transmit_pass(out);
         if let Some(since) = self.want_due.take() {
             native::encode(out, &Frame::Want { since });
         }

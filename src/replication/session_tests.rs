@@ -17,6 +17,7 @@ fn config() -> SessionConfig {
         silence_us: 5_000_000,
         relay: true,
         auth: None,
+        pass: [7; 16],
     }
 }
 
@@ -90,6 +91,7 @@ fn the_listener_consents_then_copies_then_marks() {
     assert_eq!(
         frames(&out)[1..],
         [
+            Frame::Pass([7; 16]),
             Frame::Want { since: Version(0) },
             Frame::CopyBegin { full: true },
             Frame::Item { head, value: b"value" },

@@ -16,7 +16,7 @@
 //! the attributes behind items, 1.2 the proofs of a secret.
 
 use super::line;
-use crate::replication::secret::Proof;
+use crate::replication::secret::{Nonce, Proof};
 use crate::replication::NodeId;
 use crate::store::{Exptime, FlushState, Marks, PendingFlush, Version, KEY_MAX};
 use std::fmt;
@@ -188,6 +188,8 @@ pub enum Frame<'a> {
         /// For its log.
         text: &'a [u8],
     },
+    /// While the link lives: what to show on the next one. Before a hello: what was told. Since 1.2.
+    Pass(Nonce),
     /// The sender knows the secret, see [`secret`](crate::replication::secret). Since 1.2.
     Proof(Proof),
     /// A frame of a newer minor version: skipped.
@@ -208,6 +210,7 @@ const ACK: u8 = 11;
 const PING: u8 = 12;
 const BYE: u8 = 13;
 const PROOF: u8 = 16;
+const PASS: u8 = 18;
 
 /// What is wrong with received bytes. It is always the peer (or the network) that is at fault: what
 /// we send cannot fail to encode.
@@ -321,6 +324,10 @@ pub fn encode(out: &mut Vec<u8>, frame: &Frame<'_>) {
             out.push(reason.code());
             out.extend_from_slice(&text[..text.len().min(BYE_TEXT_MAX)]);
             BYE
+        }
+        Frame::Pass(pass) => {
+            out.extend_from_slice(&pass);
+            PASS
         }
         Frame::Proof(proof) => {
             out.extend_from_slice(&proof);
@@ -482,6 +489,7 @@ fn fields(kind: u8, payload: &[u8]) -> Option<Frame<'_>> {
         PING => Frame::Ping { newest: take.version()? },
         BYE => Frame::Bye { reason: Bye::from_code(take.u8()?), text: take.0 },
         PROOF => Frame::Proof(take.array()?),
+        PASS => Frame::Pass(take.array()?),
         kind => Frame::Unknown(kind),
     })
 }

@@ -39,6 +39,7 @@ fn all_frames(value: &[u8]) -> Vec<Frame<'_>> {
         Frame::Ack { upto: Version(10) },
         Frame::Ping { newest: Version(11) },
         Frame::Proof([7; 32]),
+        Frame::Pass([8; 16]),
         Frame::Unknown(200),
         Frame::Bye { reason: Bye::Stopping, text: b"so long" },
     ]
