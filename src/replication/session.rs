@@ -37,8 +37,8 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Longest time from a connection to a hello that is accepted, whatever comes in between: who is
-/// slower than that is no peer, and must not hold a place. With a shorter `repl_timeout` it is that,
-/// but no less than [`HANDSHAKE_MIN_US`].
+/// slower than that is no peer, and must not hold a place. With a shorter `repl_timeout` it is
+/// that, but no less than [`HANDSHAKE_MIN_US`].
 const HANDSHAKE_MAX_US: u64 = 5_000_000;
 /// Shortest such time: a few round trips and a busy moment of either machine.
 const HANDSHAKE_MIN_US: u64 = 1_000_000;

@@ -188,7 +188,8 @@ pub enum Frame<'a> {
         /// For its log.
         text: &'a [u8],
     },
-    /// While the link lives: what to show on the next one. Before a hello: what was told. Since 1.2.
+    /// While the link lives: what to show on the next one. Before a hello: what was told. Since
+    /// 1.2.
     Pass(Nonce),
     /// The sender knows the secret, see [`secret`](crate::replication::secret). Since 1.2.
     Proof(Proof),
