@@ -345,7 +345,10 @@ fn what_is_wrong_gets_one_sentence() {
         ("--foo", "unrecognized option '--foo'"),
         ("--daemon=yes", "option '--daemon' doesn't allow an argument"),
         ("--un x", "option '--un' is ambiguous: '--unix-socket' or '--unix-mask'"),
-        ("extra", "unknown command 'extra'; there is proxy, verify, demo and help, or flags for a server"),
+        (
+            "extra",
+            "unknown command 'extra'; there is proxy, verify, demo and help, or flags for a server",
+        ),
         ("-d extra", "unexpected argument 'extra'"),
         ("-d -- -v", "unexpected argument '-v'"),
         ("-p abc", "ERROR: Invalid port number abc."),
