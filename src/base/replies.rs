@@ -168,6 +168,11 @@ impl Replies {
         self.slots.len()
     }
 
+    /// Tickets that are neither resolved nor released.
+    pub fn unsettled(&self) -> usize {
+        self.slots.iter().filter(|slot| !slot.settled).count()
+    }
+
     /// Bytes that wait to be sent, sendable or queued behind a deferred reply.
     pub fn queued_bytes(&self) -> usize {
         self.ready.len() - self.sent + self.queued + self.growing()

@@ -49,7 +49,12 @@ impl Quorum {
     /// What the acknowledgements of all links come to, and when that will change by itself
     /// (monotonic microseconds): when one of the links in step has owed an acknowledgement for
     /// `timeout_us`.
-    pub fn of(links: &mut [Applied], peers: usize, timeout_us: u64, now: Now) -> (Self, Option<u64>) {
+    pub fn of(
+        links: &mut [Applied],
+        peers: usize,
+        timeout_us: u64,
+        now: Now,
+    ) -> (Self, Option<u64>) {
         let Some(nth) = peers.checked_sub(1) else { return (Quorum::default(), None) };
         let due = |link: &Applied| link.late_us.map(|late| late.saturating_add(timeout_us));
         let in_step = |link: &&Applied| due(link).is_none_or(|due| now.mono_us < due);

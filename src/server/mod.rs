@@ -14,5 +14,6 @@ pub mod peer;
 pub mod run;
 pub mod shared;
 pub mod udp;
+pub mod waits;
 pub mod watch;
 pub mod worker;

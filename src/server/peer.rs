@@ -16,6 +16,7 @@ mod sockets;
 
 use super::config;
 use super::shared::Replication;
+use super::waits::Acks;
 use crate::base::clock::{Clock, Now, RealClock};
 use crate::replication::NodeId;
 use crate::store::Store;
@@ -36,6 +37,8 @@ pub struct PeerConfig {
     pub listen: Vec<String>,
     /// Who this process is: drawn at random at its start.
     pub id: NodeId,
+    /// Who waits for what peers acknowledge.
+    pub acks: Arc<Acks>,
 }
 
 impl PeerConfig {
@@ -46,7 +49,8 @@ impl PeerConfig {
         random: fn() -> u64,
     ) -> PeerConfig {
         let id = NodeId(u128::from(random()) << 64 | u128::from(random()));
-        PeerConfig { settings: settings.clone(), listen: listen.to_vec(), id }
+        let acks = Acks::new(Some(settings));
+        PeerConfig { settings: settings.clone(), listen: listen.to_vec(), id, acks }
     }
 }
 
@@ -126,6 +130,7 @@ pub struct Peer {
     thread: Mutex<Option<JoinHandle<()>>>,
     store: Arc<Store>,
     clock: RealClock,
+    acks: Arc<Acks>,
 }
 
 /// Starts the replication thread: it dials its peers at once, and calls `serve` when clients may
@@ -144,10 +149,12 @@ pub fn spawn(
     let waker = Arc::new(mio::Waker::new(poll.registry(), driver::WAKER)?);
     let shared = Arc::new(Shared::default());
     let (kept, ticks) = (Arc::clone(&store), clock.clone());
+    let acks = Arc::clone(&config.acks);
     let driver = Driver::new(config, store, clock, poll, &waker, &shared, serve);
     let builder = std::thread::Builder::new().name("replication".to_owned());
     let thread = builder.spawn(move || driver.run())?;
-    Ok(Peer { shared, waker, thread: Mutex::new(Some(thread)), store: kept, clock: ticks })
+    let thread = Mutex::new(Some(thread));
+    Ok(Peer { shared, waker, thread, store: kept, clock: ticks, acks })
 }
 
 impl Peer {
@@ -177,6 +184,7 @@ impl Replication for Arc<Peer> {
             .iter_mut()
             .filter(|(name, _)| name == LAG)
             .for_each(|(_, value)| value.clone_from(&lag));
+        stats.extend(self.acks.stats().map(|(name, value)| (name.to_owned(), value.to_string())));
         stats
     }
 

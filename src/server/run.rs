@@ -351,7 +351,9 @@ fn start_replication(
         serve();
         return Ok(None);
     };
-    let peer_config = PeerConfig::from_settings(replication, &shared.config.listen, random);
+    let acks = Arc::clone(&shared.acks);
+    let settings = PeerConfig::from_settings(replication, &shared.config.listen, random);
+    let peer_config = PeerConfig { acks, ..settings };
     let clock = clock.clone().with_real_timers();
     let peer = Arc::new(peer::spawn(peer_config, store, clock, Box::new(serve))?);
     let _ = shared.replication.set(Box::new(Arc::clone(&peer)));

@@ -170,7 +170,10 @@ impl Store {
         let writer = members.len() % self.writers.len();
         members.push(Member { counters: Arc::clone(&counters), feed: Arc::clone(&feed) });
         drop(members);
-        Handle::new(Arc::clone(self), Local { counters, feed, fed: false, issued: Version(0), writer })
+        Handle::new(
+            Arc::clone(self),
+            Local { counters, feed, fed: false, issued: Version(0), writer },
+        )
     }
 
     /// The writer that this handle uses.
