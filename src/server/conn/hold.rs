@@ -21,18 +21,12 @@ use crate::server::waits::{Asked, Outcome, Wait};
 /// What a reply that is held back counts for beside its bytes, in bytes: the memory of its places
 /// here and in the worker's line. With [`super::OUT_HIGH`] it bounds how many there can be, to
 /// 2048 per connection: more than are under way within a round trip to a peer.
-const HELD_COST: usize = 128;
+pub(super) const HELD_COST: usize = 128;
 
 /// Bytes of a request that say what it is.
 const HEAD: usize = 16;
 
 impl Conn {
-    /// What waits to be sent, in bytes, and what it costs that some of it is held back.
-    #[inline]
-    pub(super) fn waiting(&self) -> usize {
-        self.replies.queued_bytes() + self.replies.deferred() * HELD_COST
-    }
-
     /// What is to be done when too much waits, or nothing more is to be executed.
     pub(super) fn wait_or(&self, step: Step) -> Step {
         match step {
@@ -50,6 +44,9 @@ impl Conn {
     /// Executes the command at the input's head, and holds its reply back if it made a change.
     #[inline(never)]
     pub(super) fn command_held(&mut self, exec: &mut Executor, now: Now) -> bool {
+        if !self.holds {
+            return self.run_command(exec, now);
+        }
         let mut head = [0; HEAD];
         let here = self.input.len().min(HEAD);
         head[..here].copy_from_slice(&self.input.data()[..here]);

@@ -316,7 +316,7 @@ impl Conn {
 
     fn advance(&mut self, exec: &mut Executor, now: Now, budget: &mut u32) -> Step {
         loop {
-            if self.waiting() >= OUT_HIGH {
+            if self.replies.load(hold::HELD_COST) >= OUT_HIGH {
                 return self.wait_or(Step::Write);
             }
             match self.state {
@@ -393,7 +393,7 @@ impl Conn {
 
     /// Executes the command at the input's head. False when it is not complete.
     fn command(&mut self, exec: &mut Executor, now: Now) -> bool {
-        if exec.waits.is_on() && self.holds {
+        if exec.waits.is_on() {
             return self.command_held(exec, now);
         }
         self.run_command(exec, now)

@@ -32,6 +32,7 @@ fn node(port: u16, peers: &[String], id: u128) -> TestNode {
         },
         listen: vec!["127.0.0.1".to_owned()],
         id: NodeId(id),
+        acks: Acks::new(None),
     };
     let (serve, served) = mpsc::channel();
     let tell = Box::new(move || serve.send(()).unwrap_or(()));
