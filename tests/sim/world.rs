@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use twincached::base::clock::Now;
-use twincached::replication::{Action, LinkId, ListenError, Node, NodeConfig, NodeId};
+use twincached::replication::{Action, LinkId, ListenError, Node, NodeConfig, NodeId, Origin};
 use twincached::store::{Config, Handle, Store};
 
 /// 2024-01-01 in unix microseconds: where virtual time begins.
@@ -420,7 +420,7 @@ impl World {
         }
         let now = self.now(machine);
         let Some(running) = &mut self.machines[machine].up else { return };
-        match running.node.on_accepted(address, now) {
+        match running.node.on_accepted(address, Origin::Other, now) {
             Some(link) => {
                 running.links.insert(link, (index, 1));
                 self.conns[index].ends[1].link = Some(link);
