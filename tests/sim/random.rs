@@ -241,7 +241,7 @@ fn history(seed: u64, nodes: usize) -> Result<(), String> {
             world.go_on(machine);
         }
     }
-    world.lose_last_words();
+    world.network.lose_last_words();
     let mut expected = Dump::new();
     let mut flushes = Vec::new();
     for machine in 0..nodes {
