@@ -64,6 +64,8 @@ pub(super) struct Local {
     pub counters: Arc<Counters>,
     pub feed: Arc<Feed>,
     pub fed: bool,
+    /// The last version that a change of this handle got, where peers hear of it.
+    pub issued: Version,
     pub writer: usize,
 }
 
@@ -172,7 +174,10 @@ impl Store {
         let writer = members.len() % self.writers.len();
         members.push(Member { counters: Arc::clone(&counters), feed: Arc::clone(&feed) });
         drop(members);
-        Handle::new(Arc::clone(self), Local { counters, feed, fed: false, writer })
+        Handle::new(
+            Arc::clone(self),
+            Local { counters, feed, fed: false, issued: Version(0), writer },
+        )
     }
 
     /// The writer that this handle uses.
@@ -405,8 +410,9 @@ impl Store {
         if !self.config.replicated {
             return self.clock.next(now);
         }
-        me.fed = true;
-        me.feed.issue(&self.clock, now, hash, self.config.feed_max)
+        let version = me.feed.issue(&self.clock, now, hash, self.config.feed_max);
+        (me.fed, me.issued) = (true, version);
+        version
     }
 
     /// All bytes of an item: its record and its chunks.

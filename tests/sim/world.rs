@@ -9,7 +9,7 @@ use super::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use twincached::base::clock::Now;
-use twincached::replication::{Action, LinkId, ListenError, Node, NodeConfig, NodeId};
+use twincached::replication::{Action, LinkId, ListenError, Node, NodeConfig, NodeId, Origin};
 use twincached::store::{Config, Handle, Maintained, Store};
 
 /// 2024-01-01 in unix microseconds: where virtual time begins.
@@ -406,8 +406,11 @@ impl World {
             let Some(index) = running.backlog.pop() else { return };
             let from = self.network.conns[index].ends[0].machine;
             let address = format!("h{}", self.machines[from].host);
+            let named = name(self.machines[from].host);
+            let target = self.machines[machine].peers.iter().position(|peer| *peer == named);
+            let origin = target.map_or(Origin::Other, Origin::Peer);
             let running = self.up(machine);
-            match running.node.on_accepted(address, now) {
+            match running.node.on_accepted(address, origin, now) {
                 Some(link) => {
                     running.links.insert(link, (index, 1));
                     self.network.conns[index].ends[1].link = Some(link);

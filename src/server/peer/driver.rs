@@ -9,7 +9,7 @@ use super::sockets::{self, Conn, Dialing, Io};
 use super::{PeerConfig, Serve, Shared, Stats, LAG, REPCACHED_VERSION};
 use crate::base::address::Address;
 use crate::base::clock::{Clock, Now, RealClock};
-use crate::replication::{Action, LinkId, Node, NodeConfig};
+use crate::replication::{Action, LinkId, Node, NodeConfig, Origin};
 use crate::store::{Handle, Store};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
@@ -234,8 +234,13 @@ impl Driver {
     }
 
     fn act(&mut self, now: Now) {
+        let mut told = false;
         while let Some(action) = self.node.poll_action() {
             self.dirty = true;
+            if matches!(action, Action::Log(_)) && !std::mem::replace(&mut told, true) {
+                // Who reads of an event in the log finds `stats` to be true already.
+                self.publish(now);
+            }
             match action {
                 Action::Log(line) => log::info!("{line}"),
                 Action::Debug(line) => log::debug!("{line}"),
@@ -404,7 +409,7 @@ impl Driver {
             }
             return;
         }
-        let Some(link) = self.node.on_accepted(address, now) else { return };
+        let Some(link) = self.node.on_accepted(address, Origin::Other, now) else { return };
         let token = Token(FIRST_LINK + link.0 as usize);
         let interest = Interest::READABLE | Interest::WRITABLE;
         let _ = stream.set_nodelay(true);
