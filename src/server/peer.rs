@@ -10,13 +10,18 @@
 //!   main    --(stop, serving)-> +--------------------+ <--(names)----> resolver thread
 //! ```
 
+mod access;
+mod connect;
+mod dial;
 mod driver;
 mod resolve;
 mod sockets;
 
 use super::config;
+use super::secret_file::Keys;
 use super::shared::Replication;
 use crate::base::clock::{Clock, Now, RealClock};
+use crate::replication::secret::Secret;
 use crate::replication::NodeId;
 use crate::store::Store;
 use driver::Driver;
@@ -36,6 +41,10 @@ pub struct PeerConfig {
     pub listen: Vec<String>,
     /// Who this process is: drawn at random at its start.
     pub id: NodeId,
+    /// What peers have to know.
+    pub secret: Option<Arc<Secret>>,
+    /// Makes the nonces of the challenge: drawn at random where there is a secret.
+    pub nonce_key: [u8; 32],
 }
 
 impl PeerConfig {
@@ -46,7 +55,13 @@ impl PeerConfig {
         random: fn() -> u64,
     ) -> PeerConfig {
         let id = NodeId(u128::from(random()) << 64 | u128::from(random()));
-        PeerConfig { settings: settings.clone(), listen: listen.to_vec(), id }
+        let (secret, nonce_key) = (None, [0; 32]);
+        PeerConfig { settings: settings.clone(), listen: listen.to_vec(), id, secret, nonce_key }
+    }
+
+    /// The same with what was found of a secret.
+    pub fn with_keys(self, keys: Keys) -> PeerConfig {
+        PeerConfig { secret: keys.secret, nonce_key: keys.nonce_key, ..self }
     }
 }
 
