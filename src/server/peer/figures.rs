@@ -61,7 +61,7 @@ fn or_none(text: &str) -> String {
 }
 
 impl Stats {
-    /// What there is to say of a node now. `strangers`: connections that it turned away.
+    /// What there is to say of a node now. `strangers`: connections that were turned away at once.
     pub fn of(node: &Node, strangers: u64, now: Now) -> Stats {
         let peers = node.peer_stats(now);
         let linked = peers.iter().filter(|peer| peer.link.is_some()).count();
@@ -74,6 +74,8 @@ impl Stats {
             (LAG, String::new()),
             ("repl_links_made", node.links_made().to_string()),
             ("repl_strangers", strangers.to_string()),
+            ("repl_handshakes_failed", node.strays().to_string()),
+            ("repl_secret_mismatches", node.distrusted().to_string()),
             ("repl_last_error", or_none(node.last_error())),
         ];
         let mut stats = Stats { general, peers: Vec::new() };
