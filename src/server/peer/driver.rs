@@ -86,6 +86,8 @@ pub(super) struct Driver {
     published_us: u64,
     pub(super) dirty: bool,
     stop_at_us: Option<u64>,
+    /// When a peer counts as out of step, if nothing is heard of it.
+    quorum_due_us: Option<u64>,
 }
 
 impl Driver {
@@ -136,6 +138,7 @@ impl Driver {
             published_us: 0,
             dirty: true,
             stop_at_us: None,
+            quorum_due_us: None,
             config,
         };
         let now = driver.clock.now();
@@ -181,6 +184,7 @@ impl Driver {
         let next = dials
             .chain(self.node.next_timeout())
             .chain(self.stop_at_us)
+            .chain(self.quorum_due_us)
             .chain((self.batch_until_us > now).then_some(self.batch_until_us))
             .chain(self.dirty.then_some(self.published_us + STATS_US))
             .min()
@@ -229,6 +233,11 @@ impl Driver {
             busy |= self.write(link, now);
         }
         self.act(now);
+        if let Some((peers, timeout_us)) = self.config.acks.terms() {
+            let (quorum, due_us) = self.node.quorum(peers, timeout_us, now);
+            self.quorum_due_us = due_us;
+            self.config.acks.publish(quorum);
+        }
         self.shared.settled(self.node.lag_us(now), now);
         if self.dirty && now.mono_us >= self.published_us + STATS_US {
             self.publish(now);
@@ -241,6 +250,10 @@ impl Driver {
         if now.mono_us >= self.batch_until_us {
             // From here on a worker wakes us again. Before draining, so that nothing slips between.
             self.store.changed().take();
+        }
+        if self.config.acks.terms().is_some() {
+            // Before draining too: what clients wait for is drained now.
+            self.node.hurry(self.config.acks.take_wanted());
         }
         self.hashes.clear();
         if self.store.has_fed() {
