@@ -19,6 +19,7 @@
 use super::action::{Action, LinkId, ListenError, NodeConfig, Origin};
 use super::complaints::Complaints;
 use super::dial::{Outcome, Target};
+use super::report::PeerErrors;
 use super::secret::{Nonce, Nonces};
 use super::session::{CloseReason, Event, Session};
 use super::wire::native::{Bye, Hello};
@@ -101,6 +102,7 @@ pub struct Node {
     covered: Version,
     random: u64,
     pub(super) last_error: String,
+    pub(super) errors: PeerErrors,
     pub(super) links_made: u64,
     /// Who was told "already connected" last: it will ask again each second, the log hears once.
     refused: Option<NodeId>,
@@ -139,6 +141,7 @@ impl Node {
             stopping: false,
             covered: Version(0),
             last_error: String::new(),
+            errors: PeerErrors::default(),
             links_made: 0,
             refused: None,
             complaints: Complaints::default(),
@@ -521,6 +524,7 @@ impl Node {
         );
         if link.is_live() {
             self.last_error = reason.to_string();
+            self.errors.note(session.peer(), &self.last_error);
             if let Some(peer) = session.peer() {
                 self.records.remember(peer, session.have(), session.debt(), now);
                 self.keep_pass(peer, session.told());

@@ -15,5 +15,6 @@ pub mod run;
 pub mod secret_file;
 pub mod shared;
 pub mod udp;
+pub mod waits;
 pub mod watch;
 pub mod worker;

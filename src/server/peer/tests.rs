@@ -34,6 +34,7 @@ fn node(port: u16, peers: &[String], id: u128) -> TestNode {
         id: NodeId(id),
         secret: None,
         nonce_key: [0; 32],
+        acks: Acks::new(None),
     };
     let (serve, served) = mpsc::channel();
     let tell = Box::new(move || serve.send(()).unwrap_or(()));
