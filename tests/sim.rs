@@ -2,6 +2,8 @@
 //!
 //! `SEEDS=N` runs N seeds per size, `SEED=N` one. A failing seed prints itself and replays.
 
+#[path = "sim/meshes.rs"]
+mod meshes;
 #[path = "sim/random.rs"]
 mod random;
 #[path = "sim/scenarios.rs"]

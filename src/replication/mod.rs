@@ -8,6 +8,8 @@
 //! ```text
 //!              Action: Dial Listen Close Log Serve
 //!   Node <----------------------------------------> driver (sockets, clock)
+//!    |--- dial, fill    whom to try when; who fills a node that starts
+//!    |--- mesh          who answers for whom: relays, claims, what is owed
 //!    | one per link
 //!   Session --- handshake   line, hello, who wants what from when on
 //!    |--------- copy        a scan of the store: full, or what is newer than the peer has
@@ -21,7 +23,10 @@ pub mod action;
 pub mod conflict;
 pub mod copy;
 mod dial;
+mod fill;
 pub mod handshake;
+mod link;
+mod mesh;
 pub mod node;
 mod outgoing;
 mod report;
@@ -34,7 +39,7 @@ pub use action::{Action, LinkId, ListenError, NodeConfig};
 pub use handshake::Records;
 pub use node::Node;
 pub use report::LinkStats;
-pub use session::{CloseReason, Event, Session, SessionConfig, SessionStats};
+pub use session::{CloseReason, Event, Footing, Session, SessionConfig, SessionStats};
 
 use crate::base::num;
 use std::fmt;

@@ -24,6 +24,12 @@ pub(super) struct Outgoing {
     copy: Option<Copy>,
     /// The peer has said what it wants: changes may flow.
     wanted: bool,
+    /// When the link went live there was nothing here: all that came since is live, or the peer's.
+    pub nothing: bool,
+    /// From where on the copy that was asked for scans: the peer has what is below.
+    base: Version,
+    /// Where in the stream "all before this was sent" is to be said.
+    filled_at: Option<u64>,
     /// For the log. At most three per copy, taken after each transmit.
     pub lines: VecDeque<String>,
     /// Full copies and partial ones that were asked for.
@@ -40,6 +46,9 @@ impl Outgoing {
             stream: Stream::new(queue_max, covered),
             copy: None,
             wanted: false,
+            nothing: false,
+            base: Version(0),
+            filled_at: None,
             lines: VecDeque::new(),
             copies: 0,
             resumes: 0,
@@ -51,8 +60,34 @@ impl Outgoing {
         if std::mem::replace(&mut self.wanted, true) {
             return false;
         }
-        self.copy = Some(Copy::new(self.stream.debt().lower(since), true));
+        self.base = self.stream.debt().lower(since);
+        if self.stream.lost_since().is_some_and(|lost| lost >= self.base) {
+            // The scan that begins now finds that as well.
+            self.stream.take_lost();
+        }
+        self.copy = Some(Copy::new(self.base, true));
+        if self.nothing {
+            self.copy = Some(Copy::nothing());
+        }
         true
+    }
+
+    /// Whether the peer has said what it wants.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// What the peer has, so that others need to tell it only what is newer, should this link end.
+    /// None while that would be everything.
+    pub fn told(&self) -> Option<Version> {
+        let told = self.stream.debt().lower(self.base.max(self.stream.acked()));
+        let known = self.stream.has_carried() || told > Version(0);
+        Some(told.max(Version(1))).filter(|_| self.wanted && known)
+    }
+
+    /// Has it said, behind all that waits now, that this node is filled.
+    pub fn say_filled(&mut self) {
+        self.filled_at = Some(self.stream.position());
     }
 
     /// How far the copy under way is, in millionths; a million when there is none.
@@ -67,7 +102,7 @@ impl Outgoing {
 
     /// Whether there is more to send now.
     pub fn has_more(&self) -> bool {
-        let waiting = !self.stream.is_empty() || self.stream.has_lost();
+        let waiting = !self.stream.is_empty() || self.stream.has_lost() || self.filled_at.is_some();
         self.wanted && (waiting || self.copy.is_some() || self.sender.is_busy())
     }
 
@@ -101,6 +136,10 @@ impl Outgoing {
             worked |= self.copy_turn(out, limit, handle, now);
         }
         if self.wanted && self.copy.is_none() && !self.sender.is_busy() {
+            if self.filled_at.is_some_and(|position| self.stream.is_past(position)) {
+                self.filled_at = None;
+                native::encode(out, &Frame::Hope(native::HOPE_FILLED));
+            }
             if let Some(upto) = self.stream.take_mark() {
                 native::encode(out, &Frame::Mark { upto });
             }

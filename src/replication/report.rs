@@ -2,7 +2,8 @@
 //!
 //! Reads figures; changes nothing.
 
-use super::node::{Link, Node};
+use super::link::Link;
+use super::node::Node;
 use super::session::{Session, SessionStats};
 use super::{NodeId, Role};
 use crate::base::clock::Now;
@@ -67,7 +68,7 @@ impl Node {
         let state = |link: &Link| match &link.session {
             None => "dialing",
             Some(_) if !link.is_live() => "hello",
-            Some(session) if !session.is_filled() || session.copy_progress() < 1_000_000 => {
+            Some(session) if !session.is_copied() || session.copy_progress() < 1_000_000 => {
                 "copying"
             }
             Some(_) => "live",

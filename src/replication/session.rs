@@ -15,19 +15,21 @@
 //!     hello                    ->
 //!                              <-      hello, want(since)         its consent
 //!     want(since)              ->
+//!     linked...                <->     linked...                  who else is linked to whom
 //!     copy of what is wanted  <->      copy of what is wanted     both directions at once,
 //!     changes, marks, acks    <->      changes, marks, acks       changes from the first moment
 //! ```
 
 use super::conflict::{Incoming, Tally};
+use super::handshake::Reached;
 use super::outgoing::Outgoing;
 use super::stream::{Debt, Stream};
-use super::wire::native::{self, Bye, Frame, Hello, WireError};
+use super::wire::native::{self, Bye, Frame, Hello, Mesh, WireError};
 use super::{NodeId, Role};
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::store::{Drained, FlushState, Handle, Version};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 /// An emptied input buffer larger than this is given back.
@@ -38,17 +40,41 @@ const KEEP_INPUT: usize = 16 * 1024;
 pub struct SessionConfig {
     /// This node.
     pub id: NodeId,
-    /// This node waits to be filled.
-    pub cold: bool,
     /// Hashes that may wait in the queue (`-q`).
     pub queue_max: usize,
     /// Longest time without saying anything, in microseconds.
     pub heartbeat_us: u64,
     /// Longest time without hearing anything, in microseconds.
     pub silence_us: u64,
-    /// Report won changes in [`Session::take_relays`], for other links.
-    pub relay: bool,
 }
+
+/// What both sides know of each other when a link goes live.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Footing {
+    /// What we have of the peer: it is asked for what is newer.
+    pub since: Version,
+    /// We have that by a copy from this node.
+    pub via: Option<NodeId>,
+    /// What we owe the peer below what it will say it has.
+    pub debt: Debt,
+    /// We remember the peer (and so what we owe it): it may say what it has of us.
+    pub known: bool,
+    /// What we owe the node that filled the peer, if we remember that one: what came by it reaches
+    /// no further.
+    pub filler: Option<(NodeId, Debt)>,
+    /// Everything changed here up to this version has left the feeds.
+    pub covered: Version,
+}
+
+/// What is to be said about a third node: first that it is not answered for, then that it is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Gossip {
+    unlinked: Option<Version>,
+    linked: Option<(Version, Version)>,
+}
+
+/// Third nodes that may be talked about and have not been yet: more than a node can know.
+const GOSSIP_MAX: usize = 256;
 
 /// Why a link ended. Logs and stats share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,8 +110,18 @@ fn bye_text(bye: Bye) -> &'static str {
         Bye::Duplicate => "another link between the same nodes stays",
         Bye::Itself => "both ends are the same node",
         Bye::Protocol => "protocol error",
+        Bye::Filling => "it is being filled by another node",
         Bye::Other(_) => "for a reason this version does not know",
     }
+}
+
+/// What came over one link and won, for the others.
+#[derive(Clone, Debug, Default)]
+pub struct Relays {
+    /// Hash of the key and version of each, where that was asked for.
+    pub changes: Vec<(u64, Version)>,
+    /// The lowest version among all of them.
+    pub lowest: Option<Version>,
 }
 
 /// What a session reports.
@@ -97,6 +133,26 @@ pub enum Event {
     Hello(Hello),
     /// A line for the log, at level info.
     Log(String),
+    /// The peer answers for a third node, see [`Frame::Linked`].
+    Linked {
+        /// The third node.
+        node: NodeId,
+        /// What the peer has of it.
+        have: Version,
+        /// What it has of the peer.
+        told: Version,
+        /// The peer's copy to us had not begun: it brings what the peer has.
+        early: bool,
+    },
+    /// The peer does not answer for a third node any more.
+    Unlinked {
+        /// The third node.
+        node: NodeId,
+        /// What it has of the peer.
+        since: Version,
+    },
+    /// Whether the peer is filled or may yet be.
+    Hope(u8),
     /// The peer has sent all that we wanted at the start.
     CopyDone {
         /// It was everything, not only what was newer.
@@ -153,19 +209,26 @@ pub struct Session {
     // What is to be said next; each at most once, so that control never queues up.
     line_due: bool,
     hello_due: bool,
-    want_due: Option<Version>,
+    mesh: Mesh,
+    want_due: Option<(Version, Option<NodeId>)>,
+    gossip_due: BTreeMap<NodeId, Gossip>,
+    hope_due: Option<u8>,
     ack_due: Option<Version>,
     ping_due: bool,
     bye_due: Option<(Bye, String)>,
     flush_said: Option<FlushState>,
     // Outgoing changes.
+    footing: Footing,
     outgoing: Outgoing,
     // Incoming changes.
     incoming: Incoming,
     have: Version,
     filling_full: bool,
+    copy_begun: bool,
     copy_done: bool,
-    relays: Vec<(u64, Version)>,
+    /// Whether others are to hear of what wins here, key by key.
+    relay: bool,
+    relays: Relays,
     peer_newest: Version,
     stats: SessionStats,
 }
@@ -183,17 +246,23 @@ impl Session {
             said_us: now.mono_us,
             line_due: role == Role::Connector,
             hello_due: false,
+            mesh: Mesh { made: Version(0), filler: None, hope: native::HOPE_NONE },
             want_due: None,
+            gossip_due: BTreeMap::new(),
+            hope_due: None,
             ack_due: None,
             ping_due: false,
             bye_due: None,
             flush_said: None,
+            footing: Footing::default(),
             outgoing: Outgoing::new(role, config.queue_max, Version(0)),
             incoming: Incoming::default(),
             have: Version(0),
             filling_full: false,
+            copy_begun: false,
             copy_done: false,
-            relays: Vec::new(),
+            relay: true,
+            relays: Relays::default(),
             peer_newest: Version(0),
             stats: SessionStats::default(),
             config,
@@ -236,27 +305,34 @@ impl Session {
         self.advance(handle, now);
     }
 
-    /// Accepts the peer whose hello was reported. `since`: what we have of it already; `debt`: what
-    /// we owe it; `covered`: everything changed here up to this version has left the feeds.
-    pub fn start(
-        &mut self,
-        hello: &Hello,
-        since: Version,
-        debt: Debt,
-        covered: Version,
-        handle: &mut Handle,
-        now: Now,
-    ) {
+    /// What our hello is to say. To be called before it is sent: when the peer's line has come, or
+    /// with [`Session::start`].
+    pub fn introduce(&mut self, mesh: Mesh) {
+        self.mesh = mesh;
+    }
+
+    /// What our hello said, or will say.
+    pub fn introduced(&self) -> Mesh {
+        self.mesh
+    }
+
+    /// Accepts the peer whose hello was reported.
+    pub fn start(&mut self, hello: &Hello, footing: Footing, handle: &mut Handle, now: Now) {
         if self.state != State::Vetting {
             return;
         }
         self.state = State::Live;
         self.hello_due |= self.role == Role::Listener;
+        let offered = hello.mesh.map_or(Version(0), |mesh| mesh.made);
+        let since = footing.since.max(offered);
+        let via = footing.via.filter(|_| since == footing.since);
         self.have = since;
-        self.want_due = Some(since);
+        self.want_due = Some((since, via));
         self.peer_newest = hello.newest;
-        self.outgoing = Outgoing::new(self.role, self.config.queue_max, covered);
-        self.outgoing.stream.owe(debt);
+        self.footing = footing;
+        self.outgoing = Outgoing::new(self.role, self.config.queue_max, footing.covered);
+        self.outgoing.nothing = handle.store_ref().newest() == Version(0);
+        self.outgoing.stream.owe(footing.debt);
         handle.apply_flush(hello.flush, now);
         self.advance(handle, now);
     }
@@ -368,8 +444,9 @@ impl Session {
         }
         match frame {
             Frame::Hello(_) => return Err(WireError::OutOfPlace { what: "a second hello" }),
-            Frame::Want { since } => self.on_want(since, handle)?,
+            Frame::Want { since, via } => self.on_want(since, via, handle)?,
             Frame::CopyBegin { full } => {
+                self.copy_begun = true;
                 self.filling_full = full;
                 self.stats.copies_in += u64::from(full);
                 self.stats.resumes += u64::from(!full);
@@ -407,15 +484,38 @@ impl Session {
                 self.outgoing.stream.ack(upto);
             }
             Frame::Ping { newest } => self.peer_newest = self.peer_newest.max(newest),
+            Frame::Linked { node, have, told } => {
+                let early = !self.copy_begun;
+                self.events.push_back(Event::Linked { node, have, told, early });
+            }
+            Frame::Unlinked { node, since } => {
+                self.events.push_back(Event::Unlinked { node, since });
+            }
+            Frame::Hope(hope) => self.events.push_back(Event::Hope(hope)),
             Frame::Bye { reason, .. } => self.close(CloseReason::Bye(reason), None),
             Frame::Unknown(_) => {}
         }
         Ok(())
     }
 
-    fn on_want(&mut self, since: Version, handle: &Handle) -> Result<(), WireError> {
+    fn on_want(
+        &mut self,
+        since: Version,
+        via: Option<NodeId>,
+        handle: &Handle,
+    ) -> Result<(), WireError> {
         // A peer can only have what we have made: a mark beyond that is of nobody we were.
         let since = if since > handle.store_ref().newest() { Version(0) } else { since };
+        let since = match (via, self.footing.filler) {
+            // What it has came by a node that we were linked to, and may lack what that one lacks.
+            (Some(via), Some((filler, debt))) if via == filler => {
+                self.outgoing.stream.owe(debt);
+                since
+            }
+            (None, _) if self.footing.known => since,
+            // Nothing is known of what we owe it, but for what we offered ourselves.
+            _ => since.min(self.mesh.made),
+        };
         if self.outgoing.want(since) {
             Ok(())
         } else {
@@ -424,15 +524,62 @@ impl Session {
     }
 
     fn relay(&mut self, key: &[u8], version: Version, handle: &Handle) {
-        if self.config.relay {
-            self.relays.push((handle.hash(key), version));
+        self.relays.lowest = Some(self.relays.lowest.map_or(version, |low| low.min(version)));
+        if self.relay {
+            self.relays.changes.push((handle.hash(key), version));
         }
+    }
+
+    /// Whether [`Session::take_relays`] is to name each change, or just the lowest version.
+    pub fn set_relay(&mut self, relay: bool) {
+        self.relay = relay;
     }
 
     /// Changes of the peer that won here and that other links must hear of. At most as many as
     /// there were frames in the bytes last handed in.
-    pub fn take_relays(&mut self) -> Vec<(u64, Version)> {
+    pub fn take_relays(&mut self) -> Relays {
         std::mem::take(&mut self.relays)
+    }
+
+    /// What is newer than `since` is to be looked up and sent: whoever answered for this peer does
+    /// not any more.
+    pub fn catch_up(&mut self, since: Version, now: Now) {
+        if self.is_live() {
+            self.outgoing.stream.catch_up(since, now);
+        }
+    }
+
+    /// What the peer has of us, so that others need to tell it only what is newer, should this link
+    /// end. None while that would be everything.
+    pub fn told(&self) -> Option<Version> {
+        self.outgoing.told()
+    }
+
+    /// Says that this node answers for a third one.
+    pub fn say_linked(&mut self, node: NodeId, have: Version, told: Version) {
+        if self.gossip_due.len() < GOSSIP_MAX {
+            self.gossip_due.entry(node).or_default().linked = Some((have, told));
+        }
+    }
+
+    /// Says that it does not any more.
+    pub fn say_unlinked(&mut self, node: NodeId, since: Version) {
+        if self.gossip_due.len() < GOSSIP_MAX || self.gossip_due.contains_key(&node) {
+            let gossip = self.gossip_due.entry(node).or_default();
+            gossip.linked = None;
+            gossip.unlinked = Some(gossip.unlinked.map_or(since, |said| said.min(since)));
+        }
+    }
+
+    /// Says how far from being filled this node is. That it is filled is said behind all changes
+    /// that wait.
+    pub fn say_hope(&mut self, hope: u8) {
+        if hope == native::HOPE_FILLED {
+            self.hope_due = None;
+            self.outgoing.say_filled();
+        } else {
+            self.hope_due = Some(hope);
+        }
     }
 
     /// What was drained from the feeds.
@@ -516,16 +663,18 @@ impl Session {
                 &Frame::Hello(Hello {
                     id: self.config.id,
                     newest: store.newest(),
-                    cold: self.config.cold,
+                    cold: self.mesh.hope != native::HOPE_FILLED,
                     unix_us: now.unix_us,
                     flush,
+                    mesh: Some(self.mesh),
                 }),
             );
         }
-        if let Some(since) = self.want_due.take() {
-            native::encode(out, &Frame::Want { since });
+        if let Some((since, via)) = self.want_due.take() {
+            native::encode(out, &Frame::Want { since, via });
         }
         if self.is_live() {
+            self.transmit_gossip(out);
             let flush = store.flush_state();
             if self.flush_said != Some(flush) {
                 self.flush_said = Some(flush);
@@ -537,6 +686,20 @@ impl Session {
         }
         if std::mem::take(&mut self.ping_due) {
             native::encode(out, &Frame::Ping { newest: store.newest() });
+        }
+    }
+
+    fn transmit_gossip(&mut self, out: &mut Vec<u8>) {
+        for (node, gossip) in std::mem::take(&mut self.gossip_due) {
+            if let Some(since) = gossip.unlinked {
+                native::encode(out, &Frame::Unlinked { node, since });
+            }
+            if let Some((have, told)) = gossip.linked {
+                native::encode(out, &Frame::Linked { node, have, told });
+            }
+        }
+        if let Some(hope) = self.hope_due.take() {
+            native::encode(out, &Frame::Hope(hope));
         }
     }
 
@@ -555,9 +718,25 @@ impl Session {
         self.have
     }
 
+    /// Changes sent so far.
+    pub fn sent(&self) -> u64 {
+        self.outgoing.sender.items + self.outgoing.sender.deletes
+    }
+
     /// Our last mark that the peer acknowledged.
     pub fn acked(&self) -> Version {
         self.outgoing.stream.acked()
+    }
+
+    /// What is to be remembered of the peer when the link ends.
+    pub fn reached(&self) -> Reached {
+        Reached {
+            have: self.have,
+            via: self.footing.via.filter(|_| !self.copy_done),
+            debt: self.debt(),
+            told: self.told(),
+            met: self.outgoing.is_wanted(),
+        }
     }
 
     /// What the peer may lack of other nodes' changes although it acknowledged higher ones.
@@ -571,7 +750,7 @@ impl Session {
     }
 
     /// Whether all that we wanted at the start has come.
-    pub fn is_filled(&self) -> bool {
+    pub fn is_copied(&self) -> bool {
         self.copy_done
     }
 

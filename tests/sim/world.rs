@@ -355,6 +355,8 @@ impl World {
                 }
             }
             Action::Close { link, last } => {
+                let run = self.up(machine).run;
+                self.dials.retain(|d| (d.machine, d.run, d.link) != (machine, run, link));
                 if let Some((conn, side)) = self.up(machine).links.remove(&link) {
                     self.shut(conn, side, &last);
                 }

@@ -22,8 +22,13 @@ fn all_frames(value: &[u8]) -> Vec<Frame<'_>> {
             cold: true,
             unix_us: 6,
             flush: FlushState { watermark: Version(2), pending: Some(pending) },
+            mesh: Some(Mesh { made: Version(3), filler: Some(NodeId(9)), hope: 2 }),
         }),
-        Frame::Want { since: Version(1) },
+        Frame::Want { since: Version(1), via: None },
+        Frame::Want { since: Version(1), via: Some(NodeId(4)) },
+        Frame::Linked { node: NodeId(5), have: Version(6), told: Version(7) },
+        Frame::Unlinked { node: NodeId(5), since: Version(6) },
+        Frame::Hope(HOPE_NONE),
         Frame::CopyBegin { full: true },
         Frame::Item { head, value },
         Frame::Item { head: ItemHead { exptime: Exptime::Never, ..head }, value: b"" },
@@ -47,7 +52,7 @@ fn all_frames(value: &[u8]) -> Vec<Frame<'_>> {
 fn the_line_is_text_that_an_old_peer_ignores() {
     let mut line = Vec::new();
     encode_line(&mut line, ID);
-    assert_eq!(line, b"twincached replication 1.1 0123456789abcdef0011223344556677\r\n");
+    assert_eq!(line, b"twincached replication 1.2 0123456789abcdef0011223344556677\r\n");
     for cut in 0..line.len() {
         assert_eq!(decode_line(&line[..cut]), Ok(None), "cut at {cut}");
     }
