@@ -24,6 +24,7 @@ use super::dial::Outcome;
 use super::link::Link;
 use super::node::{Listening, Node};
 use super::wire::native::{HOPE_FILLED, HOPE_MAX, HOPE_NONE};
+use super::Role;
 use crate::base::clock::Now;
 use crate::store::Version;
 
@@ -34,6 +35,14 @@ impl Node {
     /// Whether this node waits to be filled and is being filled.
     pub(super) fn is_filling(&self) -> bool {
         !self.serving && self.filling.is_some()
+    }
+
+    /// Whether a filled peer has come too soon: this node is being filled, or has dialled, and takes
+    /// what it is given over its own links first.
+    pub(super) fn has_better(&self, role: Role) -> bool {
+        let tries = |link: &Link| link.role == Role::Connector && !link.quiet && !link.is_live();
+        let dialled = role == Role::Listener && self.links.values().any(tries);
+        self.is_filling() || (!self.serving && dialled)
     }
 
     /// Something may yet come of what this node tries itself.

@@ -2,6 +2,7 @@
 //!
 //! Plain data and a few looks at it: decides nothing.
 
+use super::action::Origin;
 use super::mesh::{Claim, Said};
 use super::session::Session;
 use super::{NodeId, Role};
@@ -23,6 +24,8 @@ pub(super) struct Link {
     pub quiet: bool,
     /// The other end's address.
     pub address: String,
+    /// Where it came from, if it came.
+    pub origin: Origin,
     /// How far from being filled the peer is, as it says (`native::HOPE_*`).
     pub hope: u8,
     /// What it was told of ours.
@@ -39,8 +42,18 @@ pub(super) struct Link {
     pub basis: Option<NodeId>,
 }
 
+/// How far an incoming connection has come that is no link yet. Those of one standing compete for
+/// places with each other only: what strangers can do never takes the place of one who can do more.
+pub(super) type Standing = (bool, bool, bool);
+
 impl Link {
-    pub fn new(role: Role, target: Option<usize>, quiet: bool, address: String) -> Link {
+    pub fn new(
+        role: Role,
+        target: Option<usize>,
+        quiet: bool,
+        address: String,
+        origin: Origin,
+    ) -> Link {
         Link {
             role,
             target,
@@ -48,6 +61,7 @@ impl Link {
             live_us: None,
             quiet,
             address,
+            origin,
             hope: 0,
             hope_said: 0,
             speaks_mesh: false,
@@ -69,6 +83,14 @@ impl Link {
     /// When the peer was last heard, monotonic microseconds.
     pub fn heard_us(&self) -> u64 {
         self.session.as_ref().map_or(0, Session::heard_us)
+    }
+
+    /// The standing of a connection that waits: from an address of `-x`, with a line, trusted.
+    pub fn pending(&self) -> Option<Standing> {
+        let session = self.session.as_ref()?;
+        let waits = self.role == Role::Listener && !self.is_live();
+        let named = self.origin != Origin::Other;
+        waits.then_some((named, session.knows_line(), session.peer().is_some()))
     }
 
     pub fn is_suspect(&self, now: Now, after_us: u64) -> bool {

@@ -29,7 +29,7 @@
 //! Where it is uncertain who answers, both do: a change that comes twice costs its bytes.
 //!
 //! [`Records`]: super::Records
-//! [`Footing::filler`]: super::session::Footing::filler
+//! [`Footing::filler`]: super::events::Footing::filler
 
 use super::action::LinkId;
 use super::link::Link;
@@ -206,7 +206,7 @@ impl Node {
     /// Tells peers about each other and about this node's hope, as far as that is news. To be
     /// called when something has happened, and by time.
     pub(super) fn gossip(&mut self, now: Now) {
-        let suspect_us = self.suspect_us();
+        let suspect_us = self.config.suspect_us();
         let mut third: Vec<(NodeId, Version, Version)> = self
             .live()
             .filter(|(_, link)| !link.is_suspect(now, suspect_us))

@@ -12,7 +12,9 @@
 //!    |--- mesh          who answers for whom: relays, claims, what is owed
 //!    | one per link
 //!   Session --- handshake   line, hello, who wants what from when on
+//!    |--------- secret      proofs, where there is a shared secret
 //!    |--------- copy        a scan of the store: full, or what is newer than the peer has
+//!    |--------- quorum      what so many peers have acknowledged
 //!    |--------- stream      live changes: bounded queue of key hashes, marks and acks
 //!    |--------- send        changes -> frames, large values in parts
 //!    |--------- conflict    frames -> changes: the highest version wins
@@ -20,26 +22,32 @@
 //! ```
 
 pub mod action;
+mod complaints;
 pub mod conflict;
 pub mod copy;
 mod dial;
+mod events;
 mod fill;
 pub mod handshake;
 mod link;
 mod mesh;
 pub mod node;
 mod outgoing;
+pub mod quorum;
 mod report;
+pub mod secret;
 pub mod send;
 pub mod session;
 pub mod stream;
 pub mod wire;
 
-pub use action::{Action, LinkId, ListenError, NodeConfig};
+pub use action::{Action, LinkId, ListenError, NodeConfig, Origin};
+pub use events::{CloseReason, Event, Footing, SessionConfig, SessionStats};
 pub use handshake::Records;
 pub use node::Node;
+pub use quorum::Quorum;
 pub use report::LinkStats;
-pub use session::{CloseReason, Event, Footing, Session, SessionConfig, SessionStats};
+pub use session::Session;
 
 use crate::base::num;
 use std::fmt;

@@ -19,30 +19,28 @@
 //! when it has been dialled once; where that node is linked already, the try goes no further than
 //! its line. Both ends dialling at once settle on the link that the lower node id dialled.
 
-use super::action::{Action, LinkId, ListenError, NodeConfig};
+use super::action::{Action, LinkId, ListenError, NodeConfig, Origin};
+use super::complaints::Complaints;
 use super::dial::{Outcome, Target};
+use super::events::{CloseReason, Event, Footing, SessionConfig};
 use super::fill::STAGGER_US;
 use super::link::Link;
-use super::session::{CloseReason, Event, Footing, Session, SessionConfig};
+use super::secret::{Mismatch, Nonces};
+use super::session::Session;
 use super::wire::native::{Bye, Hello, HOPE_FILLED, HOPE_NONE};
 use super::{NodeId, Records, Role};
 use crate::base::clock::Now;
 use crate::store::{Drained, Handle, Version};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Incoming connections that have not said who they are yet: each costs a descriptor and a small
-/// buffer for as long as the silence timeout. One more takes the place of the oldest, as a peer
-/// speaks at once and a stranger who waits must not keep it out.
-const PENDING_MAX: usize = 8;
+/// Incoming connections of one [`Standing`](super::link::Standing) that wait to become links: each
+/// costs a descriptor and a small buffer for as long as a handshake may take. One more takes the
+/// place of the oldest, as a peer speaks at once and a stranger who waits must not keep it out.
+const PENDING_MAX: usize = 16;
 /// Live links of one node.
 pub(super) const LINKS_MAX: usize = 16;
-/// A linked peer that has been silent for this part of the time after which it is given up, in
-/// hundredths (with the usual five seconds, three heartbeats), is suspect. It is dialled anew
-/// beside its link: after a cut the kernel tries a connection again at doubling intervals, and
-/// would find a network that has healed seconds late. This node answers for it no more. And it
-/// gives way to another node that wants its place.
-const SUSPECT_PERCENT: u64 = 36;
-/// How much of that time a starting node is patient with a peer that has no place for it.
+/// How much of the silence after which a peer is given up a starting node is patient with one that
+/// has no place for it.
 const PATIENCE_PERCENT: u64 = 80;
 /// Two links between the same nodes that came up within this time were dialled at once, by both.
 const CROSSED_US: u64 = 1_000_000;
@@ -56,12 +54,6 @@ const LISTEN_RETRY_MAX_US: u64 = 500_000;
 const LIVED_US: u64 = 1_000_000;
 /// Times that a starting node dials again because somebody else holds the replication port.
 const IN_USE_MAX: u32 = 10;
-/// How long the first try of a peer may take: the node serves nobody meanwhile.
-const DIAL_FIRST_US: u64 = 3_000_000;
-/// How long a later try may take: short, so that a network that has healed meanwhile is not waited
-/// for with a doubled retransmission time.
-const DIAL_AGAIN_US: u64 = 1_000_000;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Listening {
     Off,
@@ -112,6 +104,12 @@ pub struct Node {
     pub(super) links_made: u64,
     /// Who was told "already connected" last: it will ask again each second, the log hears once.
     refused: Option<NodeId>,
+    nonces: Nonces,
+    complaints: Complaints,
+    /// Incoming connections that ended before they were links.
+    pub(super) strays: u64,
+    /// Of these and of those we made: links that ended for want of the same secret.
+    pub(super) distrusted: u64,
 }
 
 impl Node {
@@ -124,6 +122,7 @@ impl Node {
         let mut node = Node {
             records: Records::new(config.resume_us),
             random: config.seed | 1,
+            nonces: Nonces::new(config.nonce_key),
             config,
             links: BTreeMap::new(),
             next_link: 0,
@@ -150,6 +149,9 @@ impl Node {
             last_error: String::new(),
             links_made: 0,
             refused: None,
+            complaints: Complaints::default(),
+            strays: 0,
+            distrusted: 0,
         };
         // At once, so that nodes that start together find each other.
         let alone = node.targets.is_empty();
@@ -184,10 +186,12 @@ impl Node {
             self.log_connect(target);
         }
         let name = self.targets[target].name.clone();
-        let id = self.add_link(Link::new(Role::Connector, Some(target), quiet, name));
+        let from = Origin::Peer(target);
+        let id = self.add_link(Link::new(Role::Connector, Some(target), quiet, name, from));
         self.targets[target].dialing = Some(id);
         self.targets[target].begins(now_us);
-        let timeout_us = if quiet { DIAL_AGAIN_US } else { DIAL_FIRST_US };
+        let config = &self.config;
+        let timeout_us = if quiet { config.dial_again_us() } else { config.dial_first_us() };
         self.actions.push_back(Action::Dial { link: id, peer: target, timeout_us });
     }
 
@@ -281,30 +285,41 @@ impl Node {
         }
     }
 
-    /// A connection came in. `None`: close it at once.
-    pub fn on_accepted(&mut self, address: String, now: Now) -> Option<LinkId> {
+    /// A connection came in from an address that may connect. `None`: close it at once.
+    pub fn on_accepted(&mut self, address: String, from: Origin, now: Now) -> Option<LinkId> {
         if self.stopping {
             return None;
         }
-        let pending =
-            || self.links.iter().filter(|(_, l)| l.role == Role::Listener && !l.is_live());
-        if pending().count() >= PENDING_MAX {
-            let mute = pending().find(|(_, link)| link.peer().is_none());
-            let (&oldest, _) = mute.or_else(|| pending().next())?;
-            self.links.remove(&oldest);
-            self.actions.push_back(Action::Close { link: oldest, last: Vec::new() });
-        }
-        let mut link = Link::new(Role::Listener, None, true, address);
+        let mut link = Link::new(Role::Listener, None, true, address, from);
         link.session = Some(Session::new(Role::Listener, self.session_config(), now));
-        Some(self.add_link(link))
+        let link = self.add_link(link);
+        self.make_room(link);
+        Some(link)
     }
 
-    fn session_config(&self) -> SessionConfig {
+    /// Where too many connections of one standing wait, the oldest gives way to this one.
+    fn make_room(&mut self, newcomer: LinkId) {
+        let standing = self.links.get(&newcomer).and_then(Link::pending);
+        let alike = |(_, link): &(&LinkId, &Link)| standing.is_some() && link.pending() == standing;
+        if self.links.iter().filter(alike).count() <= PENDING_MAX {
+            return;
+        }
+        let oldest = self.links.iter().filter(alike).map(|(&id, _)| id).find(|&id| id != newcomer);
+        if let Some(oldest) = oldest {
+            self.links.remove(&oldest);
+            self.strays += 1;
+            self.actions.push_back(Action::Close { link: oldest, last: Vec::new() });
+        }
+    }
+
+    fn session_config(&mut self) -> SessionConfig {
+        let secret = self.config.secret.clone();
         SessionConfig {
             id: self.config.id,
             queue_max: self.config.queue_max,
             heartbeat_us: self.config.heartbeat_us,
             silence_us: self.config.silence_us,
+            auth: secret.map(|secret| (secret, self.nonces.draw())),
         }
     }
 
@@ -313,12 +328,16 @@ impl Node {
         let relay = self.relays_from(link);
         let Some(session) = self.session_mut(link) else { return };
         session.set_relay(relay);
-        let told = session.told().is_some();
+        let (told, knew) = (session.told().is_some(), session.knows_line());
         session.handle_bytes(bytes, handle, now);
         let news = session.told().is_some() != told;
+        let line = session.knows_line() != knew;
         self.relay(link, now);
         if self.pump(link, handle, now) || news {
             self.gossip(now);
+        }
+        if line {
+            self.make_room(link);
         }
     }
 
@@ -365,6 +384,10 @@ impl Node {
         self.links.get_mut(&link)?.session.as_mut()
     }
 
+    fn is_suspect(&self, link: &Link, now: Now) -> bool {
+        now.mono_us.saturating_sub(link.heard_us()) >= self.config.suspect_us()
+    }
+
     pub(super) fn live(&self) -> impl Iterator<Item = (LinkId, &Link)> {
         self.links.iter().filter(|(_, link)| link.is_live()).map(|(&id, link)| (id, link))
     }
@@ -372,11 +395,6 @@ impl Node {
     /// Whether any link is live.
     pub fn is_linked(&self) -> bool {
         self.live().next().is_some()
-    }
-
-    /// After how much silence a peer is suspect.
-    pub(super) fn suspect_us(&self) -> u64 {
-        (self.config.silence_us / 100 * SUSPECT_PERCENT).max(1)
     }
 
     /// When [`Node::on_timeout`] wants to be called, monotonic microseconds.
@@ -403,7 +421,7 @@ impl Node {
             return None;
         }
         if let Some((_, link)) = self.link_of(target) {
-            return Some(next_us.max(link.heard_us() + self.suspect_us()));
+            return Some(next_us.max(link.heard_us() + self.config.suspect_us()));
         }
         if self.is_filling() || self.live().count() >= LINKS_MAX {
             return None;
@@ -470,6 +488,7 @@ impl Node {
 
     /// The peer has said who it is: some links need not go on to a hello.
     fn on_line(&mut self, id: LinkId, peer: NodeId, now: Now) {
+        self.make_room(id);
         if peer == self.config.id {
             return self.refuse(id, Bye::Itself);
         }
@@ -478,13 +497,12 @@ impl Node {
             session.introduce(mesh);
         }
         let Some(target) = self.links[&id].target else { return };
-        let suspect_us = self.suspect_us();
         // Linked, or about to be by another name of the same node.
         let twin = self.links.iter().any(|(&other, link)| {
             let ours = link.role == Role::Connector && !link.is_live();
             other != id
                 && link.peer() == Some(peer)
-                && (ours || (link.is_live() && !link.is_suspect(now, suspect_us)))
+                && (ours || (link.is_live() && !self.is_suspect(link, now)))
         });
         if twin {
             self.targets[target].known = Some(peer);
@@ -510,11 +528,10 @@ impl Node {
             } else {
                 self.on_lost(old, "the peer has made a new connection", handle, now);
             }
-        } else if self.is_filling() && !hello.cold {
+        } else if !hello.cold && self.has_better(role) {
             return self.refuse(id, Bye::Filling);
         } else if self.live().count() >= LINKS_MAX {
-            let suspect_us = self.suspect_us();
-            let suspect = self.live().find(|(_, link)| link.is_suspect(now, suspect_us));
+            let suspect = self.live().find(|(_, link)| self.is_suspect(link, now));
             match suspect.map(|(id, _)| id) {
                 Some(old) => self.on_lost(old, "silent, and another node is here", handle, now),
                 None => {
@@ -557,6 +574,7 @@ impl Node {
         match target {
             Some(target) => {
                 self.targets[target].linked(hello.id);
+                self.complaints.settled(Some(target));
                 if quiet {
                     self.log_connect(target);
                 }
@@ -607,6 +625,10 @@ impl Node {
         }
         link.session = Some(session);
         self.lost_claims(&link, now);
+        self.strays += u64::from(link.role == Role::Listener && !link.is_live());
+        if let CloseReason::Secret(why) = reason {
+            self.on_distrust(&link, why, now);
+        }
         if link.role == Role::Connector {
             let outcome = match &reason {
                 CloseReason::Lost(_) | CloseReason::Bye(Bye::Other(_)) => Outcome::Broken,
@@ -637,6 +659,19 @@ impl Node {
                 target.broke(lived, now.mono_us, random);
             }
         }
+    }
+
+    /// The two ends of a link do not know the same secret.
+    fn on_distrust(&mut self, link: &Link, why: Mismatch, now: Now) {
+        self.distrusted += 1;
+        self.last_error = why.to_string();
+        let Some(unsaid) = self.complaints.complain(link.target, why, now) else { return };
+        let way = if link.target.is_some() { "to" } else { "from" };
+        let mut line = format!("replication: no link {way} {}: {why}", link.address);
+        if unsaid > 0 {
+            line.push_str(&format!(" (and {unsaid} times since this was said last)"));
+        }
+        self.actions.push_back(Action::Warn(line));
     }
 
     /// A try to link as connector is over, or the link that came of it.

@@ -22,12 +22,14 @@ pub(super) struct Outgoing {
     pub sender: Sender,
     pub stream: Stream,
     copy: Option<Copy>,
+    /// Everything changed here up to it had left the feeds when the link began.
+    base: Version,
     /// The peer has said what it wants: changes may flow.
     wanted: bool,
     /// When the link went live there was nothing here: all that came since is live, or the peer's.
     pub nothing: bool,
     /// From where on the copy that was asked for scans: the peer has what is below.
-    base: Version,
+    asked: Version,
     /// Where in the stream "all before this was sent" is to be said.
     filled_at: Option<u64>,
     /// For the log. At most three per copy, taken after each transmit.
@@ -45,9 +47,10 @@ impl Outgoing {
             sender: Sender::default(),
             stream: Stream::new(queue_max, covered),
             copy: None,
+            base: covered,
             wanted: false,
             nothing: false,
-            base: Version(0),
+            asked: Version(0),
             filled_at: None,
             lines: VecDeque::new(),
             copies: 0,
@@ -60,16 +63,25 @@ impl Outgoing {
         if std::mem::replace(&mut self.wanted, true) {
             return false;
         }
-        self.base = self.stream.debt().lower(since);
-        if self.stream.lost_since().is_some_and(|lost| lost >= self.base) {
+        self.asked = self.stream.debt().lower(since);
+        let mut base = self.base;
+        if self.stream.lost_since().is_some_and(|lost| lost >= self.asked) {
             // The scan that begins now finds that as well.
             self.stream.take_lost();
+            base = self.stream.covered();
         }
-        self.copy = Some(Copy::new(self.base, true));
+        self.copy = Some(Copy::new(self.asked, true));
         if self.nothing {
             self.copy = Some(Copy::nothing());
         }
+        self.stream.scan_begins(base);
         true
+    }
+
+    /// When the oldest change was made that the peer has not acknowledged; none at all where it has
+    /// not even said what it wants.
+    pub fn late_since(&self) -> Option<Option<u64>> {
+        self.wanted.then(|| self.stream.late_since())
     }
 
     /// Whether the peer has said what it wants.
@@ -80,7 +92,7 @@ impl Outgoing {
     /// What the peer has, so that others need to tell it only what is newer, should this link end.
     /// None while that would be everything.
     pub fn told(&self) -> Option<Version> {
-        let told = self.stream.debt().lower(self.base.max(self.stream.acked()));
+        let told = self.stream.debt().lower(self.asked.max(self.stream.acked()));
         let known = self.stream.has_carried() || told > Version(0);
         Some(told.max(Version(1))).filter(|_| self.wanted && known)
     }
@@ -133,16 +145,24 @@ impl Outgoing {
                 worked = true;
                 continue;
             }
+            self.mark(out);
             worked |= self.copy_turn(out, limit, handle, now);
         }
-        if self.wanted && self.copy.is_none() && !self.sender.is_busy() {
-            if self.filled_at.is_some_and(|position| self.stream.is_past(position)) {
+        if self.wanted && !self.sender.is_busy() {
+            let at = self.filled_at.filter(|_| self.copy.is_none());
+            if at.is_some_and(|position| self.stream.is_past(position)) {
                 self.filled_at = None;
                 native::encode(out, &Frame::Hope(native::HOPE_FILLED));
             }
-            if let Some(upto) = self.stream.take_mark() {
-                native::encode(out, &Frame::Mark { upto });
-            }
+            self.stream.place_mark(now);
+            self.mark(out);
+        }
+    }
+
+    /// Sends the mark whose turn has come. During a copy it can only be a live one.
+    fn mark(&mut self, out: &mut Vec<u8>) {
+        if let Some(upto) = self.stream.take_mark() {
+            native::encode(out, &Frame::Mark { upto });
         }
     }
 
@@ -157,6 +177,7 @@ impl Outgoing {
     ) -> bool {
         let Some(mut copy) = self.copy.take() else {
             let Some(since) = self.stream.take_lost() else { return false };
+            self.stream.scan_begins(self.stream.covered());
             self.copy = Some(Copy::new(since, false));
             return true;
         };
@@ -173,6 +194,7 @@ impl Outgoing {
             self.lines.push_back("replication: marugoto start".to_owned());
         }
         if done {
+            self.stream.scan_ends();
             self.copied(&copy, out);
             return true;
         }

@@ -5,13 +5,15 @@
 //! [`Session::start`]. Never blocks, and buffers no more output than it is asked for.
 //!
 //! ```text
-//!   Opening --line--> Greeting --hello--> Vetting --start()--> Live
-//!      |                 |                   |                   |
-//!      +-----------------+---- fail, Bye, silence, refuse() -----+---> Closed
+//!   Opening --line--> (Proving --proof-->) Greeting --hello--> Vetting --start()--> Live
+//!      |                 |                    |                   |                   |
+//!      +-----------------+--------------------+- fail, Bye, silence, refuse() --------+-> Closed
 //!
 //!   connector                          listener
 //!     line                     ->
 //!                              <-      line                       only to a line it knows
+//!     proof                    ->                                 where there is a secret;
+//!                              <-      proof                      nothing else counts before
 //!     hello                    ->
 //!                              <-      hello, want(since)         its consent
 //!     want(since)              ->
@@ -20,51 +22,32 @@
 //!     changes, marks, acks    <->      changes, marks, acks       changes from the first moment
 //! ```
 
-use super::conflict::{Incoming, Tally};
+use super::conflict::Incoming;
+use super::events::{bye_text, CloseReason, Event, Footing, Relays, SessionConfig, SessionStats};
 use super::handshake::Reached;
 use super::outgoing::Outgoing;
+use super::quorum::Applied;
+use super::secret::{End, Gate, Mismatch, Proof};
 use super::stream::{Debt, Stream};
+use super::wire::line::{self, Line};
 use super::wire::native::{self, Bye, Frame, Hello, Mesh, WireError};
 use super::{NodeId, Role};
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::store::{Drained, FlushState, Handle, Version};
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 
+/// Longest time from a connection to a hello that is accepted, whatever comes in between: who is
+/// slower than that is no peer, and must not hold a place. With a shorter `repl_timeout` it is that,
+/// but no less than [`HANDSHAKE_MIN_US`].
+const HANDSHAKE_MAX_US: u64 = 5_000_000;
+/// Shortest such time: a few round trips and a busy moment of either machine.
+const HANDSHAKE_MIN_US: u64 = 1_000_000;
+/// Longest payload of a frame before the link lives: a hello with room for what later versions
+/// append. A stranger cannot make us hold more.
+const EARLY_FRAME_MAX: u32 = 1024;
 /// An emptied input buffer larger than this is given back.
 const KEEP_INPUT: usize = 16 * 1024;
-
-/// What a session is made with.
-#[derive(Clone, Debug)]
-pub struct SessionConfig {
-    /// This node.
-    pub id: NodeId,
-    /// Hashes that may wait in the queue (`-q`).
-    pub queue_max: usize,
-    /// Longest time without saying anything, in microseconds.
-    pub heartbeat_us: u64,
-    /// Longest time without hearing anything, in microseconds.
-    pub silence_us: u64,
-}
-
-/// What both sides know of each other when a link goes live.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Footing {
-    /// What we have of the peer: it is asked for what is newer.
-    pub since: Version,
-    /// We have that by a copy from this node.
-    pub via: Option<NodeId>,
-    /// What we owe the peer below what it will say it has.
-    pub debt: Debt,
-    /// We remember the peer (and so what we owe it): it may say what it has of us.
-    pub known: bool,
-    /// What we owe the node that filled the peer, if we remember that one: what came by it reaches
-    /// no further.
-    pub filler: Option<(NodeId, Debt)>,
-    /// Everything changed here up to this version has left the feeds.
-    pub covered: Version,
-}
 
 /// What is to be said about a third node: first that it is not answered for, then that it is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,122 +59,14 @@ struct Gossip {
 /// Third nodes that may be talked about and have not been yet: more than a node can know.
 const GOSSIP_MAX: usize = 256;
 
-/// Why a link ended. Logs and stats share it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The connection broke or was closed, with what the system said.
-    Lost(String),
-    /// Nothing was heard for this many microseconds.
-    Silent(u64),
-    /// The peer broke the protocol.
-    Wire(WireError),
-    /// The peer said so.
-    Bye(Bye),
-    /// We said so.
-    Refused(Bye),
-}
-
-impl fmt::Display for CloseReason {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CloseReason::Lost(text) => write!(out, "connection lost: {text}"),
-            CloseReason::Silent(us) => write!(out, "nothing heard for {} ms", us / 1000),
-            CloseReason::Wire(error) => write!(out, "{error}"),
-            CloseReason::Bye(reason) => write!(out, "ended by the peer: {}", bye_text(*reason)),
-            CloseReason::Refused(reason) => write!(out, "ended here: {}", bye_text(*reason)),
-        }
-    }
-}
-
-fn bye_text(bye: Bye) -> &'static str {
-    match bye {
-        Bye::Stopping => "stopping",
-        Bye::AlreadyConnected => "already connected",
-        Bye::Duplicate => "another link between the same nodes stays",
-        Bye::Itself => "both ends are the same node",
-        Bye::Protocol => "protocol error",
-        Bye::Filling => "it is being filled by another node",
-        Bye::Other(_) => "for a reason this version does not know",
-    }
-}
-
-/// What came over one link and won, for the others.
-#[derive(Clone, Debug, Default)]
-pub struct Relays {
-    /// Hash of the key and version of each, where that was asked for.
-    pub changes: Vec<(u64, Version)>,
-    /// The lowest version among all of them.
-    pub lowest: Option<Version>,
-}
-
-/// What a session reports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The peer's opening line has come.
-    Line(NodeId),
-    /// Its hello has come; nothing more happens until [`Session::start`] or [`Session::refuse`].
-    Hello(Hello),
-    /// A line for the log, at level info.
-    Log(String),
-    /// The peer answers for a third node, see [`Frame::Linked`].
-    Linked {
-        /// The third node.
-        node: NodeId,
-        /// What the peer has of it.
-        have: Version,
-        /// What it has of the peer.
-        told: Version,
-        /// The peer's copy to us had not begun: it brings what the peer has.
-        early: bool,
-    },
-    /// The peer does not answer for a third node any more.
-    Unlinked {
-        /// The third node.
-        node: NodeId,
-        /// What it has of the peer.
-        since: Version,
-    },
-    /// Whether the peer is filled or may yet be.
-    Hope(u8),
-    /// The peer has sent all that we wanted at the start.
-    CopyDone {
-        /// It was everything, not only what was newer.
-        full: bool,
-    },
-    /// The link is over. The last bytes may still be sent.
-    Closed(CloseReason),
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Opening,
+    Proving,
     Greeting,
     Vetting,
     Live,
     Closed,
-}
-
-/// Figures of one link, for `stats replication`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SessionStats {
-    /// Bytes received.
-    pub bytes_in: u64,
-    /// Bytes sent.
-    pub bytes_out: u64,
-    /// What came in, and how it fared.
-    pub tally: Tally,
-    /// Items sent.
-    pub items_out: u64,
-    /// Deletes sent.
-    pub deletes_out: u64,
-    /// Full copies sent.
-    pub copies_out: u64,
-    /// Full copies received.
-    pub copies_in: u64,
-    /// Copies of only what was newer, sent or received.
-    pub resumes: u64,
-    /// Times that the queue ran over.
-    pub overflows: u64,
 }
 
 /// The state machine of one link.
@@ -203,11 +78,16 @@ pub struct Session {
     input: Buf,
     events: VecDeque<Event>,
     peer: Option<NodeId>,
+    /// The peer has sent a line: it knows frames.
+    knows_frames: bool,
+    gate: Option<Gate>,
+    begun_us: u64,
     /// Monotonic times of the last received and the last sent byte.
     heard_us: u64,
     said_us: u64,
     // What is to be said next; each at most once, so that control never queues up.
     line_due: bool,
+    proof_due: Option<Proof>,
     hello_due: bool,
     mesh: Mesh,
     want_due: Option<(Version, Option<NodeId>)>,
@@ -236,15 +116,23 @@ pub struct Session {
 impl Session {
     /// A link that was just made.
     pub fn new(role: Role, config: SessionConfig, now: Now) -> Session {
+        let gate = config.auth.clone().map(|(secret, nonce)| {
+            let ours = End { id: config.id, nonce };
+            Gate::new(secret, role, ours)
+        });
         Session {
             role,
             state: State::Opening,
             input: Buf::new(),
             events: VecDeque::new(),
             peer: None,
+            knows_frames: false,
+            gate,
+            begun_us: now.mono_us,
             heard_us: now.mono_us,
             said_us: now.mono_us,
             line_due: role == Role::Connector,
+            proof_due: None,
             hello_due: false,
             mesh: Mesh { made: Version(0), filler: None, hope: native::HOPE_NONE },
             want_due: None,
@@ -274,9 +162,14 @@ impl Session {
         self.role
     }
 
-    /// The peer, once its line has come.
+    /// The peer, once its line has come, and its proof where there is a secret.
     pub fn peer(&self) -> Option<NodeId> {
         self.peer
+    }
+
+    /// Whether the peer has sent a line that we know, whoever it may be.
+    pub fn knows_line(&self) -> bool {
+        self.knows_frames
     }
 
     /// Whether changes flow.
@@ -323,7 +216,9 @@ impl Session {
         }
         self.state = State::Live;
         self.hello_due |= self.role == Role::Listener;
-        let offered = hello.mesh.map_or(Version(0), |mesh| mesh.made);
+        // Who waits to be filled wants everything.
+        let filled = self.mesh.hope == native::HOPE_FILLED;
+        let offered = hello.mesh.filter(|_| filled).map_or(Version(0), |mesh| mesh.made);
         let since = footing.since.max(offered);
         let via = footing.via.filter(|_| since == footing.since);
         self.have = since;
@@ -352,7 +247,7 @@ impl Session {
             return;
         }
         // A frame would mean nothing to a peer that has not shown that it knows frames.
-        self.bye_due = bye.filter(|_| self.peer.is_some());
+        self.bye_due = bye.filter(|_| self.knows_frames);
         self.state = State::Closed;
         self.events.push_back(Event::Closed(reason));
     }
@@ -362,7 +257,7 @@ impl Session {
         let mut out = Vec::new();
         if let Some((reason, text)) = self.bye_due.take() {
             if std::mem::take(&mut self.line_due) {
-                native::encode_line(&mut out, self.config.id);
+                line::encode(&mut out, &self.line());
             }
             native::encode(&mut out, &Frame::Bye { reason, text: text.as_bytes() });
         }
@@ -384,19 +279,22 @@ impl Session {
         loop {
             let step = match self.state {
                 State::Vetting | State::Closed => break,
-                State::Opening => native::decode_line(input.data()).map(|line| {
-                    line.map(|(id, used)| {
-                        self.on_line(id);
+                State::Opening => line::decode(input.data()).map(|line| {
+                    line.map(|(line, used)| {
+                        self.on_line(&line);
                         used
                     })
                 }),
-                State::Greeting | State::Live => match native::decode(input.data()) {
-                    Ok(Some((frame, used))) => {
-                        self.on_frame(frame, handle, now).map(|()| Some(used))
+                state => {
+                    let max = if state == State::Live { u32::MAX } else { EARLY_FRAME_MAX };
+                    match native::decode_up_to(input.data(), max) {
+                        Ok(Some((frame, used))) => {
+                            self.on_frame(frame, handle, now).map(|()| Some(used))
+                        }
+                        Ok(None) => Ok(None),
+                        Err(error) => Err(error),
                     }
-                    Ok(None) => Ok(None),
-                    Err(error) => Err(error),
-                },
+                }
             };
             match step {
                 Ok(Some(used)) => input.consume(used),
@@ -411,14 +309,68 @@ impl Session {
         self.input = input;
     }
 
-    fn on_line(&mut self, id: NodeId) {
-        self.peer = Some(id);
-        self.state = State::Greeting;
+    fn line(&self) -> Line {
+        Line { id: self.config.id, nonce: self.gate.as_ref().map(Gate::nonce) }
+    }
+
+    fn on_line(&mut self, line: &Line) {
+        self.knows_frames = true;
         // The listener answers a line that it knows: a stranger hears nothing at all.
         self.line_due |= self.role == Role::Listener;
-        // Its hello follows when it has accepted the connector's: it is the consent.
+        match (&mut self.gate, line.nonce) {
+            (None, None) => self.trust(line.id),
+            (Some(_), None) => self.distrust(Mismatch::PeerHasNone),
+            (None, Some(_)) => self.distrust(Mismatch::WeHaveNone),
+            (Some(gate), Some(nonce)) => {
+                gate.claims(End { id: line.id, nonce });
+                // The connector proves first: the listener tells a stranger nothing it can use.
+                self.proof_due = gate.proof().filter(|_| self.role == Role::Connector);
+                self.state = State::Proving;
+            }
+        }
+    }
+
+    /// The peer is taken for who it says it is.
+    fn trust(&mut self, id: NodeId) {
+        self.peer = Some(id);
+        self.state = State::Greeting;
+        // The listener's hello follows when it has accepted the connector's: it is the consent.
         self.hello_due = self.role == Role::Connector;
         self.events.push_back(Event::Line(id));
+    }
+
+    fn distrust(&mut self, why: Mismatch) {
+        let bye = (Bye::Secret, why.to_string());
+        self.close(CloseReason::Secret(why), Some(bye));
+    }
+
+    fn on_bye(&mut self, reason: Bye) {
+        let why = match reason {
+            Bye::Secret => CloseReason::Secret(Mismatch::Differ),
+            reason => CloseReason::Bye(reason),
+        };
+        self.close(why, None);
+    }
+
+    fn on_proof(&mut self, frame: Frame<'_>) -> Result<(), WireError> {
+        match frame {
+            Frame::Proof(proof) => {
+                let Some(gate) = &self.gate else { return Ok(()) };
+                match gate.check(&proof) {
+                    Some(id) => {
+                        self.proof_due = gate.proof().filter(|_| self.role == Role::Listener);
+                        self.trust(id);
+                    }
+                    None => self.distrust(Mismatch::Differ),
+                }
+                Ok(())
+            }
+            Frame::Bye { reason, .. } => {
+                self.on_bye(reason);
+                Ok(())
+            }
+            _ => Err(WireError::OutOfPlace { what: "another frame before its proof" }),
+        }
     }
 
     fn on_frame(
@@ -427,6 +379,9 @@ impl Session {
         handle: &mut Handle,
         now: Now,
     ) -> Result<(), WireError> {
+        if self.state == State::Proving {
+            return self.on_proof(frame);
+        }
         if self.state == State::Greeting {
             return match frame {
                 Frame::Hello(hello) if self.peer == Some(hello.id) => {
@@ -435,7 +390,7 @@ impl Session {
                     Ok(())
                 }
                 Frame::Bye { reason, .. } => {
-                    self.close(CloseReason::Bye(reason), None);
+                    self.on_bye(reason);
                     Ok(())
                 }
                 Frame::Unknown(_) => Ok(()),
@@ -492,7 +447,8 @@ impl Session {
                 self.events.push_back(Event::Unlinked { node, since });
             }
             Frame::Hope(hope) => self.events.push_back(Event::Hope(hope)),
-            Frame::Bye { reason, .. } => self.close(CloseReason::Bye(reason), None),
+            Frame::Bye { reason, .. } => self.on_bye(reason),
+            Frame::Proof(_) => return Err(WireError::OutOfPlace { what: "a proof too late" }),
             Frame::Unknown(_) => {}
         }
         Ok(())
@@ -596,12 +552,20 @@ impl Session {
         }
     }
 
+    /// When the link is given up: for silence, or because it came to nothing.
+    fn silent_at_us(&self) -> u64 {
+        if self.is_live() {
+            return self.heard_us + self.config.silence_us;
+        }
+        self.begun_us + self.config.silence_us.clamp(HANDSHAKE_MIN_US, HANDSHAKE_MAX_US)
+    }
+
     /// When [`Session::handle_timeout`] wants to be called, monotonic microseconds.
     pub fn next_timeout(&self) -> Option<u64> {
         if self.is_closed() {
             return None;
         }
-        let silent = self.heard_us + self.config.silence_us;
+        let silent = self.silent_at_us();
         let speak = self.said_us + self.config.heartbeat_us;
         let speak = (self.is_live() && !self.ping_due).then_some(speak);
         let mark = self.outgoing.mark_due().filter(|_| self.is_live());
@@ -610,8 +574,8 @@ impl Session {
 
     /// Looks at the time: drops a silent peer, owes a heartbeat.
     pub fn handle_timeout(&mut self, now: Now) {
-        let silent = now.mono_us.saturating_sub(self.heard_us);
-        if silent >= self.config.silence_us {
+        if now.mono_us >= self.silent_at_us() {
+            let silent = now.mono_us.saturating_sub(self.heard_us);
             self.close(CloseReason::Silent(silent), None);
         }
         if !self.is_live() {
@@ -653,7 +617,10 @@ impl Session {
     fn transmit_control(&mut self, out: &mut Vec<u8>, handle: &Handle, now: Now) {
         let store = handle.store_ref();
         if std::mem::take(&mut self.line_due) {
-            native::encode_line(out, self.config.id);
+            line::encode(out, &self.line());
+        }
+        if let Some(proof) = self.proof_due.take() {
+            native::encode(out, &Frame::Proof(proof));
         }
         if std::mem::take(&mut self.hello_due) {
             let flush = store.flush_state();
@@ -737,6 +704,19 @@ impl Session {
             told: self.told(),
             met: self.outgoing.is_wanted(),
         }
+    }
+
+    /// Clients wait for the peer's acknowledgement of what was changed here up to `wanted`.
+    pub fn hurry(&mut self, wanted: Version) {
+        self.outgoing.stream.hurry(wanted);
+    }
+
+    /// What the peer has for certain. None where it acknowledges nothing (yet).
+    pub fn applied(&self) -> Option<Applied> {
+        let late_us = self.outgoing.late_since().filter(|_| self.is_live())?;
+        let (upto, from, live) = self.outgoing.stream.applied();
+        let live = if live > upto { (from, live) } else { (Version(0), upto) };
+        Some(Applied { upto, live, late_us })
     }
 
     /// What the peer may lack of other nodes' changes although it acknowledged higher ones.

@@ -4,9 +4,9 @@
 //! are also cut into frames with right ones.
 
 use twincached::base::clock::Now;
-use twincached::replication::stream::Debt;
+use twincached::replication::wire::line::{self, Line};
 use twincached::replication::wire::native::{self, Frame, HEAD};
-use twincached::replication::{Event, NodeId, Role, Session, SessionConfig};
+use twincached::replication::{Event, Footing, NodeId, Role, Session, SessionConfig};
 use twincached::store::{Config, FlushState, Store, Version};
 
 const NOW: Now = Now { unix_us: 1_800_000_000_000_000, mono_us: 5_000_000 };
@@ -22,7 +22,7 @@ pub fn run(data: &[u8]) {
     decode(&framed);
     let Some((seed, bytes)) = super::seed(data) else { return };
     let mut greeting = Vec::new();
-    native::encode_line(&mut greeting, NodeId(77));
+    line::encode(&mut greeting, &Line { id: NodeId(77), nonce: None });
     session(Role::Listener, super::pieces(seed, bytes));
     session(Role::Connector, super::pieces(seed, &[&greeting[..], &framed].concat()));
     let hello = native::Hello {
@@ -31,13 +31,18 @@ pub fn run(data: &[u8]) {
         cold: seed & 1 != 0,
         unix_us: NOW.unix_us,
         flush: FlushState::default(),
+        mesh: (seed & 2 != 0).then_some(native::Mesh {
+            made: Version(u64::from(seed >> 2)),
+            filler: None,
+            hope: seed as u8,
+        }),
     };
     native::encode(&mut greeting, &Frame::Hello(hello));
     session(Role::Listener, super::pieces(seed, &[&greeting[..], &framed].concat()));
 }
 
 fn decode(mut data: &[u8]) {
-    if let Ok(Some((_, used))) = native::decode_line(data) {
+    if let Ok(Some((_, used))) = line::decode(data) {
         data = &data[used..];
     }
     while let Ok(Some((frame, used))) = native::decode(data) {
@@ -76,11 +81,10 @@ fn session<'a>(role: Role, pieces: impl Iterator<Item = &'a [u8]>) {
     let mut handle = store.handle();
     let config = SessionConfig {
         id: NodeId(1),
-        cold: false,
         queue_max: 16,
         heartbeat_us: 1_000_000,
         silence_us: 5_000_000,
-        relay: true,
+        auth: None,
     };
     let mut session = Session::new(role, config, NOW);
     let mut out = Vec::new();
@@ -88,8 +92,7 @@ fn session<'a>(role: Role, pieces: impl Iterator<Item = &'a [u8]>) {
         session.handle_bytes(piece, &mut handle, NOW);
         while let Some(event) = session.poll_event() {
             if let Event::Hello(hello) = event {
-                let none = Version(0);
-                session.start(&hello, none, Debt::default(), none, &mut handle, NOW);
+                session.start(&hello, Footing::default(), &mut handle, NOW);
             }
         }
         session.take_relays();

@@ -281,9 +281,9 @@ fn five_nodes_started_in_one_instant_serve_soon_and_link_fully() {
         }
         world.run_secs(4.0);
         assert_full(&mut world, &all);
-        let connections = world.connections;
+        let connections = world.network.connections;
         world.run_secs(30.0);
-        assert_eq!(world.connections, connections, "seed {seed}: the links do not stay");
+        assert_eq!(world.network.connections, connections, "seed {seed}: the links do not stay");
     }
 }
 
@@ -375,9 +375,9 @@ fn several_names_of_one_node_and_its_own_settle_and_keep_calm() {
     world.run_secs(5.0);
     for round in 0..3 {
         assert_eq!((live(&mut world, a), live(&mut world, b)), (1, 1), "round {round}");
-        let connections = world.connections;
+        let connections = world.network.connections;
         world.run_secs(60.0);
-        assert!(world.connections <= connections + 6, "round {round}: they do not settle");
+        assert!(world.network.connections <= connections + 6, "round {round}: they do not settle");
         world.forget_connections(round % 2);
         world.run_secs(3.0);
     }
