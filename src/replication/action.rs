@@ -65,7 +65,7 @@ impl NodeConfig {
     /// intervals, and would find a network that has healed seconds late. And it gives way to another node that
     /// wants its place, which is most likely the same machine, restarted.
     pub fn suspect_us(&self) -> u64 {
-        3 * self.heartbeat_us
+        (3 * self.heartbeat_us).max(self.silence_us / 25 * 9)
     }
 
     /// How long the first try of a peer may take: the node serves nobody meanwhile. A lost packet

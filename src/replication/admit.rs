@@ -4,9 +4,11 @@
 //! what becomes of a hello the node's.
 
 use super::action::{Action, LinkId, Origin};
-use super::node::{Link, Node};
+use super::events::SessionConfig;
+use super::link::Link;
+use super::node::Node;
 use super::secret::{Mismatch, Nonce};
-use super::session::{Session, SessionConfig};
+use super::session::Session;
 use super::{NodeId, Role};
 use crate::base::clock::Now;
 
@@ -17,21 +19,6 @@ const PENDING_MAX: usize = 16;
 /// Passes that are remembered: as many as there are links, and again as many of peers that went.
 const PASSES_MAX: usize = 32;
 
-/// How far an incoming connection has come that is no link yet: it is from an address of `-x`, has
-/// said a line, is trusted. Those of one standing compete for places with each other only: what
-/// strangers can do never takes the place of one who can do more.
-type Standing = (bool, bool, bool);
-
-impl Link {
-    /// The standing of a connection that waits.
-    pub(super) fn pending(&self) -> Option<Standing> {
-        let session = self.session.as_ref()?;
-        let waits = self.role == Role::Listener && !self.is_live();
-        let named = self.origin != Origin::Other;
-        waits.then_some((named, session.knows_line(), session.peer().is_some()))
-    }
-}
-
 impl Node {
     /// A connection came in from an address that may connect. `None`: close it at once.
     pub fn on_accepted(&mut self, address: String, from: Origin, now: Now) -> Option<LinkId> {
@@ -39,15 +26,9 @@ impl Node {
             return None;
         }
         let config = self.session_config();
-        let link = self.add_link(Link {
-            role: Role::Listener,
-            target: None,
-            session: Some(Session::new(Role::Listener, config, now)),
-            live_us: None,
-            quiet: true,
-            address,
-            origin: from,
-        });
+        let mut link = Link::new(Role::Listener, None, true, address, from);
+        link.session = Some(Session::new(Role::Listener, config, now));
+        let link = self.add_link(link);
         self.make_room(link);
         Some(link)
     }
@@ -71,11 +52,9 @@ impl Node {
         let secret = self.config.secret.clone();
         SessionConfig {
             id: self.config.id,
-            cold: !self.serving,
             queue_max: self.config.queue_max,
             heartbeat_us: self.config.heartbeat_us,
             silence_us: self.config.silence_us,
-            relay: self.targets.len() > 1,
             auth: secret.map(|secret| (secret, self.nonces.draw())),
             pass: self.nonces.draw(),
         }
@@ -107,7 +86,7 @@ impl Node {
     /// What a peer told on the link to it that there is, or was last.
     pub(super) fn pass_for(&self, peer: NodeId) -> Option<Nonce> {
         let live = self.live().find(|(_, link)| link.peer() == Some(peer));
-        let told = live.and_then(|(_, link)| link.session.as_ref()?.told());
+        let told = live.and_then(|(_, link)| link.session.as_ref()?.pass_told());
         let kept = self.passes.iter().find(|&&(known, _)| known == peer);
         told.or(kept.map(|&(_, pass)| pass))
     }
@@ -163,7 +142,7 @@ mod tests {
         fn connect(&mut self, pass: Option<Nonce>, now: Now) -> LinkId {
             let link = self.node.on_accepted("a".to_owned(), Origin::Other, now).unwrap();
             let (newest, flush) = (Version(5), FlushState::default());
-            let hello = Hello { id: PEER, newest, cold: false, unix_us: 0, flush };
+            let hello = Hello { id: PEER, newest, cold: false, unix_us: 0, flush, mesh: None };
             let mut bytes = World::line();
             pass.iter().for_each(|&pass| native::encode(&mut bytes, &Frame::Pass(pass)));
             native::encode(&mut bytes, &Frame::Hello(hello));

@@ -11,8 +11,9 @@
 //! who only claims to be it: each end tells the other a number when the link lives, and who makes a
 //! new connection to somebody it was linked to shows that number before its hello.
 
+use super::events::{CloseReason, Event};
 use super::secret::{End, Gate, Mismatch, Nonce};
-use super::session::{CloseReason, Event, Session, State};
+use super::session::{Session, State};
 use super::wire::line::Line;
 use super::wire::native::{Bye, Frame, WireError};
 use super::{NodeId, Role};
@@ -107,8 +108,8 @@ impl Session {
     }
 
     /// The pass that the peer has told on this link.
-    pub fn told(&self) -> Option<Nonce> {
-        self.told
+    pub fn pass_told(&self) -> Option<Nonce> {
+        self.pass_told
     }
 
     /// Whether this link, which was just made, is from who is at the other end of `old`: it has

@@ -26,6 +26,12 @@ pub(super) struct Outgoing {
     base: Version,
     /// The peer has said what it wants: changes may flow.
     wanted: bool,
+    /// When the link went live there was nothing here: all that came since is live, or the peer's.
+    pub nothing: bool,
+    /// From where on the copy that was asked for scans: the peer has what is below.
+    asked: Version,
+    /// Where in the stream "all before this was sent" is to be said.
+    filled_at: Option<u64>,
     /// For the log. At most three per copy and one a second, taken after each transmit.
     pub lines: VecDeque<String>,
     /// Full copies and partial ones that were asked for.
@@ -43,6 +49,9 @@ impl Outgoing {
             copy: None,
             base: covered,
             wanted: false,
+            nothing: false,
+            asked: Version(0),
+            filled_at: None,
             lines: VecDeque::new(),
             copies: 0,
             resumes: 0,
@@ -54,8 +63,18 @@ impl Outgoing {
         if std::mem::replace(&mut self.wanted, true) {
             return false;
         }
-        self.copy = Some(Copy::new(self.stream.debt().lower(since), true));
-        self.stream.scan_begins(self.base);
+        self.asked = self.stream.debt().lower(since);
+        let mut base = self.base;
+        if self.stream.lost_since().is_some_and(|lost| lost >= self.asked) {
+            // The scan that begins now finds that as well.
+            self.stream.take_lost();
+            base = self.stream.covered();
+        }
+        self.copy = Some(Copy::new(self.asked, true));
+        if self.nothing {
+            self.copy = Some(Copy::nothing());
+        }
+        self.stream.scan_begins(base);
         true
     }
 
@@ -63,6 +82,24 @@ impl Outgoing {
     /// not even said what it wants.
     pub fn late_since(&self) -> Option<Option<u64>> {
         self.wanted.then(|| self.stream.late_since())
+    }
+
+    /// Whether the peer has said what it wants.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// What the peer has, so that others need to tell it only what is newer, should this link end.
+    /// None while that would be everything.
+    pub fn told(&self) -> Option<Version> {
+        let told = self.stream.debt().lower(self.asked.max(self.stream.acked()));
+        let known = self.stream.has_carried() || told > Version(0);
+        Some(told.max(Version(1))).filter(|_| self.wanted && known)
+    }
+
+    /// Has it said, behind all that waits now, that this node is filled.
+    pub fn say_filled(&mut self) {
+        self.filled_at = Some(self.stream.position());
     }
 
     /// How far the copy under way is, in millionths; a million when there is none.
@@ -77,7 +114,7 @@ impl Outgoing {
 
     /// Whether there is more to send now.
     pub fn has_more(&self) -> bool {
-        let waiting = !self.stream.is_empty() || self.stream.has_lost();
+        let waiting = !self.stream.is_empty() || self.stream.has_lost() || self.filled_at.is_some();
         self.wanted && (waiting || self.copy.is_some() || self.sender.is_busy())
     }
 
@@ -112,6 +149,11 @@ impl Outgoing {
             worked |= self.copy_turn(out, limit, handle, now);
         }
         if self.wanted && !self.sender.is_busy() {
+            let at = self.filled_at.filter(|_| self.copy.is_none());
+            if at.is_some_and(|position| self.stream.is_past(position)) {
+                self.filled_at = None;
+                native::encode(out, &Frame::Hope(native::HOPE_FILLED));
+            }
             self.stream.place_mark(now);
             self.mark(out);
         }

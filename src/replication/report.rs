@@ -2,8 +2,10 @@
 //!
 //! Reads figures; changes nothing.
 
-use super::node::{Link, Node};
-use super::session::{Session, SessionStats};
+use super::events::SessionStats;
+use super::link::Link;
+use super::node::Node;
+use super::session::Session;
 use super::{NodeId, Role};
 use crate::base::clock::Now;
 use std::collections::VecDeque;
@@ -63,7 +65,7 @@ impl LinkStats {
         let state = match session {
             None => "dialing",
             Some(_) if !link.is_live() => "hello",
-            Some(session) if !session.is_filled() || session.copy_progress() < 1_000_000 => {
+            Some(session) if !session.is_copied() || session.copy_progress() < 1_000_000 => {
                 "copying"
             }
             Some(_) => "live",

@@ -17,25 +17,26 @@
 //!     hello                    ->
 //!                              <-      hello, want(since)         its consent
 //!     want(since)              ->
+//!     linked...                <->     linked...                  who else is linked to whom
 //!     copy of what is wanted  <->      copy of what is wanted     both directions at once,
 //!     changes, marks, acks    <->      changes, marks, acks       changes from the first moment
 //! ```
 
-use super::conflict::{Incoming, Tally};
+use super::conflict::Incoming;
+use super::events::{bye_text, CloseReason, Event, Footing, Relays, SessionConfig, SessionStats};
+use super::handshake::Reached;
 use super::outgoing::Outgoing;
 use super::progress::Receiving;
 use super::quorum::Applied;
-use super::secret::{End, Gate, Mismatch, Nonce, Proof, Secret};
+use super::secret::{End, Gate, Nonce, Proof};
 use super::stream::{Debt, Stream};
 use super::wire::line;
-use super::wire::native::{self, Bye, Frame, Hello, WireError};
+use super::wire::native::{self, Bye, Frame, Hello, Mesh, WireError};
 use super::{NodeId, Role};
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::store::{Drained, FlushState, Handle, Version};
-use std::collections::VecDeque;
-use std::fmt;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Longest time from a connection to a hello that is accepted, whatever comes in between: who is
 /// slower than that is no peer, and must not hold a place. With a shorter `repl_timeout` it is
@@ -49,86 +50,15 @@ const EARLY_FRAME_MAX: u32 = 1024;
 /// An emptied input buffer larger than this is given back.
 const KEEP_INPUT: usize = 16 * 1024;
 
-/// What a session is made with.
-#[derive(Clone, Debug)]
-pub struct SessionConfig {
-    /// This node.
-    pub id: NodeId,
-    /// This node waits to be filled.
-    pub cold: bool,
-    /// Hashes that may wait in the queue (`-q`).
-    pub queue_max: usize,
-    /// Longest time without saying anything, in microseconds.
-    pub heartbeat_us: u64,
-    /// Longest time without hearing anything, in microseconds.
-    pub silence_us: u64,
-    /// Report won changes in [`Session::take_relays`], for other links.
-    pub relay: bool,
-    /// The secret that the peer has to know, and our nonce for this link.
-    pub auth: Option<(Arc<Secret>, Nonce)>,
-    /// What the peer is told when the link lives, see [`Session::replaces`].
-    pub pass: Nonce,
+/// What is to be said about a third node: first that it is not answered for, then that it is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Gossip {
+    unlinked: Option<Version>,
+    linked: Option<(Version, Version)>,
 }
 
-/// Why a link ended. Logs and stats share it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The connection broke or was closed, with what the system said.
-    Lost(String),
-    /// Nothing was heard for this many microseconds.
-    Silent(u64),
-    /// The peer broke the protocol.
-    Wire(WireError),
-    /// The peer said so.
-    Bye(Bye),
-    /// We said so.
-    Refused(Bye),
-    /// The two ends do not know the same secret.
-    Secret(Mismatch),
-}
-
-impl fmt::Display for CloseReason {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CloseReason::Lost(text) => write!(out, "connection lost: {text}"),
-            CloseReason::Silent(us) => write!(out, "nothing heard for {} ms", us / 1000),
-            CloseReason::Wire(error) => write!(out, "{error}"),
-            CloseReason::Bye(reason) => write!(out, "ended by the peer: {}", bye_text(*reason)),
-            CloseReason::Refused(reason) => write!(out, "ended here: {}", bye_text(*reason)),
-            CloseReason::Secret(why) => write!(out, "{why}"),
-        }
-    }
-}
-
-fn bye_text(bye: Bye) -> &'static str {
-    match bye {
-        Bye::Stopping => "stopping",
-        Bye::AlreadyConnected => "already connected",
-        Bye::Duplicate => "another link between the same nodes stays",
-        Bye::Itself => "both ends are the same node",
-        Bye::Protocol => "protocol error",
-        Bye::Secret => "not the same secret (-o repl_secret_file)",
-        Bye::Other(_) => "for a reason this version does not know",
-    }
-}
-
-/// What a session reports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The peer's opening line has come, and its proof where there is a secret.
-    Line(NodeId),
-    /// Its hello has come; nothing more happens until [`Session::start`] or [`Session::refuse`].
-    Hello(Hello),
-    /// A line for the log, at level info.
-    Log(String),
-    /// The peer has sent all that we wanted at the start.
-    CopyDone {
-        /// It was everything, not only what was newer.
-        full: bool,
-    },
-    /// The link is over. The last bytes may still be sent.
-    Closed(CloseReason),
-}
+/// Third nodes that may be talked about and have not been yet: more than a node can know.
+const GOSSIP_MAX: usize = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -138,29 +68,6 @@ pub(super) enum State {
     Vetting,
     Live,
     Closed,
-}
-
-/// Figures of one link, for `stats replication`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SessionStats {
-    /// Bytes received.
-    pub bytes_in: u64,
-    /// Bytes sent.
-    pub bytes_out: u64,
-    /// What came in, and how it fared.
-    pub tally: Tally,
-    /// Items sent.
-    pub items_out: u64,
-    /// Deletes sent.
-    pub deletes_out: u64,
-    /// Full copies sent.
-    pub copies_out: u64,
-    /// Full copies received.
-    pub copies_in: u64,
-    /// Copies of only what was newer, sent or received.
-    pub resumes: u64,
-    /// Times that the queue ran over.
-    pub overflows: u64,
 }
 
 /// The state machine of one link.
@@ -186,22 +93,29 @@ pub struct Session {
     /// A pass to show before our hello, or to tell once the link lives.
     pub(super) pass_due: Option<Nonce>,
     /// What the peer has told, and what it has shown.
-    pub(super) told: Option<Nonce>,
+    pub(super) pass_told: Option<Nonce>,
     pub(super) shown: Option<Nonce>,
-    want_due: Option<Version>,
+    mesh: Mesh,
+    want_due: Option<(Version, Option<NodeId>)>,
+    gossip_due: BTreeMap<NodeId, Gossip>,
+    hope_due: Option<u8>,
     ack_due: Option<Version>,
     ping_due: bool,
     bye_due: Option<(Bye, String)>,
     flush_said: Option<FlushState>,
     // Outgoing changes.
+    footing: Footing,
     outgoing: Outgoing,
     // Incoming changes.
     incoming: Incoming,
     have: Version,
     filling_full: bool,
     receiving: Receiving,
+    copy_begun: bool,
     copy_done: bool,
-    relays: Vec<(u64, Version)>,
+    /// Whether others are to hear of what wins here, key by key.
+    relay: bool,
+    relays: Relays,
     peer_newest: Version,
     stats: SessionStats,
 }
@@ -228,20 +142,26 @@ impl Session {
             proof_due: None,
             hello_due: false,
             pass_due: None,
-            told: None,
+            pass_told: None,
             shown: None,
+            mesh: Mesh { made: Version(0), filler: None, hope: native::HOPE_NONE },
             want_due: None,
+            gossip_due: BTreeMap::new(),
+            hope_due: None,
             ack_due: None,
             ping_due: false,
             bye_due: None,
             flush_said: None,
+            footing: Footing::default(),
             outgoing: Outgoing::new(role, config.queue_max, Version(0)),
             incoming: Incoming::default(),
             have: Version(0),
             filling_full: false,
             receiving: Receiving::default(),
+            copy_begun: false,
             copy_done: false,
-            relays: Vec::new(),
+            relay: true,
+            relays: Relays::default(),
             peer_newest: Version(0),
             stats: SessionStats::default(),
             config,
@@ -292,28 +212,37 @@ impl Session {
         }
     }
 
-    /// Accepts the peer whose hello was reported. `since`: what we have of it already; `debt`: what
-    /// we owe it; `covered`: everything changed here up to this version has left the feeds.
-    pub fn start(
-        &mut self,
-        hello: &Hello,
-        since: Version,
-        debt: Debt,
-        covered: Version,
-        handle: &mut Handle,
-        now: Now,
-    ) {
+    /// What our hello is to say. To be called before it is sent: when the peer's line has come, or
+    /// with [`Session::start`].
+    pub fn introduce(&mut self, mesh: Mesh) {
+        self.mesh = mesh;
+    }
+
+    /// What our hello said, or will say.
+    pub fn introduced(&self) -> Mesh {
+        self.mesh
+    }
+
+    /// Accepts the peer whose hello was reported.
+    pub fn start(&mut self, hello: &Hello, footing: Footing, handle: &mut Handle, now: Now) {
         if self.state != State::Vetting {
             return;
         }
         self.state = State::Live;
         self.hello_due |= self.role == Role::Listener;
         self.pass_due = Some(self.config.pass);
+        // Who waits to be filled wants everything.
+        let filled = self.mesh.hope == native::HOPE_FILLED;
+        let offered = hello.mesh.filter(|_| filled).map_or(Version(0), |mesh| mesh.made);
+        let since = footing.since.max(offered);
+        let via = footing.via.filter(|_| since == footing.since);
         self.have = since;
-        self.want_due = Some(since);
+        self.want_due = Some((since, via));
         self.peer_newest = hello.newest;
-        self.outgoing = Outgoing::new(self.role, self.config.queue_max, covered);
-        self.outgoing.stream.owe(debt);
+        self.footing = footing;
+        self.outgoing = Outgoing::new(self.role, self.config.queue_max, footing.covered);
+        self.outgoing.nothing = handle.store_ref().newest() == Version(0);
+        self.outgoing.stream.owe(footing.debt);
         handle.apply_flush(hello.flush, now);
         self.advance(handle, now);
     }
@@ -408,8 +337,9 @@ impl Session {
         }
         match frame {
             Frame::Hello(_) => return Err(WireError::OutOfPlace { what: "a second hello" }),
-            Frame::Want { since } => self.on_want(since, handle)?,
+            Frame::Want { since, via } => self.on_want(since, via, handle)?,
             Frame::CopyBegin { full, items } => {
+                self.copy_begun = true;
                 self.filling_full = full;
                 self.receiving.begin(items, self.incoming.tally.items, now);
                 self.stats.copies_in += u64::from(full);
@@ -449,17 +379,40 @@ impl Session {
                 self.outgoing.stream.ack(upto);
             }
             Frame::Ping { newest } => self.peer_newest = self.peer_newest.max(newest),
+            Frame::Linked { node, have, told } => {
+                let early = !self.copy_begun;
+                self.events.push_back(Event::Linked { node, have, told, early });
+            }
+            Frame::Unlinked { node, since } => {
+                self.events.push_back(Event::Unlinked { node, since });
+            }
+            Frame::Hope(hope) => self.events.push_back(Event::Hope(hope)),
             Frame::Bye { reason, .. } => self.on_bye(reason),
-            Frame::Pass(pass) => self.told = Some(pass),
+            Frame::Pass(pass) => self.pass_told = Some(pass),
             Frame::Proof(_) => return Err(WireError::OutOfPlace { what: "a proof too late" }),
             Frame::Unknown(_) => {}
         }
         Ok(())
     }
 
-    fn on_want(&mut self, since: Version, handle: &Handle) -> Result<(), WireError> {
+    fn on_want(
+        &mut self,
+        since: Version,
+        via: Option<NodeId>,
+        handle: &Handle,
+    ) -> Result<(), WireError> {
         // A peer can only have what we have made: a mark beyond that is of nobody we were.
         let since = if since > handle.store_ref().newest() { Version(0) } else { since };
+        let since = match (via, self.footing.filler) {
+            // What it has came by a node that we were linked to, and may lack what that one lacks.
+            (Some(via), Some((filler, debt))) if via == filler => {
+                self.outgoing.stream.owe(debt);
+                since
+            }
+            (None, _) if self.footing.known => since,
+            // Nothing is known of what we owe it, but for what we offered ourselves.
+            _ => since.min(self.mesh.made),
+        };
         if self.outgoing.want(since) {
             Ok(())
         } else {
@@ -468,15 +421,62 @@ impl Session {
     }
 
     fn relay(&mut self, key: &[u8], version: Version, handle: &Handle) {
-        if self.config.relay {
-            self.relays.push((handle.hash(key), version));
+        self.relays.lowest = Some(self.relays.lowest.map_or(version, |low| low.min(version)));
+        if self.relay {
+            self.relays.changes.push((handle.hash(key), version));
         }
+    }
+
+    /// Whether [`Session::take_relays`] is to name each change, or just the lowest version.
+    pub fn set_relay(&mut self, relay: bool) {
+        self.relay = relay;
     }
 
     /// Changes of the peer that won here and that other links must hear of. At most as many as
     /// there were frames in the bytes last handed in.
-    pub fn take_relays(&mut self) -> Vec<(u64, Version)> {
+    pub fn take_relays(&mut self) -> Relays {
         std::mem::take(&mut self.relays)
+    }
+
+    /// What is newer than `since` is to be looked up and sent: whoever answered for this peer does
+    /// not any more.
+    pub fn catch_up(&mut self, since: Version, now: Now) {
+        if self.is_live() {
+            self.outgoing.stream.catch_up(since, now);
+        }
+    }
+
+    /// What the peer has of us, so that others need to tell it only what is newer, should this link
+    /// end. None while that would be everything.
+    pub fn told(&self) -> Option<Version> {
+        self.outgoing.told()
+    }
+
+    /// Says that this node answers for a third one.
+    pub fn say_linked(&mut self, node: NodeId, have: Version, told: Version) {
+        if self.gossip_due.len() < GOSSIP_MAX {
+            self.gossip_due.entry(node).or_default().linked = Some((have, told));
+        }
+    }
+
+    /// Says that it does not any more.
+    pub fn say_unlinked(&mut self, node: NodeId, since: Version) {
+        if self.gossip_due.len() < GOSSIP_MAX || self.gossip_due.contains_key(&node) {
+            let gossip = self.gossip_due.entry(node).or_default();
+            gossip.linked = None;
+            gossip.unlinked = Some(gossip.unlinked.map_or(since, |said| said.min(since)));
+        }
+    }
+
+    /// Says how far from being filled this node is. That it is filled is said behind all changes
+    /// that wait.
+    pub fn say_hope(&mut self, hope: u8) {
+        if hope == native::HOPE_FILLED {
+            self.hope_due = None;
+            self.outgoing.say_filled();
+        } else {
+            self.hope_due = Some(hope);
+        }
     }
 
     /// What was drained from the feeds.
@@ -581,18 +581,20 @@ impl Session {
                 &Frame::Hello(Hello {
                     id: self.config.id,
                     newest: store.newest(),
-                    cold: self.config.cold,
+                    cold: self.mesh.hope != native::HOPE_FILLED,
                     unix_us: now.unix_us,
                     flush,
+                    mesh: Some(self.mesh),
                 }),
             );
         }
         // Told behind the hello: nothing may come before it.
         self.transmit_pass(out);
-        if let Some(since) = self.want_due.take() {
-            native::encode(out, &Frame::Want { since });
+        if let Some((since, via)) = self.want_due.take() {
+            native::encode(out, &Frame::Want { since, via });
         }
         if self.is_live() {
+            self.transmit_gossip(out);
             let flush = store.flush_state();
             if self.flush_said != Some(flush) {
                 self.flush_said = Some(flush);
@@ -604,6 +606,20 @@ impl Session {
         }
         if std::mem::take(&mut self.ping_due) {
             native::encode(out, &Frame::Ping { newest: store.newest() });
+        }
+    }
+
+    fn transmit_gossip(&mut self, out: &mut Vec<u8>) {
+        for (node, gossip) in std::mem::take(&mut self.gossip_due) {
+            if let Some(since) = gossip.unlinked {
+                native::encode(out, &Frame::Unlinked { node, since });
+            }
+            if let Some((have, told)) = gossip.linked {
+                native::encode(out, &Frame::Linked { node, have, told });
+            }
+        }
+        if let Some(hope) = self.hope_due.take() {
+            native::encode(out, &Frame::Hope(hope));
         }
     }
 
@@ -622,9 +638,25 @@ impl Session {
         self.have
     }
 
+    /// Changes sent so far.
+    pub fn sent(&self) -> u64 {
+        self.outgoing.sender.items + self.outgoing.sender.deletes
+    }
+
     /// Our last mark that the peer acknowledged.
     pub fn acked(&self) -> Version {
         self.outgoing.stream.acked()
+    }
+
+    /// What is to be remembered of the peer when the link ends.
+    pub fn reached(&self) -> Reached {
+        Reached {
+            have: self.have,
+            via: self.footing.via.filter(|_| !self.copy_done),
+            debt: self.debt(),
+            told: self.told(),
+            met: self.outgoing.is_wanted(),
+        }
     }
 
     /// Clients wait for the peer's acknowledgement of what was changed here up to `wanted`.
@@ -651,7 +683,7 @@ impl Session {
     }
 
     /// Whether all that we wanted at the start has come.
-    pub fn is_filled(&self) -> bool {
+    pub fn is_copied(&self) -> bool {
         self.copy_done
     }
 

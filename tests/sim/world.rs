@@ -341,6 +341,8 @@ impl World {
                 }
             }
             Action::Close { link, last } => {
+                let run = self.up(machine).run;
+                self.dials.retain(|_, d| (d.machine, d.run, d.link) != (machine, run, link));
                 if let Some((conn, side)) = self.up(machine).links.remove(&link) {
                     self.network.shut(conn, side, &last, self.now_us);
                 }
