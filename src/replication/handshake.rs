@@ -25,28 +25,23 @@ struct Record {
 }
 
 /// The memory of peers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Records {
     records: Vec<Record>,
-    /// Longest absence after which a link may resume. Deletes are remembered that long; after it,
-    /// "only what is newer" could leave a deleted item alive.
-    resume_us: u64,
 }
 
 impl Records {
-    /// Remembers nothing yet. `resume_us`: the lifetime of tombstones.
-    pub fn new(resume_us: u64) -> Records {
-        Records { records: Vec::new(), resume_us }
+    /// From where on the peer is to send (0: everything), and what we owe it.
+    pub fn resume(&mut self, id: NodeId) -> (Version, Debt) {
+        match self.records.iter().find(|record| record.id == id) {
+            Some(record) => (record.have, record.debt),
+            None => (Version(0), Debt::default()),
+        }
     }
 
-    /// From where on the peer is to send (0: everything), and what we owe it.
-    pub fn resume(&mut self, id: NodeId, now: Now) -> (Version, Debt) {
-        match self.records.iter().find(|record| record.id == id) {
-            Some(record) if now.mono_us.saturating_sub(record.seen_us) < self.resume_us => {
-                (record.have, record.debt)
-            }
-            _ => (Version(0), Debt::default()),
-        }
+    /// Whether anything is known of a node.
+    pub fn knows(&self, id: NodeId) -> bool {
+        self.records.iter().any(|record| record.id == id)
     }
 
     /// A link has ended: remembers what it had reached.
@@ -82,33 +77,32 @@ mod tests {
     }
 
     #[test]
-    fn remembers_marks_for_as_long_as_deletes_are_remembered() {
-        let mut records = Records::new(1000);
+    fn remembers_marks() {
+        let mut records = Records::default();
         let id = NodeId(1);
-        assert_eq!(records.resume(id, at(0)).0, Version(0));
+        assert_eq!(records.resume(id).0, Version(0));
         records.remember(id, Version(5), Debt::default(), at(100));
-        assert_eq!(records.resume(id, at(1099)).0, Version(5));
-        assert_eq!(records.resume(id, at(1100)).0, Version(0));
-        assert_eq!(records.resume(NodeId(2), at(100)).0, Version(0));
+        assert_eq!(records.resume(id).0, Version(5));
+        assert_eq!(records.resume(NodeId(2)).0, Version(0));
     }
 
     #[test]
     fn what_arrives_late_from_others_is_owed_to_the_absent() {
-        let mut records = Records::new(1000);
+        let mut records = Records::default();
         records.remember(NodeId(1), Version(9), Debt::default(), at(0));
         records.remember(NodeId(2), Version(9), Debt::default(), at(0));
         records.owe_all_but(&[NodeId(2)], Version(4));
-        assert_eq!(records.resume(NodeId(1), at(1)).1.lower(Version(9)), Version(3));
-        assert_eq!(records.resume(NodeId(2), at(1)).1.lower(Version(9)), Version(9));
+        assert_eq!(records.resume(NodeId(1)).1.lower(Version(9)), Version(3));
+        assert_eq!(records.resume(NodeId(2)).1.lower(Version(9)), Version(9));
     }
 
     #[test]
     fn forgets_the_longest_absent_first() {
-        let mut records = Records::new(1_000_000);
+        let mut records = Records::default();
         for n in 0..=RECORDS_MAX as u64 {
             records.remember(NodeId(u128::from(n)), Version(n + 1), Debt::default(), at(n));
         }
-        assert_eq!(records.resume(NodeId(0), at(99)).0, Version(0));
-        assert_eq!(records.resume(NodeId(1), at(99)).0, Version(2));
+        assert_eq!(records.resume(NodeId(0)).0, Version(0));
+        assert_eq!(records.resume(NodeId(1)).0, Version(2));
     }
 }

@@ -24,6 +24,7 @@ mod complaints;
 pub mod conflict;
 pub mod copy;
 mod dial;
+mod graves;
 pub mod handshake;
 pub mod node;
 mod outgoing;

@@ -19,6 +19,7 @@
 use super::action::{Action, LinkId, ListenError, NodeConfig, Origin};
 use super::complaints::Complaints;
 use super::dial::{Outcome, Target};
+use super::graves::Graves;
 use super::secret::{Mismatch, Nonces};
 use super::session::{CloseReason, Event, Session, SessionConfig};
 use super::wire::native::{Bye, Hello};
@@ -58,7 +59,7 @@ pub(super) struct Link {
     /// None while the connection is being made.
     pub(super) session: Option<Session>,
     /// When it went live.
-    live_us: Option<u64>,
+    pub(super) live_us: Option<u64>,
     /// Dialled in the background: the log hears of it only when it succeeds.
     quiet: bool,
     /// The other end's address.
@@ -101,7 +102,8 @@ pub struct Node {
     pub(super) links: BTreeMap<LinkId, Link>,
     next_link: u64,
     pub(super) targets: Vec<Target>,
-    records: Records,
+    pub(super) records: Records,
+    pub(super) graves: Graves,
     actions: VecDeque<Action>,
     listening: Listening,
     listen_retry_us: Option<u64>,
@@ -133,7 +135,8 @@ impl Node {
     pub fn new(config: NodeConfig) -> Node {
         let targets = config.peers.iter().cloned().map(Target::new).collect();
         let mut node = Node {
-            records: Records::new(config.resume_us),
+            records: Records::default(),
+            graves: Graves::default(),
             random: config.seed | 1,
             nonces: Nonces::new(config.nonce_key),
             config,
@@ -360,6 +363,7 @@ impl Node {
                 self.records.owe_all_but(&linked, version);
             }
         }
+        self.tell_buried(link, now);
         self.pump(link, handle, now);
         if news {
             self.make_room(link);
@@ -427,7 +431,8 @@ impl Node {
         let sessions = self.links.values().filter_map(|l| l.session.as_ref()?.next_timeout());
         let dials = (0..self.targets.len()).filter_map(|target| self.dial_due(target));
         let listen = self.listen_retry_us.filter(|_| !self.is_linked() && !self.stopping);
-        sessions.chain(dials).chain(listen).min()
+        let compare = self.comparing_due().map(|(_, at)| at);
+        sessions.chain(dials).chain(listen).chain(compare).min()
     }
 
     /// When a target is to be dialled: when its time has come and it is not linked, or when its
@@ -454,6 +459,9 @@ impl Node {
                 session.handle_timeout(now);
                 self.pump(id, handle, now);
             }
+        }
+        if let Some((id, _)) = self.comparing_due().filter(|&(_, at)| now.mono_us >= at) {
+            self.on_lost(id, "a delete was forgotten too soon: all is compared anew", handle, now);
         }
         for target in 0..self.targets.len() {
             if self.dial_due(target).is_some_and(|due| now.mono_us >= due) {
@@ -483,6 +491,7 @@ impl Node {
                 Event::Closed(reason) => self.on_closed(id, reason, now),
             }
         }
+        self.watch_deletes(handle);
     }
 
     fn refuse(&mut self, id: LinkId, bye: Bye) {
@@ -540,7 +549,9 @@ impl Node {
     }
 
     fn accept(&mut self, id: LinkId, hello: &Hello, handle: &mut Handle, now: Now) {
-        let (since, debt) = self.records.resume(hello.id, now);
+        let (since, debt) = self.records.resume(hello.id);
+        let (agreed, ask_all) = self.agreed_with(hello.id, debt, handle);
+        let since = if ask_all { Version(0) } else { since };
         let covered = self.covered;
         let Some(link) = self.links.get_mut(&id) else { return };
         link.live_us = Some(now.mono_us);
@@ -562,6 +573,7 @@ impl Node {
         }
         if let Some(session) = self.session_mut(id) {
             session.start(hello, since, debt, covered, handle, now);
+            session.agree(agreed);
         }
     }
 
@@ -577,6 +589,7 @@ impl Node {
             self.last_error = reason.to_string();
             if let Some(peer) = session.peer() {
                 self.records.remember(peer, session.have(), session.debt(), now);
+                self.remember_agreed(peer, session.agreed(), session.has_missed(), now);
             }
             if !swapped {
                 self.log("replication: close");

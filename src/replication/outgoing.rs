@@ -24,6 +24,8 @@ pub(super) struct Outgoing {
     copy: Option<Copy>,
     /// Everything changed here up to it had left the feeds when the link began.
     base: Version,
+    /// What the peer had had of this node when the link began.
+    pub agreed: Version,
     /// The peer has said what it wants: changes may flow.
     wanted: bool,
     /// For the log. At most three per copy, taken after each transmit.
@@ -42,6 +44,7 @@ impl Outgoing {
             stream: Stream::new(queue_max, covered),
             copy: None,
             base: covered,
+            agreed: Version(0),
             wanted: false,
             lines: VecDeque::new(),
             copies: 0,
@@ -143,9 +146,10 @@ impl Outgoing {
         if copy.asked && !copy.begun {
             copy.begun = true;
             let full = copy.is_full();
+            let agreed = self.agreed;
             self.copies += u64::from(full);
             self.resumes += u64::from(!full);
-            native::encode(out, &Frame::CopyBegin { full });
+            native::encode(out, &Frame::CopyBegin { full, agreed });
         }
         let done = copy.send(&mut self.sender, out, limit, handle, now);
         if copy.asked && copy.is_full() && before.1 == 0 && copy.items > 0 {

@@ -191,6 +191,7 @@ pub struct Session {
     incoming: Incoming,
     have: Version,
     filling_full: bool,
+    missed: bool,
     copy_done: bool,
     relays: Vec<(u64, Version)>,
     peer_newest: Version,
@@ -227,6 +228,7 @@ impl Session {
             incoming: Incoming::default(),
             have: Version(0),
             filling_full: false,
+            missed: false,
             copy_done: false,
             relays: Vec::new(),
             peer_newest: Version(0),
@@ -299,6 +301,33 @@ impl Session {
         self.outgoing.stream.owe(debt);
         handle.apply_flush(hello.flush, now);
         self.advance(handle, now);
+    }
+
+    /// What the peer has had of us, by an earlier link. With [`Session::start`].
+    pub fn agree(&mut self, agreed: Version) {
+        self.outgoing.agreed = agreed;
+    }
+
+    /// What the peer has had of us by now.
+    pub fn agreed(&self) -> Version {
+        let stream = &self.outgoing.stream;
+        stream.debt().lower(self.outgoing.agreed.max(stream.acked()))
+    }
+
+    /// Notes that a delete was forgotten before the peer was told of it.
+    pub fn note_missed(&mut self) {
+        self.missed = true;
+    }
+
+    /// Whether that happened.
+    pub fn has_missed(&self) -> bool {
+        self.missed
+    }
+
+    /// Items of the peer that were deleted here long ago and are remembered as deleted again: hash
+    /// of the key, version of the delete. To be told to everybody, the peer included.
+    pub fn take_buried(&mut self) -> Vec<(u64, Version)> {
+        std::mem::take(&mut self.incoming.buried)
     }
 
     /// Ends the link and tells the peer why.
@@ -469,7 +498,8 @@ impl Session {
         match frame {
             Frame::Hello(_) => return Err(WireError::OutOfPlace { what: "a second hello" }),
             Frame::Want { since } => self.on_want(since, handle)?,
-            Frame::CopyBegin { full } => {
+            Frame::CopyBegin { full, agreed } => {
+                self.incoming.agreed = if full { agreed } else { Version(0) };
                 self.filling_full = full;
                 self.stats.copies_in += u64::from(full);
                 self.stats.resumes += u64::from(!full);

@@ -135,6 +135,9 @@ pub enum Frame<'a> {
     CopyBegin {
         /// Everything, not only what is newer than what was asked for.
         full: bool,
+        /// The asking side has had everything of the sender's up to this version before: what of it
+        /// is not there any more was deleted, evicted or has expired there. Since 1.2.
+        agreed: Version,
     },
     /// The copy is complete; `items` were sent in it.
     CopyEnd {
@@ -281,8 +284,9 @@ pub fn encode(out: &mut Vec<u8>, frame: &Frame<'_>) {
             HELLO
         }
         Frame::Want { since } => put_version(out, since, WANT),
-        Frame::CopyBegin { full } => {
+        Frame::CopyBegin { full, agreed } => {
             out.push(u8::from(full));
+            put_u64(out, agreed.0);
             COPY_BEGIN
         }
         Frame::CopyEnd { items } => {
@@ -461,7 +465,11 @@ fn fields(kind: u8, payload: &[u8]) -> Option<Frame<'_>> {
             flush: take.flush()?,
         }),
         WANT => Frame::Want { since: take.version()? },
-        COPY_BEGIN => Frame::CopyBegin { full: take.u8()? & 1 == 1 },
+        COPY_BEGIN => {
+            let full = take.u8()? & 1 == 1;
+            // A node of 1.1 does not say.
+            Frame::CopyBegin { full, agreed: take.version().unwrap_or_default() }
+        }
         COPY_END => Frame::CopyEnd { items: take.u64()? },
         ITEM => {
             let (mut head, len) = take.head()?;

@@ -91,7 +91,6 @@ impl Driver {
         let mut settings = NodeConfig::new(config.id, names, config.settings.queue_max);
         settings.silence_us = config.settings.timeout_ms.max(1) * 1000;
         settings.heartbeat_us = (settings.silence_us / 8).clamp(1000, 600_000);
-        settings.resume_us = u64::from(store.config().tombstone_secs) * 1_000_000;
         let mut driver = Driver {
             allowed: vec![Vec::new(); hosts.len()],
             hosts,
