@@ -28,6 +28,7 @@ mod graves;
 pub mod handshake;
 pub mod node;
 mod outgoing;
+mod progress;
 pub mod quorum;
 mod report;
 pub mod secret;

@@ -20,6 +20,7 @@ use super::action::{Action, LinkId, ListenError, NodeConfig, Origin};
 use super::complaints::Complaints;
 use super::dial::{Outcome, Target};
 use super::graves::Graves;
+use super::report::PeerErrors;
 use super::secret::{Mismatch, Nonces};
 use super::session::{CloseReason, Event, Session, SessionConfig};
 use super::wire::native::{Bye, Hello};
@@ -55,7 +56,7 @@ enum Listening {
 pub(super) struct Link {
     pub(super) role: Role,
     /// The target that was dialled.
-    target: Option<usize>,
+    pub(super) target: Option<usize>,
     /// None while the connection is being made.
     pub(super) session: Option<Session>,
     /// When it went live.
@@ -119,6 +120,7 @@ pub struct Node {
     covered: Version,
     random: u64,
     pub(super) last_error: String,
+    pub(super) errors: PeerErrors,
     pub(super) links_made: u64,
     /// Who was told "already connected" last: it will ask again each second, the log hears once.
     refused: Option<NodeId>,
@@ -155,6 +157,7 @@ impl Node {
             stopping: false,
             covered: Version(0),
             last_error: String::new(),
+            errors: PeerErrors::default(),
             links_made: 0,
             refused: None,
             complaints: Complaints::default(),
@@ -587,6 +590,7 @@ impl Node {
         );
         if link.is_live() {
             self.last_error = reason.to_string();
+            self.errors.note(session.peer(), &self.last_error);
             if let Some(peer) = session.peer() {
                 self.records.remember(peer, session.have(), session.debt(), now);
                 self.remember_agreed(peer, session.agreed(), session.has_missed(), now);

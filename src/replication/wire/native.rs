@@ -135,6 +135,8 @@ pub enum Frame<'a> {
     CopyBegin {
         /// Everything, not only what is newer than what was asked for.
         full: bool,
+        /// About how many items it has, for the other side's `stats`; 0: not known. Since 1.2.
+        items: u64,
         /// The asking side has had everything of the sender's up to this version before: what of it
         /// is not there any more was deleted, evicted or has expired there. Since 1.2.
         agreed: Version,
@@ -284,8 +286,9 @@ pub fn encode(out: &mut Vec<u8>, frame: &Frame<'_>) {
             HELLO
         }
         Frame::Want { since } => put_version(out, since, WANT),
-        Frame::CopyBegin { full, agreed } => {
+        Frame::CopyBegin { full, items, agreed } => {
             out.push(u8::from(full));
+            put_u64(out, items);
             put_u64(out, agreed.0);
             COPY_BEGIN
         }
@@ -468,7 +471,8 @@ fn fields(kind: u8, payload: &[u8]) -> Option<Frame<'_>> {
         COPY_BEGIN => {
             let full = take.u8()? & 1 == 1;
             // A node of 1.1 does not say.
-            Frame::CopyBegin { full, agreed: take.version().unwrap_or_default() }
+            let items = take.u64().unwrap_or(0);
+            Frame::CopyBegin { full, items, agreed: take.version().unwrap_or_default() }
         }
         COPY_END => Frame::CopyEnd { items: take.u64()? },
         ITEM => {
