@@ -12,6 +12,7 @@ pub mod execute;
 pub mod maintenance;
 pub mod peer;
 pub mod run;
+pub mod secret_file;
 pub mod shared;
 pub mod udp;
 pub mod waits;

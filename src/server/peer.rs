@@ -10,14 +10,19 @@
 //!   main    --(stop, serving)-> +--------------------+ <--(names)----> resolver thread
 //! ```
 
+mod access;
+mod connect;
+mod dial;
 mod driver;
 mod resolve;
 mod sockets;
 
 use super::config;
+use super::secret_file::Keys;
 use super::shared::Replication;
 use super::waits::Acks;
 use crate::base::clock::{Clock, Now, RealClock};
+use crate::replication::secret::Secret;
 use crate::replication::NodeId;
 use crate::store::Store;
 use driver::Driver;
@@ -39,6 +44,10 @@ pub struct PeerConfig {
     pub id: NodeId,
     /// Who waits for what peers acknowledge.
     pub acks: Arc<Acks>,
+    /// What peers have to know.
+    pub secret: Option<Arc<Secret>>,
+    /// Makes the nonces of the challenge: drawn at random where there is a secret.
+    pub nonce_key: [u8; 32],
 }
 
 impl PeerConfig {
@@ -49,8 +58,14 @@ impl PeerConfig {
         random: fn() -> u64,
     ) -> PeerConfig {
         let id = NodeId(u128::from(random()) << 64 | u128::from(random()));
-        let acks = Acks::new(Some(settings));
-        PeerConfig { settings: settings.clone(), listen: listen.to_vec(), id, acks }
+        let (settings, listen) = (settings.clone(), listen.to_vec());
+        let (secret, nonce_key, acks) = (None, [0; 32], Acks::new(Some(&settings)));
+        PeerConfig { settings, listen, id, acks, secret, nonce_key }
+    }
+
+    /// The same with what was found of a secret.
+    pub fn with_keys(self, keys: Keys) -> PeerConfig {
+        PeerConfig { secret: keys.secret, nonce_key: keys.nonce_key, ..self }
     }
 }
 
