@@ -2,6 +2,8 @@
 //!
 //! `SEEDS=N` runs N seeds per size, `SEED=N` one. A failing seed prints itself and replays.
 
+#[path = "sim/acks.rs"]
+mod acks;
 #[path = "sim/random.rs"]
 mod random;
 #[path = "sim/scenarios.rs"]

@@ -51,7 +51,7 @@ pub struct Running {
     links: BTreeMap<LinkId, (usize, usize)>,
     pub listening: bool,
     pub serving: bool,
-    run: u64,
+    pub run: u64,
 }
 
 pub struct Machine {
@@ -112,6 +112,13 @@ pub struct World {
     conns: Vec<Conn>,
     dials: Vec<Dial>,
     runs: u64,
+    /// Peers that a change is to be acknowledged by; 0: nobody waits. See `acks`.
+    pub ack: usize,
+    pub promises: Vec<super::acks::Promise>,
+    /// Promises that were found kept.
+    pub kept: u64,
+    /// Processes that died, where `ack` is set.
+    pub graves: Vec<(usize, Running)>,
     /// Bytes and connections so far, for tests that count.
     pub bytes: u64,
     pub connections: u64,
@@ -137,6 +144,10 @@ impl World {
             conns: Vec::new(),
             dials: Vec::new(),
             runs: 0,
+            ack: 0,
+            promises: Vec::new(),
+            kept: 0,
+            graves: Vec::new(),
             bytes: 0,
             connections: 0,
         }
@@ -193,19 +204,21 @@ impl World {
 
     /// kill -9: the kernel closes the connections.
     pub fn kill(&mut self, machine: usize) {
-        if let Some(running) = self.machines[machine].up.take() {
-            for (conn, side) in running.links.into_values() {
+        if let Some(mut running) = self.machines[machine].up.take() {
+            for (conn, side) in std::mem::take(&mut running.links).into_values() {
                 self.shut(conn, side, &[]);
             }
+            self.bury(machine, running);
         }
     }
 
     /// Power loss: nobody is told.
     pub fn power_off(&mut self, machine: usize) {
-        if let Some(running) = self.machines[machine].up.take() {
-            for (conn, side) in running.links.into_values() {
+        if let Some(mut running) = self.machines[machine].up.take() {
+            for (conn, side) in std::mem::take(&mut running.links).into_values() {
                 self.conns[conn].ends[side].open = false;
             }
+            self.bury(machine, running);
         }
         self.machines[machine].dark = true;
     }
@@ -280,7 +293,12 @@ impl World {
     /// Lets a machine do all it can do now.
     fn pump(&mut self, machine: usize) {
         for _ in 0..10_000 {
-            if self.machines[machine].stopped || !self.turn(machine) {
+            if self.machines[machine].stopped {
+                return;
+            }
+            let more = self.turn(machine);
+            self.check_acks(machine);
+            if !more {
                 return;
             }
         }
@@ -290,7 +308,10 @@ impl World {
     fn turn(&mut self, machine: usize) -> bool {
         let now = self.now(machine);
         let Some(running) = &mut self.machines[machine].up else { return false };
-        let Running { node, store, repl, .. } = running;
+        let Running { node, store, repl, worker, .. } = running;
+        if self.ack > 0 {
+            node.hurry(worker.issued());
+        }
         let mut hashes = Vec::new();
         store.changed().take();
         let drained = store.drain_feeds(&mut hashes);
