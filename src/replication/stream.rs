@@ -312,7 +312,7 @@ impl Stream {
 
     /// Places a mark behind what waits, if one is due.
     pub fn place_mark(&mut self, now: Now) {
-        if !self.mark_due().is_some_and(|due| now.mono_us >= due) {
+        if self.mark_due().is_none_or(|due| now.mono_us < due) {
             return;
         }
         self.marked_us = Some(now.mono_us);
