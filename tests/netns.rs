@@ -23,3 +23,5 @@ mod pair;
 mod promise;
 #[path = "wire/rng.rs"]
 mod rng;
+#[path = "netns/start.rs"]
+mod start;

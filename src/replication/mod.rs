@@ -27,6 +27,7 @@ mod dial;
 pub mod handshake;
 pub mod node;
 mod outgoing;
+mod progress;
 pub mod quorum;
 mod report;
 pub mod secret;

@@ -363,8 +363,9 @@ fn start_replication(
         serve();
         return Ok(None);
     };
-    let mut peer_config = PeerConfig::from_settings(replication, &shared.config.listen, random);
-    peer_config.acks = Arc::clone(&shared.acks);
+    let acks = Arc::clone(&shared.acks);
+    let settings = PeerConfig::from_settings(replication, &shared.config.listen, random);
+    let mut peer_config = PeerConfig { acks, ..settings };
     if let Some(keys) = keys {
         peer_config = peer_config.with_keys(keys);
     }

@@ -18,7 +18,12 @@ fn a_full_disk_of_the_log_stops_nobody() {
     let (dir, log) = (folder.path("."), folder.path("log"));
     let mount = format!("mount -t tmpfs -o size=16k none {dir} && exec \"$@\"");
     // Everything that a client says is logged: the log grows as fast as clients speak.
-    let first = lab.start_in(0, &[1], &["-vv", "-o", &format!("{TIMEOUT},log_file={log}")], &mount);
+    let first = lab.start_in(
+        0,
+        &[Lab::address(1).to_string()],
+        &["-vv", "-o", &format!("{TIMEOUT},log_file={log}")],
+        &mount,
+    );
     first.await_port();
     let seen = |path: &str| format!("/proc/{}/root{path}", first.node.child.id());
     assert!(std::path::Path::new(&seen(&log)).exists(), "the log is on the small disk");
@@ -27,8 +32,12 @@ fn a_full_disk_of_the_log_stops_nobody() {
         while rest.write_all(&[0; 512]).is_ok() {}
     }
     let shell = "exec \"$@\" 2>&-";
-    let second =
-        lab.start_in(1, &[0], &["-vv", "-o", &format!("{TIMEOUT},log_file=/dev/full")], shell);
+    let second = lab.start_in(
+        1,
+        &[Lab::address(0).to_string()],
+        &["-vv", "-o", &format!("{TIMEOUT},log_file=/dev/full")],
+        shell,
+    );
     second.await_port();
     first.await_linked(1);
     let writers = [trickle(&first, "a", 50), trickle(&second, "b", 50)];

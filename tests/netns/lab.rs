@@ -12,11 +12,13 @@
 //!   ==+==========+==========+==== switch      in a namespace of its own
 //! ```
 
-use crate::common::{eventually, skipped, Client, Node};
+use crate::common::{eventually, skipped, Client, Node, DEADLINE};
+use crate::compare::logs;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 /// What every host's program listens on: clients, peers.
 const PORT: u16 = 11211;
@@ -90,6 +92,7 @@ impl Lab {
         ip(&format!("-n {switch} link add p{host} type veth peer name r0 netns {space}"));
         ip(&format!("-n {switch} link set p{host} master br0 up"));
         ip(&format!("-n {space} addr add {}/24 dev r0", Lab::address(host)));
+        ip(&format!("-n {space} addr add {}/64 dev r0 nodad", Lab::address6(host)));
         ip(&format!("-n {space} link set r0 up"));
         let (ours, theirs) = self.clients_wire(host);
         let wire = format!("tw{:x}h{host}", self.number & 0xff_ffff);
@@ -110,6 +113,18 @@ impl Lab {
     /// The address by which hosts know each other.
     pub fn address(host: usize) -> Ipv4Addr {
         Ipv4Addr::new(10, 199, 0, 1 + host as u8)
+    }
+
+    /// The same in IPv6. Cuts are of IPv4 only.
+    pub fn address6(host: usize) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1 + host as u16)
+    }
+
+    /// Gives a host another address instead of its own one.
+    pub fn moves(&self, host: usize, to: Ipv4Addr) {
+        let space = self.space(host);
+        ip(&format!("-n {space} addr del {}/24 dev r0", Lab::address(host)));
+        ip(&format!("-n {space} addr add {to}/24 dev r0"));
     }
 
     /// Where clients find the program of a host.
@@ -220,18 +235,19 @@ impl Lab {
 
     /// Starts the program on a host with these peers.
     pub fn start_with(&self, host: usize, peers: &[usize], more: &[&str]) -> Host {
-        self.start_in(host, peers, more, "exec \"$@\"")
+        let peers: Vec<String> = peers.iter().map(|&p| Lab::address(p).to_string()).collect();
+        self.start_in(host, &peers, more, "exec \"$@\"")
     }
 
-    /// As [`Lab::start_with`], by a line of the shell that ends in `exec "$@"`.
-    pub fn start_in(&self, host: usize, peers: &[usize], more: &[&str], shell: &str) -> Host {
+    /// Starts the program by a line of the shell that ends in `exec "$@"`, its peers as `-x` says.
+    pub fn start_in(&self, host: usize, peers: &[String], more: &[&str], shell: &str) -> Host {
         let space = self.space(host);
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &space, "sh", "-c", shell, "sh"]);
         command.arg(env!("CARGO_BIN_EXE_twincached"));
         command.args(["-v", "-u", "root", "-p", &PORT.to_string(), "-X", &REPL.to_string()]);
-        for &peer in peers {
-            command.args(["-x", &Lab::address(peer).to_string()]);
+        for peer in peers {
+            command.args(["-x", peer]);
         }
         let node = Node::spawn(command.args(more), PORT);
         Host { node, door: self.door(host), number: host }
@@ -297,12 +313,13 @@ impl Host {
 
     /// Waits until so many links are live.
     pub fn await_linked(&self, links: usize) {
-        let mut client = self.client();
-        let links = links.to_string();
-        let what = format!("host {} has {links} links; log:\n{}", self.number, self.node.log());
-        eventually(&what, || {
-            (client.stat("repl_peers_linked").as_deref() == Some(&links)).then_some(())
-        });
+        let (mut client, wanted) = (self.client(), links.to_string());
+        let begin = Instant::now();
+        while client.stat("repl_peers_linked").as_deref() != Some(&wanted) {
+            let late = begin.elapsed() > DEADLINE;
+            assert!(!late, "host {} has not {links} links:\n{}", self.number, logs(&[self]));
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Waits until it has noticed that a link is over.

@@ -34,6 +34,25 @@ fn mesh(lab: &Lab, args: &[&str]) -> Vec<Host> {
 }
 
 #[test]
+fn five_nodes_started_in_the_same_instant() {
+    let Some(lab) = Lab::new(5) else { return };
+    for round in 0..2 {
+        let hosts: Vec<Host> = (0..5).map(|host| lab.start(host, &ARGS)).collect();
+        for host in &hosts {
+            host.await_port();
+        }
+        for host in &hosts {
+            host.await_linked(4);
+        }
+        for from in &hosts {
+            let (key, value) = (format!("k{round}-{}", from.number), round.to_string());
+            assert_eq!(from.client().set(&key, &value), "STORED");
+        }
+        assert_eq!(await_equal(&hosts.iter().collect::<Vec<_>>()).len(), 5);
+    }
+}
+
+#[test]
 fn five_nodes_through_a_partition() {
     let Some(lab) = Lab::new(5) else { return };
     let hosts = mesh(&lab, &ARGS);
