@@ -22,7 +22,7 @@ use super::session::{CloseReason, Event, Session, SessionConfig};
 use super::wire::native::{Bye, Hello};
 use super::{NodeId, Records, Role};
 use crate::base::clock::Now;
-use crate::store::{Drained, Handle, Version};
+use crate::store::{Drained, Handle, Told, Version};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Incoming connections that have not said who they are yet: each costs a descriptor and a small
@@ -335,6 +335,23 @@ impl Node {
         if let Some(session) = self.session_mut(link) {
             session.lost(why);
             self.pump(link, handle, now);
+        }
+    }
+
+    /// Whether a link would take changes as they are made, not only their hashes.
+    pub fn takes_told(&self) -> bool {
+        self.live().filter_map(|(_, link)| link.session.as_ref()).any(Session::takes_told)
+    }
+
+    /// What was drained from the feeds with its bytes. [`Node::on_feed`] follows.
+    pub fn on_told(&mut self, told: &Told, now: Now) {
+        if told.is_empty() {
+            return;
+        }
+        for link in self.links.values_mut() {
+            if let Some(session) = &mut link.session {
+                session.tell(told, now);
+            }
         }
     }
 

@@ -26,7 +26,7 @@ use super::wire::native::{self, Bye, Frame, Hello, WireError};
 use super::{NodeId, Role};
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
-use crate::store::{Drained, FlushState, Handle, Version};
+use crate::store::{Drained, FlushState, Handle, Told, Version};
 use std::collections::VecDeque;
 use std::fmt;
 
@@ -442,6 +442,18 @@ impl Session {
         }
     }
 
+    /// Changes that were drained from the feeds as they were made; before [`Session::push`].
+    pub fn tell(&mut self, told: &Told, now: Now) {
+        if self.is_live() {
+            self.outgoing.tell(told, now);
+        }
+    }
+
+    /// Whether changes are worth telling as they are made.
+    pub fn takes_told(&self) -> bool {
+        self.is_live() && self.outgoing.takes_told()
+    }
+
     /// A change that came over another link.
     pub fn push_relay(&mut self, hash: u64, version: Version, now: Now) {
         if self.is_live() {
@@ -457,8 +469,8 @@ impl Session {
         let silent = self.heard_us + self.config.silence_us;
         let speak = self.said_us + self.config.heartbeat_us;
         let speak = (self.is_live() && !self.ping_due).then_some(speak);
-        let mark = self.outgoing.mark_due().filter(|_| self.is_live());
-        speak.into_iter().chain(mark).chain([silent]).min()
+        let due = self.outgoing.next_timeout().filter(|_| self.is_live());
+        speak.into_iter().chain(due).chain([silent]).min()
     }
 
     /// Looks at the time: drops a silent peer, owes a heartbeat.
@@ -470,10 +482,11 @@ impl Session {
         if !self.is_live() {
             return;
         }
-        self.ping_due |= now.mono_us.saturating_sub(self.said_us) >= self.config.heartbeat_us;
-        if self.outgoing.mark_due().is_some() {
-            self.outgoing.stream.place_mark(now);
+        if now.mono_us.saturating_sub(self.said_us) >= self.config.heartbeat_us {
+            self.ping_due = true;
+            self.outgoing.shrink();
         }
+        self.outgoing.handle_timeout(now);
     }
 
     /// Appends what is to be sent now, until `out` holds about `limit` bytes (the last step may add

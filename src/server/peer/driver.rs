@@ -10,7 +10,7 @@ use super::{PeerConfig, Serve, Shared, Stats, LAG, REPCACHED_VERSION};
 use crate::base::address::Address;
 use crate::base::clock::{Clock, Now, RealClock};
 use crate::replication::{Action, LinkId, Node, NodeConfig};
-use crate::store::{Handle, Store};
+use crate::store::{Handle, Store, Told};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
@@ -28,7 +28,7 @@ const FIRST_LINK: usize = 1 << 16;
 const READ_MAX: usize = 256 * 1024;
 /// Output that may wait per link. A peer that does not read costs this much, and no more.
 const OUT_MAX: usize = 256 * 1024;
-/// Output buffers over this are given back when they are empty.
+/// Output buffers over this are given back when they are empty and were not needed for a while.
 const OUT_KEEP: usize = 64 * 1024;
 /// Bytes written per link and turn.
 const WRITE_TURN: usize = 1024 * 1024;
@@ -65,6 +65,7 @@ pub(super) struct Driver {
     conns: BTreeMap<LinkId, Conn>,
     buffer: Vec<u8>,
     hashes: Vec<u64>,
+    told: Told,
     batch_until_us: u64,
     published_us: u64,
     dirty: bool,
@@ -108,6 +109,7 @@ impl Driver {
             conns: BTreeMap::new(),
             buffer: vec![0; READ_MAX],
             hashes: Vec::new(),
+            told: Told::default(),
             batch_until_us: 0,
             published_us: 0,
             dirty: true,
@@ -221,9 +223,11 @@ impl Driver {
         if self.store.has_fed() {
             self.shared.unsettle(now);
         }
-        let drained = self.store.drain_feeds(&mut self.hashes);
+        self.store.set_telling(self.node.takes_told());
+        let drained = self.store.drain_told(&mut self.hashes, &mut self.told);
+        self.node.on_told(&self.told, now);
         self.node.on_feed(&self.hashes, drained, now);
-        if !self.hashes.is_empty() || drained.overflowed {
+        if !self.hashes.is_empty() || !self.told.is_empty() || drained.overflowed {
             self.dirty = true;
             if now.mono_us >= self.batch_until_us {
                 self.batch_until_us = now.mono_us + BATCH_US;
@@ -259,7 +263,7 @@ impl Driver {
                     if let Some(mut conn) = self.conns.remove(&link) {
                         conn.output().extend_from_slice(&last);
                         // As much as goes without waiting; the link is over either way.
-                        let _ = conn.write(0);
+                        let _ = conn.write();
                     }
                 }
             }
@@ -459,7 +463,7 @@ impl Driver {
             if !conn.writable {
                 return false;
             }
-            match conn.write(OUT_KEEP) {
+            match conn.write() {
                 Io::Some(n) => budget = budget.saturating_sub(n.max(1)),
                 Io::Blocked => return false,
                 Io::Over(why) => {
@@ -483,7 +487,8 @@ impl Driver {
         self.node.stop();
         // What workers changed last may still be in their feeds.
         self.drain(now);
-        let settled = self.node.is_settled() && self.hashes.is_empty();
+        let fed = !self.hashes.is_empty() || !self.told.is_empty();
+        let settled = self.node.is_settled() && !fed;
         if !settled && now.mono_us < until {
             return false;
         }
@@ -496,6 +501,7 @@ impl Driver {
     fn publish(&mut self, now: Now) {
         self.dirty = false;
         self.published_us = now.mono_us;
+        self.conns.values_mut().for_each(|conn| conn.calm(OUT_KEEP));
         let mut stats = Stats::default();
         let mut general = |name: &str, value: String| stats.general.push((name.to_owned(), value));
         let links = self.node.link_stats(now);
