@@ -45,9 +45,9 @@ impl Feed {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Issues a version for a change of the key with this hash and notes the change, `new` itself
-    /// where that is given, with the bytes that may wait, and there is room. Where `max` changes wait already the feed overflows:
-    /// it forgets them all and asks for a scan.
+    /// Issues a version for a change of the key with this hash and notes the change: `new` itself
+    /// where that is given, with the bytes that may wait, and there is room. Where `max` changes
+    /// wait already the feed overflows: it forgets them all and asks for a scan.
     pub fn issue(
         &self,
         clock: &VersionClock,

@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! feed  [ change | change | ... ]    <= its share, then hashes only
-//! change  hash 8 | version 8 | cas 8 | flags 4 | exptime 4 | value 4 | key 1 | bits 1 | key | value
+//! change  hash 8 | version 8 | cas 8 | flags 4 | exptime 4 | value's length 4 | key's length 1 |
+//!         bits 1 | key | value
 //! ```
 
 use super::item::Extras;
