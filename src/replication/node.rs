@@ -338,6 +338,13 @@ impl Node {
         }
     }
 
+    /// Whether a link has a copy to send or to take in, in slices between which clients get their
+    /// turn. Not before there are clients.
+    pub fn is_copying(&self, link: LinkId) -> bool {
+        let session = self.links.get(&link).and_then(|link| link.session.as_ref());
+        self.serving && session.is_some_and(Session::is_copying)
+    }
+
     /// Whether a link would take changes as they are made, not only their hashes.
     pub fn takes_told(&self) -> bool {
         self.live().filter_map(|(_, link)| link.session.as_ref()).any(Session::takes_told)

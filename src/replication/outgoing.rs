@@ -1,7 +1,8 @@
 //! What goes out on one link: a copy and live changes, in turns, and marks behind them.
 //!
 //! Owns the order in which `copy`, `stream` and `send` get their say. Never holds more output than
-//! it is asked for but for [`READY_MAX`], and lets neither a copy starve changes nor changes a copy.
+//! it is asked for but for [`READY_MAX`], and lets neither a copy starve changes nor changes a
+//! copy.
 //!
 //! ```text
 //!   told --(nothing waits)--> [ ready ] ----------------------------> out
@@ -70,6 +71,11 @@ impl Outgoing {
     /// How far the copy under way is, in millionths; a million when there is none.
     pub fn progress(&self) -> u32 {
         self.copy.as_ref().map_or(1_000_000, Copy::progress)
+    }
+
+    /// Whether a scan is under way.
+    pub fn is_scanning(&self) -> bool {
+        self.copy.is_some()
     }
 
     /// When a mark or a scan is due that waits for nothing but time.

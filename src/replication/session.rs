@@ -588,6 +588,11 @@ impl Session {
         self.copy_done
     }
 
+    /// Whether a copy goes either way, or a scan that catches up: more work than clients make.
+    pub fn is_copying(&self) -> bool {
+        self.is_live() && (self.outgoing.is_scanning() || !self.copy_done)
+    }
+
     /// How far the copy that we send is, in millionths; a million when none is under way.
     pub fn copy_progress(&self) -> u32 {
         self.outgoing.progress()

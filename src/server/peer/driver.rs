@@ -30,6 +30,12 @@ const READ_MAX: usize = 256 * 1024;
 const OUT_MAX: usize = 256 * 1024;
 /// Output buffers over this are given back when they are empty and were not needed for a while.
 const OUT_KEEP: usize = 64 * 1024;
+/// Bytes of a copy that are sent, or read and applied, before clients get their turn: about a
+/// quarter of a millisecond's work.
+const COPY_SLICE: usize = 128 * 1024;
+/// How long the thread sleeps between two slices: a worker that waits for the processor gets it.
+/// Without this the kernel lets a busy thread have it for milliseconds.
+const COPY_PAUSE: Duration = Duration::from_micros(50);
 /// Bytes written per link and turn.
 const WRITE_TURN: usize = 1024 * 1024;
 /// Connections accepted per turn.
@@ -72,6 +78,8 @@ pub(super) struct Driver {
     strangers: u64,
     stranger_log_us: Option<u64>,
     stop_at_us: Option<u64>,
+    /// A slice of a copy was done in this turn.
+    sliced: bool,
 }
 
 impl Driver {
@@ -116,6 +124,7 @@ impl Driver {
             strangers: 0,
             stranger_log_us: None,
             stop_at_us: None,
+            sliced: false,
             config,
         };
         driver.publish(driver.clock.now());
@@ -147,6 +156,9 @@ impl Driver {
             busy = self.turn(now);
             if self.stopping(now) {
                 return Ok(());
+            }
+            if std::mem::take(&mut self.sliced) && busy {
+                std::thread::sleep(COPY_PAUSE);
             }
         }
     }
@@ -428,11 +440,14 @@ impl Driver {
         if !conn.readable || conn.dialing.is_some() {
             return false;
         }
-        let result = conn.read(&mut self.buffer);
+        let copying = self.node.is_copying(link);
+        let slice = if copying { COPY_SLICE } else { READ_MAX };
+        let result = conn.read(&mut self.buffer[..slice]);
         let more = conn.readable;
         match result {
             Io::Some(n) => {
                 self.dirty = true;
+                self.sliced |= copying && more;
                 self.node.on_bytes(link, &self.buffer[..n], &mut self.handle, now);
                 more
             }
@@ -446,15 +461,18 @@ impl Driver {
 
     /// Fills the output and writes, in turns. True when the budget ended it.
     fn write(&mut self, link: LinkId, now: Now) -> bool {
-        let mut budget = WRITE_TURN;
+        let copying = self.node.is_copying(link);
+        let (mut budget, limit) =
+            if copying { (COPY_SLICE, COPY_SLICE) } else { (WRITE_TURN, OUT_MAX) };
+        self.sliced |= copying;
         loop {
             let Some(conn) = self.conns.get_mut(&link) else { return false };
             if conn.dialing.is_some() {
                 return false;
             }
-            if conn.waiting() < OUT_MAX / 2 {
+            if conn.waiting() < limit / 2 {
                 let out = conn.output();
-                let more = self.node.poll_transmit(link, out, OUT_MAX, &mut self.handle, now);
+                let more = self.node.poll_transmit(link, out, limit, &mut self.handle, now);
                 conn.more = more;
             }
             if conn.waiting() == 0 {
