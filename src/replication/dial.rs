@@ -15,7 +15,7 @@ const ITSELF_US: u64 = 30_000_000;
 /// no better than no peer.
 const BROKEN_MAX: u32 = 3;
 /// How long a node that is told "already connected" waits before it serves unfilled. A peer that
-/// has lost its old link without noticing finds out within that time (`node::SUSPECT_US`).
+/// has lost its old link without noticing finds out within that time (`NodeConfig::suspect_us`).
 const REFUSED_PATIENCE_US: u64 = 4_000_000;
 
 /// How a try ended.
@@ -52,6 +52,8 @@ pub(crate) struct Target {
     pub hopeless: bool,
     /// The last try reached this node.
     pub itself: bool,
+    /// The last try was refused.
+    refused: bool,
     /// When the last try began.
     began_us: u64,
     tries: u32,
@@ -69,6 +71,7 @@ impl Target {
             last_error: String::new(),
             hopeless: false,
             itself: false,
+            refused: false,
             began_us: 0,
             tries: 0,
             broken: 0,
@@ -91,6 +94,7 @@ impl Target {
         let next_us = self.began_us + wait / 2 + random % (wait / 2);
         self.next_us = next_us.max(now_us + random % (BACKOFF_MIN_US / 2));
         self.itself = outcome == Outcome::Itself;
+        self.refused = outcome == Outcome::Refused;
         match outcome {
             Outcome::Nobody | Outcome::Useless => self.hopeless = true,
             Outcome::Itself => {
@@ -124,6 +128,16 @@ impl Target {
             self.soon(now_us, random);
         } else {
             self.next_us = self.next_us.max(now_us + random % BACKOFF_MAX_US);
+        }
+    }
+
+    /// For `stats`: what is going on where it is not linked.
+    pub fn state(&self) -> &'static str {
+        match self {
+            Target { dialing: Some(_), .. } => "dialing",
+            Target { itself: true, .. } => "itself",
+            Target { refused: true, .. } => "refused",
+            _ => "waiting",
         }
     }
 

@@ -34,9 +34,11 @@ pub(super) struct Outgoing {
     /// Frames that go out before anything else.
     ready: Vec<u8>,
     copy: Option<Copy>,
+    /// Everything changed here up to it had left the feeds when the link began.
+    base: Version,
     /// The peer has said what it wants: changes may flow.
     wanted: bool,
-    /// For the log. At most three per copy, taken after each transmit.
+    /// For the log. At most three per copy and one a second, taken after each transmit.
     pub lines: VecDeque<String>,
     /// Full copies and partial ones that were asked for.
     pub copies: u64,
@@ -52,6 +54,7 @@ impl Outgoing {
             stream: Stream::new(queue_max, covered),
             ready: Vec::new(),
             copy: None,
+            base: covered,
             wanted: false,
             lines: VecDeque::new(),
             copies: 0,
@@ -65,7 +68,14 @@ impl Outgoing {
             return false;
         }
         self.copy = Some(Copy::new(self.stream.debt().lower(since), true));
+        self.stream.scan_begins(self.base);
         true
+    }
+
+    /// When the oldest change was made that the peer has not acknowledged; none at all where it has
+    /// not even said what it wants.
+    pub fn late_since(&self) -> Option<Option<u64>> {
+        self.wanted.then(|| self.stream.late_since())
     }
 
     /// How far the copy under way is, in millionths; a million when there is none.
@@ -167,12 +177,19 @@ impl Outgoing {
                 worked = true;
                 continue;
             }
+            self.mark(out);
             worked |= self.copy_turn(out, limit, handle, now);
         }
-        if self.wanted && self.copy.is_none() && !self.sender.is_busy() {
-            if let Some(upto) = self.stream.take_mark() {
-                native::encode(out, &Frame::Mark { upto });
-            }
+        if self.wanted && !self.sender.is_busy() {
+            self.stream.look(now);
+            self.mark(out);
+        }
+    }
+
+    /// Sends the mark whose turn has come. During a copy it can only be a live one.
+    fn mark(&mut self, out: &mut Vec<u8>) {
+        if let Some(upto) = self.stream.take_mark() {
+            native::encode(out, &Frame::Mark { upto });
         }
     }
 
@@ -187,6 +204,7 @@ impl Outgoing {
     ) -> bool {
         let Some(mut copy) = self.copy.take() else {
             let Some(since) = self.stream.take_lost() else { return false };
+            self.stream.scan_begins(self.stream.covered());
             self.copy = Some(Copy::new(since, false));
             return true;
         };
@@ -196,15 +214,21 @@ impl Outgoing {
             let full = copy.is_full();
             self.copies += u64::from(full);
             self.resumes += u64::from(!full);
-            native::encode(out, &Frame::CopyBegin { full });
+            let items = if full { handle.store_ref().stats().curr_items } else { 0 };
+            native::encode(out, &Frame::CopyBegin { full, items });
         }
         let done = copy.send(&mut self.sender, out, limit, handle, now);
         if copy.asked && copy.is_full() && before.1 == 0 && copy.items > 0 {
             self.lines.push_back("replication: marugoto start".to_owned());
         }
         if done {
+            self.stream.scan_ends();
             self.copied(&copy, out);
             return true;
+        }
+        if copy.asked && copy.is_full() && copy.items > 0 {
+            let line = copy.log.line("to", copy.progress(), copy.items, now);
+            self.lines.extend(line);
         }
         self.copy = Some(copy);
         out.len() > before.0

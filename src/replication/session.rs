@@ -5,13 +5,15 @@
 //! [`Session::start`]. Never blocks, and buffers no more output than it is asked for.
 //!
 //! ```text
-//!   Opening --line--> Greeting --hello--> Vetting --start()--> Live
-//!      |                 |                   |                   |
-//!      +-----------------+---- fail, Bye, silence, refuse() -----+---> Closed
+//!   Opening --line--> (Proving --proof-->) Greeting --hello--> Vetting --start()--> Live
+//!      |                 |                    |                   |                   |
+//!      +-----------------+--------------------+- fail, Bye, silence, refuse() --------+-> Closed
 //!
 //!   connector                          listener
 //!     line                     ->
 //!                              <-      line                       only to a line it knows
+//!     proof                    ->                                 where there is a secret;
+//!                              <-      proof                      nothing else counts before
 //!     hello                    ->
 //!                              <-      hello, want(since)         its consent
 //!     want(since)              ->
@@ -21,7 +23,11 @@
 
 use super::conflict::{Incoming, Tally};
 use super::outgoing::Outgoing;
+use super::progress::Receiving;
+use super::quorum::Applied;
+use super::secret::{End, Gate, Mismatch, Nonce, Proof, Secret};
 use super::stream::{Debt, Stream};
+use super::wire::line::{self, Line};
 use super::wire::native::{self, Bye, Frame, Hello, WireError};
 use super::{NodeId, Role};
 use crate::base::buf::Buf;
@@ -29,7 +35,17 @@ use crate::base::clock::Now;
 use crate::store::{Drained, FlushState, Handle, Told, Version};
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 
+/// Longest time from a connection to a hello that is accepted, whatever comes in between: who is
+/// slower than that is no peer, and must not hold a place. With a shorter `repl_timeout` it is that,
+/// but no less than [`HANDSHAKE_MIN_US`].
+const HANDSHAKE_MAX_US: u64 = 5_000_000;
+/// Shortest such time: a few round trips and a busy moment of either machine.
+const HANDSHAKE_MIN_US: u64 = 1_000_000;
+/// Longest payload of a frame before the link lives: a hello with room for what later versions
+/// append. A stranger cannot make us hold more.
+const EARLY_FRAME_MAX: u32 = 1024;
 /// An emptied input buffer larger than this is given back.
 const KEEP_INPUT: usize = 16 * 1024;
 
@@ -48,6 +64,8 @@ pub struct SessionConfig {
     pub silence_us: u64,
     /// Report won changes in [`Session::take_relays`], for other links.
     pub relay: bool,
+    /// The secret that the peer has to know, and our nonce for this link.
+    pub auth: Option<(Arc<Secret>, Nonce)>,
 }
 
 /// Why a link ended. Logs and stats share it.
@@ -63,6 +81,8 @@ pub enum CloseReason {
     Bye(Bye),
     /// We said so.
     Refused(Bye),
+    /// The two ends do not know the same secret.
+    Secret(Mismatch),
 }
 
 impl fmt::Display for CloseReason {
@@ -73,6 +93,7 @@ impl fmt::Display for CloseReason {
             CloseReason::Wire(error) => write!(out, "{error}"),
             CloseReason::Bye(reason) => write!(out, "ended by the peer: {}", bye_text(*reason)),
             CloseReason::Refused(reason) => write!(out, "ended here: {}", bye_text(*reason)),
+            CloseReason::Secret(why) => write!(out, "{why}"),
         }
     }
 }
@@ -84,6 +105,7 @@ fn bye_text(bye: Bye) -> &'static str {
         Bye::Duplicate => "another link between the same nodes stays",
         Bye::Itself => "both ends are the same node",
         Bye::Protocol => "protocol error",
+        Bye::Secret => "not the same secret (-o repl_secret_file)",
         Bye::Other(_) => "for a reason this version does not know",
     }
 }
@@ -91,7 +113,7 @@ fn bye_text(bye: Bye) -> &'static str {
 /// What a session reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The peer's opening line has come.
+    /// The peer's opening line has come, and its proof where there is a secret.
     Line(NodeId),
     /// Its hello has come; nothing more happens until [`Session::start`] or [`Session::refuse`].
     Hello(Hello),
@@ -109,6 +131,7 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Opening,
+    Proving,
     Greeting,
     Vetting,
     Live,
@@ -147,11 +170,16 @@ pub struct Session {
     input: Buf,
     events: VecDeque<Event>,
     peer: Option<NodeId>,
+    /// The peer has sent a line: it knows frames.
+    knows_frames: bool,
+    gate: Option<Gate>,
+    begun_us: u64,
     /// Monotonic times of the last received and the last sent byte.
     heard_us: u64,
     said_us: u64,
     // What is to be said next; each at most once, so that control never queues up.
     line_due: bool,
+    proof_due: Option<Proof>,
     hello_due: bool,
     want_due: Option<Version>,
     ack_due: Option<Version>,
@@ -164,6 +192,7 @@ pub struct Session {
     incoming: Incoming,
     have: Version,
     filling_full: bool,
+    receiving: Receiving,
     copy_done: bool,
     relays: Vec<(u64, Version)>,
     peer_newest: Version,
@@ -173,15 +202,23 @@ pub struct Session {
 impl Session {
     /// A link that was just made.
     pub fn new(role: Role, config: SessionConfig, now: Now) -> Session {
+        let gate = config.auth.clone().map(|(secret, nonce)| {
+            let ours = End { id: config.id, nonce };
+            Gate::new(secret, role, ours)
+        });
         Session {
             role,
             state: State::Opening,
             input: Buf::new(),
             events: VecDeque::new(),
             peer: None,
+            knows_frames: false,
+            gate,
+            begun_us: now.mono_us,
             heard_us: now.mono_us,
             said_us: now.mono_us,
             line_due: role == Role::Connector,
+            proof_due: None,
             hello_due: false,
             want_due: None,
             ack_due: None,
@@ -192,6 +229,7 @@ impl Session {
             incoming: Incoming::default(),
             have: Version(0),
             filling_full: false,
+            receiving: Receiving::default(),
             copy_done: false,
             relays: Vec::new(),
             peer_newest: Version(0),
@@ -205,9 +243,14 @@ impl Session {
         self.role
     }
 
-    /// The peer, once its line has come.
+    /// The peer, once its line has come, and its proof where there is a secret.
     pub fn peer(&self) -> Option<NodeId> {
         self.peer
+    }
+
+    /// Whether the peer has sent a line that we know, whoever it may be.
+    pub fn knows_line(&self) -> bool {
+        self.knows_frames
     }
 
     /// Whether changes flow.
@@ -234,6 +277,9 @@ impl Session {
         self.stats.bytes_in += bytes.len() as u64;
         self.input.extend(bytes);
         self.advance(handle, now);
+        if let Some(line) = self.receiving.line(self.incoming.tally.items, now) {
+            self.log(line);
+        }
     }
 
     /// Accepts the peer whose hello was reported. `since`: what we have of it already; `debt`: what
@@ -276,7 +322,7 @@ impl Session {
             return;
         }
         // A frame would mean nothing to a peer that has not shown that it knows frames.
-        self.bye_due = bye.filter(|_| self.peer.is_some());
+        self.bye_due = bye.filter(|_| self.knows_frames);
         self.state = State::Closed;
         self.events.push_back(Event::Closed(reason));
     }
@@ -286,7 +332,7 @@ impl Session {
         let mut out = Vec::new();
         if let Some((reason, text)) = self.bye_due.take() {
             if std::mem::take(&mut self.line_due) {
-                native::encode_line(&mut out, self.config.id);
+                line::encode(&mut out, &self.line());
             }
             native::encode(&mut out, &Frame::Bye { reason, text: text.as_bytes() });
         }
@@ -308,19 +354,22 @@ impl Session {
         loop {
             let step = match self.state {
                 State::Vetting | State::Closed => break,
-                State::Opening => native::decode_line(input.data()).map(|line| {
-                    line.map(|(id, used)| {
-                        self.on_line(id);
+                State::Opening => line::decode(input.data()).map(|line| {
+                    line.map(|(line, used)| {
+                        self.on_line(&line);
                         used
                     })
                 }),
-                State::Greeting | State::Live => match native::decode(input.data()) {
-                    Ok(Some((frame, used))) => {
-                        self.on_frame(frame, handle, now).map(|()| Some(used))
+                state => {
+                    let max = if state == State::Live { u32::MAX } else { EARLY_FRAME_MAX };
+                    match native::decode_up_to(input.data(), max) {
+                        Ok(Some((frame, used))) => {
+                            self.on_frame(frame, handle, now).map(|()| Some(used))
+                        }
+                        Ok(None) => Ok(None),
+                        Err(error) => Err(error),
                     }
-                    Ok(None) => Ok(None),
-                    Err(error) => Err(error),
-                },
+                }
             };
             match step {
                 Ok(Some(used)) => input.consume(used),
@@ -335,14 +384,68 @@ impl Session {
         self.input = input;
     }
 
-    fn on_line(&mut self, id: NodeId) {
-        self.peer = Some(id);
-        self.state = State::Greeting;
+    fn line(&self) -> Line {
+        Line { id: self.config.id, nonce: self.gate.as_ref().map(Gate::nonce) }
+    }
+
+    fn on_line(&mut self, line: &Line) {
+        self.knows_frames = true;
         // The listener answers a line that it knows: a stranger hears nothing at all.
         self.line_due |= self.role == Role::Listener;
-        // Its hello follows when it has accepted the connector's: it is the consent.
+        match (&mut self.gate, line.nonce) {
+            (None, None) => self.trust(line.id),
+            (Some(_), None) => self.distrust(Mismatch::PeerHasNone),
+            (None, Some(_)) => self.distrust(Mismatch::WeHaveNone),
+            (Some(gate), Some(nonce)) => {
+                gate.claims(End { id: line.id, nonce });
+                // The connector proves first: the listener tells a stranger nothing it can use.
+                self.proof_due = gate.proof().filter(|_| self.role == Role::Connector);
+                self.state = State::Proving;
+            }
+        }
+    }
+
+    /// The peer is taken for who it says it is.
+    fn trust(&mut self, id: NodeId) {
+        self.peer = Some(id);
+        self.state = State::Greeting;
+        // The listener's hello follows when it has accepted the connector's: it is the consent.
         self.hello_due = self.role == Role::Connector;
         self.events.push_back(Event::Line(id));
+    }
+
+    fn distrust(&mut self, why: Mismatch) {
+        let bye = (Bye::Secret, why.to_string());
+        self.close(CloseReason::Secret(why), Some(bye));
+    }
+
+    fn on_bye(&mut self, reason: Bye) {
+        let why = match reason {
+            Bye::Secret => CloseReason::Secret(Mismatch::Differ),
+            reason => CloseReason::Bye(reason),
+        };
+        self.close(why, None);
+    }
+
+    fn on_proof(&mut self, frame: Frame<'_>) -> Result<(), WireError> {
+        match frame {
+            Frame::Proof(proof) => {
+                let Some(gate) = &self.gate else { return Ok(()) };
+                match gate.check(&proof) {
+                    Some(id) => {
+                        self.proof_due = gate.proof().filter(|_| self.role == Role::Listener);
+                        self.trust(id);
+                    }
+                    None => self.distrust(Mismatch::Differ),
+                }
+                Ok(())
+            }
+            Frame::Bye { reason, .. } => {
+                self.on_bye(reason);
+                Ok(())
+            }
+            _ => Err(WireError::OutOfPlace { what: "another frame before its proof" }),
+        }
     }
 
     fn on_frame(
@@ -351,6 +454,9 @@ impl Session {
         handle: &mut Handle,
         now: Now,
     ) -> Result<(), WireError> {
+        if self.state == State::Proving {
+            return self.on_proof(frame);
+        }
         if self.state == State::Greeting {
             return match frame {
                 Frame::Hello(hello) if self.peer == Some(hello.id) => {
@@ -359,7 +465,7 @@ impl Session {
                     Ok(())
                 }
                 Frame::Bye { reason, .. } => {
-                    self.close(CloseReason::Bye(reason), None);
+                    self.on_bye(reason);
                     Ok(())
                 }
                 Frame::Unknown(_) => Ok(()),
@@ -369,12 +475,14 @@ impl Session {
         match frame {
             Frame::Hello(_) => return Err(WireError::OutOfPlace { what: "a second hello" }),
             Frame::Want { since } => self.on_want(since, handle)?,
-            Frame::CopyBegin { full } => {
+            Frame::CopyBegin { full, items } => {
                 self.filling_full = full;
+                self.receiving.begin(items, self.incoming.tally.items, now);
                 self.stats.copies_in += u64::from(full);
                 self.stats.resumes += u64::from(!full);
             }
             Frame::CopyEnd { .. } => {
+                self.receiving.end();
                 if !std::mem::replace(&mut self.copy_done, true) {
                     self.events.push_back(Event::CopyDone { full: self.filling_full });
                 }
@@ -407,7 +515,8 @@ impl Session {
                 self.outgoing.stream.ack(upto);
             }
             Frame::Ping { newest } => self.peer_newest = self.peer_newest.max(newest),
-            Frame::Bye { reason, .. } => self.close(CloseReason::Bye(reason), None),
+            Frame::Bye { reason, .. } => self.on_bye(reason),
+            Frame::Proof(_) => return Err(WireError::OutOfPlace { what: "a proof too late" }),
             Frame::Unknown(_) => {}
         }
         Ok(())
@@ -461,12 +570,20 @@ impl Session {
         }
     }
 
+    /// When the link is given up: for silence, or because it came to nothing.
+    fn silent_at_us(&self) -> u64 {
+        if self.is_live() {
+            return self.heard_us + self.config.silence_us;
+        }
+        self.begun_us + self.config.silence_us.clamp(HANDSHAKE_MIN_US, HANDSHAKE_MAX_US)
+    }
+
     /// When [`Session::handle_timeout`] wants to be called, monotonic microseconds.
     pub fn next_timeout(&self) -> Option<u64> {
         if self.is_closed() {
             return None;
         }
-        let silent = self.heard_us + self.config.silence_us;
+        let silent = self.silent_at_us();
         let speak = self.said_us + self.config.heartbeat_us;
         let speak = (self.is_live() && !self.ping_due).then_some(speak);
         let due = self.outgoing.next_timeout().filter(|_| self.is_live());
@@ -475,8 +592,8 @@ impl Session {
 
     /// Looks at the time: drops a silent peer, owes a heartbeat.
     pub fn handle_timeout(&mut self, now: Now) {
-        let silent = now.mono_us.saturating_sub(self.heard_us);
-        if silent >= self.config.silence_us {
+        if now.mono_us >= self.silent_at_us() {
+            let silent = now.mono_us.saturating_sub(self.heard_us);
             self.close(CloseReason::Silent(silent), None);
         }
         if !self.is_live() {
@@ -519,7 +636,10 @@ impl Session {
     fn transmit_control(&mut self, out: &mut Vec<u8>, handle: &Handle, now: Now) {
         let store = handle.store_ref();
         if std::mem::take(&mut self.line_due) {
-            native::encode_line(out, self.config.id);
+            line::encode(out, &self.line());
+        }
+        if let Some(proof) = self.proof_due.take() {
+            native::encode(out, &Frame::Proof(proof));
         }
         if std::mem::take(&mut self.hello_due) {
             let flush = store.flush_state();
@@ -573,6 +693,19 @@ impl Session {
         self.outgoing.stream.acked()
     }
 
+    /// Clients wait for the peer's acknowledgement of what was changed here up to `wanted`.
+    pub fn hurry(&mut self, wanted: Version) {
+        self.outgoing.stream.hurry(wanted);
+    }
+
+    /// What the peer has for certain. None where it acknowledges nothing (yet).
+    pub fn applied(&self) -> Option<Applied> {
+        let late_us = self.outgoing.late_since().filter(|_| self.is_live())?;
+        let (upto, from, live) = self.outgoing.stream.applied();
+        let live = if live > upto { (from, live) } else { (Version(0), upto) };
+        Some(Applied { upto, live, late_us })
+    }
+
     /// What the peer may lack of other nodes' changes although it acknowledged higher ones.
     pub fn debt(&self) -> Debt {
         self.outgoing.stream.debt()
@@ -596,6 +729,11 @@ impl Session {
     /// How far the copy that we send is, in millionths; a million when none is under way.
     pub fn copy_progress(&self) -> u32 {
         self.outgoing.progress()
+    }
+
+    /// How far the copy that we receive is, in millionths; a million when none is under way.
+    pub fn receive_progress(&self) -> u32 {
+        self.receiving.done(self.incoming.tally.items)
     }
 
     /// The newest version the peer has told of.
