@@ -35,7 +35,7 @@ use super::wire::native::{self, Bye, Frame, Hello, Mesh, WireError};
 use super::{NodeId, Role};
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
-use crate::store::{Drained, FlushState, Handle, Version};
+use crate::store::{Drained, FlushState, Handle, Told, Version};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Longest time from a connection to a hello that is accepted, whatever comes in between: who is
@@ -512,6 +512,18 @@ impl Session {
         }
     }
 
+    /// Changes that were drained from the feeds as they were made; before [`Session::push`].
+    pub fn tell(&mut self, told: &Told, now: Now) {
+        if self.is_live() {
+            self.outgoing.tell(told, now);
+        }
+    }
+
+    /// Whether changes are worth telling as they are made.
+    pub fn takes_told(&self) -> bool {
+        self.is_live() && self.outgoing.takes_told()
+    }
+
     /// A change that came over another link.
     pub fn push_relay(&mut self, hash: u64, version: Version, now: Now) {
         if self.is_live() {
@@ -535,8 +547,8 @@ impl Session {
         let silent = self.silent_at_us();
         let speak = self.said_us + self.config.heartbeat_us;
         let speak = (self.is_live() && !self.ping_due).then_some(speak);
-        let mark = self.outgoing.mark_due().filter(|_| self.is_live());
-        speak.into_iter().chain(mark).chain([silent]).min()
+        let due = self.outgoing.next_timeout().filter(|_| self.is_live());
+        speak.into_iter().chain(due).chain([silent]).min()
     }
 
     /// Looks at the time: drops a silent peer, owes a heartbeat.
@@ -548,10 +560,11 @@ impl Session {
         if !self.is_live() {
             return;
         }
-        self.ping_due |= now.mono_us.saturating_sub(self.said_us) >= self.config.heartbeat_us;
-        if self.outgoing.mark_due().is_some() {
-            self.outgoing.stream.place_mark(now);
+        if now.mono_us.saturating_sub(self.said_us) >= self.config.heartbeat_us {
+            self.ping_due = true;
+            self.outgoing.shrink();
         }
+        self.outgoing.handle_timeout(now);
     }
 
     /// Appends what is to be sent now, until `out` holds about `limit` bytes (the last step may add
@@ -711,6 +724,11 @@ impl Session {
     /// Whether all that we wanted at the start has come.
     pub fn is_copied(&self) -> bool {
         self.copy_done
+    }
+
+    /// Whether a copy goes either way, or a scan that catches up: more work than clients make.
+    pub fn is_copying(&self) -> bool {
+        self.is_live() && (self.outgoing.is_scanning() || !self.copy_done)
     }
 
     /// How far the copy that we send is, in millionths; a million when none is under way.

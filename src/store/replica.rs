@@ -23,6 +23,11 @@ use std::cmp::Ordering;
 
 /// Items that a scan looks at under one hold of a stripe's lock.
 const SCAN_HOLD: usize = 64;
+/// Records that a scan asks the memory for ahead of the one it looks at: about what a processor
+/// fetches at once.
+const AHEAD: usize = 8;
+/// Cache lines asked for where most records will be handed out: a small item.
+const LINES: usize = 3;
 
 impl Store {
     /// How a change stands to what is here.
@@ -221,10 +226,17 @@ impl Store {
         stripe: &Locked<'_>,
         from: u32,
         budget: usize,
+        lines: usize,
         mut each: impl FnMut(&Record) -> Option<Snapshot<'s>>,
     ) -> (Option<u32>, usize, Vec<Snapshot<'s>>) {
         let (mut looked, mut last) = (0, from);
         let mut large = Vec::new();
+        let ask = |at| {
+            let at = self.segments.offset(stripe.location(at));
+            self.segments.arena.prefetch(at, lines);
+        };
+        let mut ahead = stripe.slots_from(from).map(|(at, _)| at);
+        ahead.by_ref().take(AHEAD.min(budget)).for_each(ask);
         for (at, tag) in stripe.slots_from(from) {
             // Slots of one tag stay together: the next call starts at a tag, not inside of one.
             if tag != last && (looked >= budget || !large.is_empty()) {
@@ -232,6 +244,9 @@ impl Store {
             }
             last = tag;
             looked += 1;
+            if looked + AHEAD <= budget {
+                ahead.next().into_iter().for_each(ask);
+            }
             large.extend(each(&self.record(stripe.location(at))));
         }
         (None, looked, large)
@@ -348,12 +363,14 @@ impl Handle {
         store.settle(now);
         let stripes = store.index.stripes() as u64;
         let mut left = budget.max(1);
+        let lines = if since == Version(0) { LINES } else { 1 };
         while cursor.stripe < stripes {
             let stripe = store.index.lock(cursor.stripe as usize);
             let from = cursor.tag as u32;
             let hold = left.min(SCAN_HOLD);
-            let (next, looked, large) = store
-                .scan_stripe(&stripe, from, hold, |record| store.tell(record, since, now, sink));
+            let (next, looked, large) = store.scan_stripe(&stripe, from, hold, lines, |record| {
+                store.tell(record, since, now, sink)
+            });
             drop(stripe);
             for snapshot in &large {
                 Store::tell_large(snapshot, sink);
