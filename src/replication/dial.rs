@@ -49,6 +49,8 @@ pub(crate) struct Target {
     pub hopeless: bool,
     /// The last try reached this node.
     pub itself: bool,
+    /// The last try was refused.
+    refused: bool,
     /// It was dialled at least once.
     pub tried: bool,
     /// How long a node that is told "already connected" waits before it serves unfilled: a peer
@@ -72,6 +74,7 @@ impl Target {
             last_error: String::new(),
             hopeless: false,
             itself: false,
+            refused: false,
             tried: false,
             patience_us,
             began_us: 0,
@@ -97,6 +100,7 @@ impl Target {
         let next_us = self.began_us + wait / 2 + random % (wait / 2);
         self.next_us = next_us.max(now_us + random % (BACKOFF_MIN_US / 2));
         self.itself = outcome == Outcome::Itself;
+        self.refused = outcome == Outcome::Refused;
         match outcome {
             Outcome::Nobody | Outcome::Useless => self.hopeless = true,
             Outcome::Itself => {
@@ -130,6 +134,16 @@ impl Target {
             self.soon(now_us, random);
         } else {
             self.next_us = self.next_us.max(now_us + random % BACKOFF_MAX_US);
+        }
+    }
+
+    /// For `stats`: what is going on where it is not linked.
+    pub fn state(&self) -> &'static str {
+        match self {
+            Target { dialing: Some(_), .. } => "dialing",
+            Target { itself: true, .. } => "itself",
+            Target { refused: true, .. } => "refused",
+            _ => "waiting",
         }
     }
 

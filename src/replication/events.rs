@@ -24,6 +24,8 @@ pub struct SessionConfig {
     pub silence_us: u64,
     /// The secret that the peer has to know, and our nonce for this link.
     pub auth: Option<(Arc<Secret>, Nonce)>,
+    /// What the peer is told when the link lives, see `Session::replaces`.
+    pub pass: Nonce,
 }
 
 /// What both sides know of each other when a link goes live.

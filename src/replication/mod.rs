@@ -22,6 +22,7 @@
 //! ```
 
 pub mod action;
+mod admit;
 mod complaints;
 pub mod conflict;
 pub mod copy;
@@ -32,7 +33,9 @@ pub mod handshake;
 mod link;
 mod mesh;
 pub mod node;
+mod opening;
 mod outgoing;
+mod progress;
 pub mod quorum;
 mod report;
 pub mod secret;

@@ -22,10 +22,11 @@
 use super::action::{Action, LinkId, ListenError, NodeConfig, Origin};
 use super::complaints::Complaints;
 use super::dial::{Outcome, Target};
-use super::events::{CloseReason, Event, Footing, SessionConfig};
+use super::events::{CloseReason, Event, Footing};
 use super::fill::STAGGER_US;
 use super::link::Link;
-use super::secret::{Mismatch, Nonces};
+use super::report::PeerErrors;
+use super::secret::{Nonce, Nonces};
 use super::session::Session;
 use super::wire::native::{Bye, Hello, HOPE_FILLED, HOPE_NONE};
 use super::{NodeId, Records, Role};
@@ -33,10 +34,6 @@ use crate::base::clock::Now;
 use crate::store::{Drained, Handle, Version};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Incoming connections of one [`Standing`](super::link::Standing) that wait to become links: each
-/// costs a descriptor and a small buffer for as long as a handshake may take. One more takes the
-/// place of the oldest, as a peer speaks at once and a stranger who waits must not keep it out.
-const PENDING_MAX: usize = 16;
 /// Live links of one node.
 pub(super) const LINKS_MAX: usize = 16;
 /// How much of the silence after which a peer is given up a starting node is patient with one that
@@ -66,7 +63,7 @@ pub(super) enum Listening {
 pub struct Node {
     pub(super) config: NodeConfig,
     pub(super) links: BTreeMap<LinkId, Link>,
-    next_link: u64,
+    pub(super) next_link: u64,
     pub(super) targets: Vec<Target>,
     pub(super) records: Records,
     pub(super) actions: VecDeque<Action>,
@@ -101,11 +98,14 @@ pub struct Node {
     pub(super) mixed: bool,
     random: u64,
     pub(super) last_error: String,
+    pub(super) errors: PeerErrors,
     pub(super) links_made: u64,
     /// Who was told "already connected" last: it will ask again each second, the log hears once.
     refused: Option<NodeId>,
-    nonces: Nonces,
-    complaints: Complaints,
+    pub(super) nonces: Nonces,
+    /// What peers told on links that ended, oldest first.
+    pub(super) passes: Vec<(NodeId, Nonce)>,
+    pub(super) complaints: Complaints,
     /// Incoming connections that ended before they were links.
     pub(super) strays: u64,
     /// Of these and of those we made: links that ended for want of the same secret.
@@ -123,6 +123,7 @@ impl Node {
             records: Records::new(config.resume_us),
             random: config.seed | 1,
             nonces: Nonces::new(config.nonce_key),
+            passes: Vec::new(),
             config,
             links: BTreeMap::new(),
             next_link: 0,
@@ -147,6 +148,7 @@ impl Node {
             sources: Vec::new(),
             mixed: false,
             last_error: String::new(),
+            errors: PeerErrors::default(),
             links_made: 0,
             refused: None,
             complaints: Complaints::default(),
@@ -195,7 +197,7 @@ impl Node {
         self.actions.push_back(Action::Dial { link: id, peer: target, timeout_us });
     }
 
-    fn add_link(&mut self, link: Link) -> LinkId {
+    pub(super) fn add_link(&mut self, link: Link) -> LinkId {
         let id = LinkId(self.next_link);
         self.next_link += 1;
         self.links.insert(id, link);
@@ -285,44 +287,6 @@ impl Node {
         }
     }
 
-    /// A connection came in from an address that may connect. `None`: close it at once.
-    pub fn on_accepted(&mut self, address: String, from: Origin, now: Now) -> Option<LinkId> {
-        if self.stopping {
-            return None;
-        }
-        let mut link = Link::new(Role::Listener, None, true, address, from);
-        link.session = Some(Session::new(Role::Listener, self.session_config(), now));
-        let link = self.add_link(link);
-        self.make_room(link);
-        Some(link)
-    }
-
-    /// Where too many connections of one standing wait, the oldest gives way to this one.
-    fn make_room(&mut self, newcomer: LinkId) {
-        let standing = self.links.get(&newcomer).and_then(Link::pending);
-        let alike = |(_, link): &(&LinkId, &Link)| standing.is_some() && link.pending() == standing;
-        if self.links.iter().filter(alike).count() <= PENDING_MAX {
-            return;
-        }
-        let oldest = self.links.iter().filter(alike).map(|(&id, _)| id).find(|&id| id != newcomer);
-        if let Some(oldest) = oldest {
-            self.links.remove(&oldest);
-            self.strays += 1;
-            self.actions.push_back(Action::Close { link: oldest, last: Vec::new() });
-        }
-    }
-
-    fn session_config(&mut self) -> SessionConfig {
-        let secret = self.config.secret.clone();
-        SessionConfig {
-            id: self.config.id,
-            queue_max: self.config.queue_max,
-            heartbeat_us: self.config.heartbeat_us,
-            silence_us: self.config.silence_us,
-            auth: secret.map(|secret| (secret, self.nonces.draw())),
-        }
-    }
-
     /// Bytes came in.
     pub fn on_bytes(&mut self, link: LinkId, bytes: &[u8], handle: &mut Handle, now: Now) {
         let relay = self.relays_from(link);
@@ -384,7 +348,7 @@ impl Node {
         self.links.get_mut(&link)?.session.as_mut()
     }
 
-    fn is_suspect(&self, link: &Link, now: Now) -> bool {
+    pub(super) fn is_suspect(&self, link: &Link, now: Now) -> bool {
         now.mono_us.saturating_sub(link.heard_us()) >= self.config.suspect_us()
     }
 
@@ -506,7 +470,11 @@ impl Node {
         });
         if twin {
             self.targets[target].known = Some(peer);
-            self.refuse(id, Bye::Duplicate);
+            return self.refuse(id, Bye::Duplicate);
+        }
+        let pass = self.pass_for(peer);
+        if let (Some(pass), Some(session)) = (pass, self.session_mut(id)) {
+            session.show(pass);
         }
     }
 
@@ -525,8 +493,10 @@ impl Node {
             if crossed {
                 self.refuse(old, Bye::Duplicate);
                 self.pump(old, handle, now);
-            } else {
+            } else if self.may_replace(old, id, now) {
                 self.on_lost(old, "the peer has made a new connection", handle, now);
+            } else {
+                return self.refuse(id, Bye::Duplicate);
             }
         } else if !hello.cold && self.has_better(role) {
             return self.refuse(id, Bye::Filling);
@@ -607,8 +577,10 @@ impl Node {
         );
         if link.is_live() {
             self.last_error = reason.to_string();
+            self.errors.note(session.peer(), &self.last_error);
             if let Some(peer) = session.peer() {
                 self.records.remember(peer, &session.reached(), now);
+                self.keep_pass(peer, session.pass_told());
             }
             if !swapped {
                 self.log("replication: close");
@@ -660,19 +632,6 @@ impl Node {
                 target.broke(lived, now.mono_us, random);
             }
         }
-    }
-
-    /// The two ends of a link do not know the same secret.
-    fn on_distrust(&mut self, link: &Link, why: Mismatch, now: Now) {
-        self.distrusted += 1;
-        self.last_error = why.to_string();
-        let Some(unsaid) = self.complaints.complain(link.target, why, now) else { return };
-        let way = if link.target.is_some() { "to" } else { "from" };
-        let mut line = format!("replication: no link {way} {}: {why}", link.address);
-        if unsaid > 0 {
-            line.push_str(&format!(" (and {unsaid} times since this was said last)"));
-        }
-        self.actions.push_back(Action::Warn(line));
     }
 
     /// A try to link as connector is over, or the link that came of it.

@@ -32,7 +32,7 @@ pub(super) struct Outgoing {
     asked: Version,
     /// Where in the stream "all before this was sent" is to be said.
     filled_at: Option<u64>,
-    /// For the log. At most three per copy, taken after each transmit.
+    /// For the log. At most three per copy and one a second, taken after each transmit.
     pub lines: VecDeque<String>,
     /// Full copies and partial ones that were asked for.
     pub copies: u64,
@@ -187,7 +187,8 @@ impl Outgoing {
             let full = copy.is_full();
             self.copies += u64::from(full);
             self.resumes += u64::from(!full);
-            native::encode(out, &Frame::CopyBegin { full });
+            let items = if full { handle.store_ref().stats().curr_items } else { 0 };
+            native::encode(out, &Frame::CopyBegin { full, items });
         }
         let done = copy.send(&mut self.sender, out, limit, handle, now);
         if copy.asked && copy.is_full() && before.1 == 0 && copy.items > 0 {
@@ -197,6 +198,10 @@ impl Outgoing {
             self.stream.scan_ends();
             self.copied(&copy, out);
             return true;
+        }
+        if copy.asked && copy.is_full() && copy.items > 0 {
+            let line = copy.log.line("to", copy.progress(), copy.items, now);
+            self.lines.extend(line);
         }
         self.copy = Some(copy);
         out.len() > before.0

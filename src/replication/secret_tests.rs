@@ -28,6 +28,7 @@ fn session(role: Role, secret: Option<&str>, nonce: u8) -> Session {
         heartbeat_us: 600_000,
         silence_us: 5_000_000,
         auth: secret.map(|secret| (secret, [nonce; NONCE_LEN])),
+        pass: [nonce; NONCE_LEN],
     };
     Session::new(role, config, now())
 }

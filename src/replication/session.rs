@@ -26,10 +26,11 @@ use super::conflict::Incoming;
 use super::events::{bye_text, CloseReason, Event, Footing, Relays, SessionConfig, SessionStats};
 use super::handshake::Reached;
 use super::outgoing::Outgoing;
+use super::progress::Receiving;
 use super::quorum::Applied;
-use super::secret::{End, Gate, Mismatch, Proof};
+use super::secret::{End, Gate, Nonce, Proof};
 use super::stream::{Debt, Stream};
-use super::wire::line::{self, Line};
+use super::wire::line;
 use super::wire::native::{self, Bye, Frame, Hello, Mesh, WireError};
 use super::{NodeId, Role};
 use crate::base::buf::Buf;
@@ -38,8 +39,8 @@ use crate::store::{Drained, FlushState, Handle, Version};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Longest time from a connection to a hello that is accepted, whatever comes in between: who is
-/// slower than that is no peer, and must not hold a place. With a shorter `repl_timeout` it is that,
-/// but no less than [`HANDSHAKE_MIN_US`].
+/// slower than that is no peer, and must not hold a place. With a shorter `repl_timeout` it is
+/// that, but no less than [`HANDSHAKE_MIN_US`].
 const HANDSHAKE_MAX_US: u64 = 5_000_000;
 /// Shortest such time: a few round trips and a busy moment of either machine.
 const HANDSHAKE_MIN_US: u64 = 1_000_000;
@@ -60,7 +61,7 @@ struct Gossip {
 const GOSSIP_MAX: usize = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Opening,
     Proving,
     Greeting,
@@ -72,23 +73,28 @@ enum State {
 /// The state machine of one link.
 #[derive(Debug)]
 pub struct Session {
-    config: SessionConfig,
-    role: Role,
-    state: State,
+    pub(super) config: SessionConfig,
+    pub(super) role: Role,
+    pub(super) state: State,
     input: Buf,
-    events: VecDeque<Event>,
-    peer: Option<NodeId>,
+    pub(super) events: VecDeque<Event>,
+    pub(super) peer: Option<NodeId>,
     /// The peer has sent a line: it knows frames.
-    knows_frames: bool,
-    gate: Option<Gate>,
+    pub(super) knows_frames: bool,
+    pub(super) gate: Option<Gate>,
     begun_us: u64,
     /// Monotonic times of the last received and the last sent byte.
     heard_us: u64,
     said_us: u64,
     // What is to be said next; each at most once, so that control never queues up.
-    line_due: bool,
-    proof_due: Option<Proof>,
-    hello_due: bool,
+    pub(super) line_due: bool,
+    pub(super) proof_due: Option<Proof>,
+    pub(super) hello_due: bool,
+    /// A pass to show before our hello, or to tell once the link lives.
+    pub(super) pass_due: Option<Nonce>,
+    /// What the peer has told, and what it has shown.
+    pub(super) pass_told: Option<Nonce>,
+    pub(super) shown: Option<Nonce>,
     mesh: Mesh,
     want_due: Option<(Version, Option<NodeId>)>,
     gossip_due: BTreeMap<NodeId, Gossip>,
@@ -104,6 +110,7 @@ pub struct Session {
     incoming: Incoming,
     have: Version,
     filling_full: bool,
+    receiving: Receiving,
     copy_begun: bool,
     copy_done: bool,
     /// Whether others are to hear of what wins here, key by key.
@@ -134,6 +141,9 @@ impl Session {
             line_due: role == Role::Connector,
             proof_due: None,
             hello_due: false,
+            pass_due: None,
+            pass_told: None,
+            shown: None,
             mesh: Mesh { made: Version(0), filler: None, hope: native::HOPE_NONE },
             want_due: None,
             gossip_due: BTreeMap::new(),
@@ -147,6 +157,7 @@ impl Session {
             incoming: Incoming::default(),
             have: Version(0),
             filling_full: false,
+            receiving: Receiving::default(),
             copy_begun: false,
             copy_done: false,
             relay: true,
@@ -196,6 +207,9 @@ impl Session {
         self.stats.bytes_in += bytes.len() as u64;
         self.input.extend(bytes);
         self.advance(handle, now);
+        if let Some(line) = self.receiving.line(self.incoming.tally.items, now) {
+            self.log(line);
+        }
     }
 
     /// What our hello is to say. To be called before it is sent: when the peer's line has come, or
@@ -216,6 +230,7 @@ impl Session {
         }
         self.state = State::Live;
         self.hello_due |= self.role == Role::Listener;
+        self.pass_due = Some(self.config.pass);
         // Who waits to be filled wants everything.
         let filled = self.mesh.hope == native::HOPE_FILLED;
         let offered = hello.mesh.filter(|_| filled).map_or(Version(0), |mesh| mesh.made);
@@ -242,7 +257,7 @@ impl Session {
         self.close(CloseReason::Lost(why.to_owned()), None);
     }
 
-    fn close(&mut self, reason: CloseReason, bye: Option<(Bye, String)>) {
+    pub(super) fn close(&mut self, reason: CloseReason, bye: Option<(Bye, String)>) {
         if self.is_closed() {
             return;
         }
@@ -309,104 +324,29 @@ impl Session {
         self.input = input;
     }
 
-    fn line(&self) -> Line {
-        Line { id: self.config.id, nonce: self.gate.as_ref().map(Gate::nonce) }
-    }
-
-    fn on_line(&mut self, line: &Line) {
-        self.knows_frames = true;
-        // The listener answers a line that it knows: a stranger hears nothing at all.
-        self.line_due |= self.role == Role::Listener;
-        match (&mut self.gate, line.nonce) {
-            (None, None) => self.trust(line.id),
-            (Some(_), None) => self.distrust(Mismatch::PeerHasNone),
-            (None, Some(_)) => self.distrust(Mismatch::WeHaveNone),
-            (Some(gate), Some(nonce)) => {
-                gate.claims(End { id: line.id, nonce });
-                // The connector proves first: the listener tells a stranger nothing it can use.
-                self.proof_due = gate.proof().filter(|_| self.role == Role::Connector);
-                self.state = State::Proving;
-            }
-        }
-    }
-
-    /// The peer is taken for who it says it is.
-    fn trust(&mut self, id: NodeId) {
-        self.peer = Some(id);
-        self.state = State::Greeting;
-        // The listener's hello follows when it has accepted the connector's: it is the consent.
-        self.hello_due = self.role == Role::Connector;
-        self.events.push_back(Event::Line(id));
-    }
-
-    fn distrust(&mut self, why: Mismatch) {
-        let bye = (Bye::Secret, why.to_string());
-        self.close(CloseReason::Secret(why), Some(bye));
-    }
-
-    fn on_bye(&mut self, reason: Bye) {
-        let why = match reason {
-            Bye::Secret => CloseReason::Secret(Mismatch::Differ),
-            reason => CloseReason::Bye(reason),
-        };
-        self.close(why, None);
-    }
-
-    fn on_proof(&mut self, frame: Frame<'_>) -> Result<(), WireError> {
-        match frame {
-            Frame::Proof(proof) => {
-                let Some(gate) = &self.gate else { return Ok(()) };
-                match gate.check(&proof) {
-                    Some(id) => {
-                        self.proof_due = gate.proof().filter(|_| self.role == Role::Listener);
-                        self.trust(id);
-                    }
-                    None => self.distrust(Mismatch::Differ),
-                }
-                Ok(())
-            }
-            Frame::Bye { reason, .. } => {
-                self.on_bye(reason);
-                Ok(())
-            }
-            _ => Err(WireError::OutOfPlace { what: "another frame before its proof" }),
-        }
-    }
-
     fn on_frame(
         &mut self,
         frame: Frame<'_>,
         handle: &mut Handle,
         now: Now,
     ) -> Result<(), WireError> {
-        if self.state == State::Proving {
-            return self.on_proof(frame);
-        }
-        if self.state == State::Greeting {
-            return match frame {
-                Frame::Hello(hello) if self.peer == Some(hello.id) => {
-                    self.state = State::Vetting;
-                    self.events.push_back(Event::Hello(hello));
-                    Ok(())
-                }
-                Frame::Bye { reason, .. } => {
-                    self.on_bye(reason);
-                    Ok(())
-                }
-                Frame::Unknown(_) => Ok(()),
-                _ => Err(WireError::OutOfPlace { what: "another frame before its hello" }),
-            };
+        match self.state {
+            State::Proving => return self.on_proof(frame),
+            State::Greeting => return self.on_greeting(frame),
+            _ => {}
         }
         match frame {
             Frame::Hello(_) => return Err(WireError::OutOfPlace { what: "a second hello" }),
             Frame::Want { since, via } => self.on_want(since, via, handle)?,
-            Frame::CopyBegin { full } => {
+            Frame::CopyBegin { full, items } => {
                 self.copy_begun = true;
                 self.filling_full = full;
+                self.receiving.begin(items, self.incoming.tally.items, now);
                 self.stats.copies_in += u64::from(full);
                 self.stats.resumes += u64::from(!full);
             }
             Frame::CopyEnd { .. } => {
+                self.receiving.end();
                 if !std::mem::replace(&mut self.copy_done, true) {
                     self.events.push_back(Event::CopyDone { full: self.filling_full });
                 }
@@ -448,6 +388,7 @@ impl Session {
             }
             Frame::Hope(hope) => self.events.push_back(Event::Hope(hope)),
             Frame::Bye { reason, .. } => self.on_bye(reason),
+            Frame::Pass(pass) => self.pass_told = Some(pass),
             Frame::Proof(_) => return Err(WireError::OutOfPlace { what: "a proof too late" }),
             Frame::Unknown(_) => {}
         }
@@ -614,6 +555,12 @@ impl Session {
         }
     }
 
+    fn transmit_pass(&mut self, out: &mut Vec<u8>) {
+        if let Some(pass) = self.pass_due.take() {
+            native::encode(out, &Frame::Pass(pass));
+        }
+    }
+
     fn transmit_control(&mut self, out: &mut Vec<u8>, handle: &Handle, now: Now) {
         let store = handle.store_ref();
         if std::mem::take(&mut self.line_due) {
@@ -621,6 +568,10 @@ impl Session {
         }
         if let Some(proof) = self.proof_due.take() {
             native::encode(out, &Frame::Proof(proof));
+        }
+        if !self.is_live() {
+            // Shown before the hello, which it speaks for.
+            self.transmit_pass(out);
         }
         if std::mem::take(&mut self.hello_due) {
             let flush = store.flush_state();
@@ -637,6 +588,8 @@ impl Session {
                 }),
             );
         }
+        // Told behind the hello: nothing may come before it.
+        self.transmit_pass(out);
         if let Some((since, via)) = self.want_due.take() {
             native::encode(out, &Frame::Want { since, via });
         }
@@ -737,6 +690,11 @@ impl Session {
     /// How far the copy that we send is, in millionths; a million when none is under way.
     pub fn copy_progress(&self) -> u32 {
         self.outgoing.progress()
+    }
+
+    /// How far the copy that we receive is, in millionths; a million when none is under way.
+    pub fn receive_progress(&self) -> u32 {
+        self.receiving.done(self.incoming.tally.items)
     }
 
     /// The newest version the peer has told of.

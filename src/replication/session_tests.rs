@@ -15,6 +15,7 @@ fn config() -> SessionConfig {
         heartbeat_us: 1_000_000,
         silence_us: 5_000_000,
         auth: None,
+        pass: [7; 16],
     }
 }
 
@@ -88,8 +89,9 @@ fn the_listener_consents_then_copies_then_marks() {
     assert_eq!(
         frames(&out)[1..],
         [
+            Frame::Pass([7; 16]),
             Frame::Want { since: Version(0), via: None },
-            Frame::CopyBegin { full: true },
+            Frame::CopyBegin { full: true, items: 1 },
             Frame::Item { head, value: b"value" },
             Frame::CopyEnd { items: 1 },
             Frame::Mark { upto },

@@ -17,7 +17,7 @@
 //! unlinked and hope, and fields behind hello and want.
 
 use super::line;
-use crate::replication::secret::Proof;
+use crate::replication::secret::{Nonce, Proof};
 use crate::replication::NodeId;
 use crate::store::{Exptime, FlushState, Marks, PendingFlush, Version, KEY_MAX};
 use std::fmt;
@@ -163,6 +163,8 @@ pub enum Frame<'a> {
     CopyBegin {
         /// Everything, not only what is newer than what was asked for.
         full: bool,
+        /// About how many items it has, for the other side's `stats`; 0: not known. Since 1.2.
+        items: u64,
     },
     /// The copy is complete; `items` were sent in it.
     CopyEnd {
@@ -238,6 +240,9 @@ pub enum Frame<'a> {
         /// For its log.
         text: &'a [u8],
     },
+    /// While the link lives: what to show on the next one. Before a hello: what was told. Since
+    /// 1.2.
+    Pass(Nonce),
     /// The sender knows the secret, see [`secret`](crate::replication::secret). Since 1.2.
     Proof(Proof),
     /// A frame of a newer minor version: skipped.
@@ -261,6 +266,7 @@ const LINKED: u8 = 14;
 const UNLINKED: u8 = 15;
 const HOPE: u8 = 17;
 const PROOF: u8 = 16;
+const PASS: u8 = 18;
 
 /// What is wrong with received bytes. It is always the peer (or the network) that is at fault: what
 /// we send cannot fail to encode.
@@ -343,8 +349,9 @@ pub fn encode(out: &mut Vec<u8>, frame: &Frame<'_>) {
             put_node(out, via);
             WANT
         }
-        Frame::CopyBegin { full } => {
+        Frame::CopyBegin { full, items } => {
             out.push(u8::from(full));
+            put_u64(out, items);
             COPY_BEGIN
         }
         Frame::CopyEnd { items } => {
@@ -396,6 +403,10 @@ pub fn encode(out: &mut Vec<u8>, frame: &Frame<'_>) {
             out.push(reason.code());
             out.extend_from_slice(&text[..text.len().min(BYE_TEXT_MAX)]);
             BYE
+        }
+        Frame::Pass(pass) => {
+            out.extend_from_slice(&pass);
+            PASS
         }
         Frame::Proof(proof) => {
             out.extend_from_slice(&proof);
@@ -542,7 +553,9 @@ fn fields(kind: u8, payload: &[u8]) -> Option<Frame<'_>> {
             mesh: take.mesh()?,
         }),
         WANT => Frame::Want { since: take.version()?, via: take.node().flatten() },
-        COPY_BEGIN => Frame::CopyBegin { full: take.u8()? & 1 == 1 },
+        COPY_BEGIN => {
+            Frame::CopyBegin { full: take.u8()? & 1 == 1, items: take.u64().unwrap_or(0) }
+        }
         COPY_END => Frame::CopyEnd { items: take.u64()? },
         ITEM => {
             let (mut head, len) = take.head()?;
@@ -568,6 +581,7 @@ fn fields(kind: u8, payload: &[u8]) -> Option<Frame<'_>> {
         HOPE => Frame::Hope(take.u8()?),
         BYE => Frame::Bye { reason: Bye::from_code(take.u8()?), text: take.0 },
         PROOF => Frame::Proof(take.array()?),
+        PASS => Frame::Pass(take.array()?),
         kind => Frame::Unknown(kind),
     })
 }
