@@ -39,8 +39,8 @@ impl Node {
         !self.serving && self.filling.is_some()
     }
 
-    /// Whether a filled peer has come too soon: this node is being filled, or has dialled, and takes
-    /// what it is given over its own links first.
+    /// Whether a filled peer has come too soon: this node is being filled, or has dialled, and what
+    /// it is given over its own links comes first.
     pub(super) fn has_better(&self, role: Role) -> bool {
         let tries = |link: &Link| link.role == Role::Connector && !link.quiet && !link.is_live();
         let dialled = role == Role::Listener && self.links.values().any(tries);

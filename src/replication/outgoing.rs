@@ -65,7 +65,7 @@ impl Outgoing {
         }
         self.asked = self.stream.debt().lower(since);
         let mut base = self.base;
-        if self.stream.lost_since().is_some_and(|lost| lost >= self.asked) {
+        if !self.nothing && self.stream.lost_since().is_some_and(|lost| lost >= self.asked) {
             // The scan that begins now finds that as well.
             self.stream.take_lost();
             base = self.stream.covered();
