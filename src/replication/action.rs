@@ -32,8 +32,6 @@ pub struct NodeConfig {
     pub heartbeat_us: u64,
     /// Longest time without hearing anything, in microseconds.
     pub silence_us: u64,
-    /// For how long a broken link may resume, in microseconds: the lifetime of tombstones.
-    pub resume_us: u64,
     /// For jitter.
     pub seed: u64,
     /// What peers have to know; without it whoever may connect may link.
@@ -51,7 +49,6 @@ impl NodeConfig {
             queue_max,
             heartbeat_us: 600_000,
             silence_us: 5_000_000,
-            resume_us: 3_600_000_000,
             seed: (id.0 >> 64) as u64 ^ id.0 as u64,
             secret: None,
             nonce_key: [0; 32],

@@ -35,6 +35,10 @@ pub struct Footing {
     pub since: Version,
     /// We have that by a copy from this node.
     pub via: Option<NodeId>,
+    /// A delete that the peer may lack is forgotten here: it is asked for everything.
+    pub all: bool,
+    /// What this node had up to here the peer has had, too.
+    pub agreed: Version,
     /// What we owe the peer below what it will say it has.
     pub debt: Debt,
     /// We remember the peer (and so what we owe it): it may say what it has of us.

@@ -60,34 +60,25 @@ pub struct Reached {
 }
 
 /// The memory of peers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Records {
     records: Vec<Record>,
-    /// Longest absence after which a link may resume. Deletes are remembered that long; after it,
-    /// "only what is newer" could leave a deleted item alive.
-    resume_us: u64,
 }
 
 impl Records {
-    /// Remembers nothing yet. `resume_us`: the lifetime of tombstones.
-    pub fn new(resume_us: u64) -> Records {
-        Records { records: Vec::new(), resume_us }
-    }
-
     fn find(&mut self, id: NodeId) -> Option<&mut Record> {
         self.records.iter_mut().find(|record| record.id == id)
     }
 
-    /// What is remembered of a peer that comes back; the default where that is too long ago. A debt
-    /// to a node that was never linked counts, too.
-    pub fn resume(&mut self, id: NodeId, now: Now) -> Memory {
-        let resume_us = self.resume_us;
-        match self.find(id) {
-            Some(record) if now.mono_us.saturating_sub(record.seen_us) < resume_us => {
-                Memory { since: record.have, via: record.via, met: record.met, debt: record.debt }
-            }
-            _ => Memory::default(),
-        }
+    /// What is remembered of a peer that comes back. A debt to a node that was never linked counts,
+    /// too.
+    pub fn resume(&mut self, id: NodeId) -> Memory {
+        self.find(id).map_or(Memory::default(), |record| Memory {
+            since: record.have,
+            via: record.via,
+            met: record.met,
+            debt: record.debt,
+        })
     }
 
     /// A link has ended: remembers what it had reached.
@@ -175,34 +166,33 @@ mod tests {
     }
 
     #[test]
-    fn remembers_marks_for_as_long_as_deletes_are_remembered() {
-        let mut records = Records::new(1000);
+    fn remembers_marks() {
+        let mut records = Records::default();
         let id = NodeId(1);
-        assert_eq!(records.resume(id, at(0)).since, Version(0));
+        assert_eq!(records.resume(id).since, Version(0));
         records.remember(id, &met(Version(5)), at(100));
-        assert_eq!(records.resume(id, at(1099)).since, Version(5));
-        assert_eq!(records.resume(id, at(1100)).since, Version(0));
-        assert_eq!(records.resume(NodeId(2), at(100)).since, Version(0));
+        assert_eq!(records.resume(id).since, Version(5));
+        assert_eq!(records.resume(NodeId(2)).since, Version(0));
     }
 
     #[test]
     fn what_arrives_late_from_others_is_owed_to_the_absent() {
-        let mut records = Records::new(1000);
+        let mut records = Records::default();
         records.remember(NodeId(1), &met(Version(9)), at(0));
         records.remember(NodeId(2), &met(Version(9)), at(0));
         records.owe_others(Version(4), |id| id == NodeId(2));
-        assert_eq!(records.resume(NodeId(1), at(1)).debt.lower(Version(9)), Version(3));
-        assert_eq!(records.resume(NodeId(2), at(1)).debt.lower(Version(9)), Version(9));
+        assert_eq!(records.resume(NodeId(1)).debt.lower(Version(9)), Version(3));
+        assert_eq!(records.resume(NodeId(2)).debt.lower(Version(9)), Version(9));
     }
 
     #[test]
     fn forgets_the_longest_absent_first() {
-        let mut records = Records::new(1_000_000);
+        let mut records = Records::default();
         for n in 0..=RECORDS_MAX as u64 {
             let id = NodeId(u128::from(n));
             records.remember(id, &met(Version(n + 1)), at(n));
         }
-        assert_eq!(records.resume(NodeId(0), at(99)).since, Version(0));
-        assert_eq!(records.resume(NodeId(1), at(99)).since, Version(2));
+        assert_eq!(records.resume(NodeId(0)).since, Version(0));
+        assert_eq!(records.resume(NodeId(1)).since, Version(2));
     }
 }

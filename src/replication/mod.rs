@@ -29,6 +29,7 @@ pub mod copy;
 mod dial;
 mod events;
 mod fill;
+mod graves;
 pub mod handshake;
 mod link;
 mod mesh;

@@ -24,6 +24,7 @@ use super::complaints::Complaints;
 use super::dial::{Outcome, Target};
 use super::events::{CloseReason, Event, Footing};
 use super::fill::STAGGER_US;
+use super::graves::Graves;
 use super::link::Link;
 use super::report::PeerErrors;
 use super::secret::{Nonce, Nonces};
@@ -66,6 +67,7 @@ pub struct Node {
     pub(super) next_link: u64,
     pub(super) targets: Vec<Target>,
     pub(super) records: Records,
+    pub(super) graves: Graves,
     pub(super) actions: VecDeque<Action>,
     pub(super) listening: Listening,
     pub(super) listen_retry_us: Option<u64>,
@@ -120,7 +122,8 @@ impl Node {
         let target = |name: &String| Target::new(name.clone(), patience_us);
         let targets = config.peers.iter().map(target).collect();
         let mut node = Node {
-            records: Records::new(config.resume_us),
+            records: Records::default(),
+            graves: Graves::default(),
             random: config.seed | 1,
             nonces: Nonces::new(config.nonce_key),
             passes: Vec::new(),
@@ -297,6 +300,7 @@ impl Node {
         let news = session.told().is_some() != told;
         let line = session.knows_line() != knew;
         self.relay(link, now);
+        self.tell_buried(link, now);
         if self.pump(link, handle, now) || news {
             self.gossip(now);
         }
@@ -366,7 +370,8 @@ impl Node {
         let sessions = self.links.values().filter_map(|l| l.session.as_ref()?.next_timeout());
         let dials = (0..self.targets.len()).filter_map(|target| self.dial_due(target));
         let listen = self.listen_retry_us.filter(|_| !self.stopping);
-        sessions.chain(dials).chain(listen).min()
+        let compare = self.comparing_due().map(|(_, at)| at);
+        sessions.chain(dials).chain(listen).chain(compare).min()
     }
 
     /// The live link to the node that answered at a target.
@@ -405,6 +410,9 @@ impl Node {
                 self.pump(id, handle, now);
             }
         }
+        if let Some((id, _)) = self.comparing_due().filter(|&(_, at)| now.mono_us >= at) {
+            self.on_lost(id, "a delete was forgotten too soon: all is compared anew", handle, now);
+        }
         for target in 0..self.targets.len() {
             if self.dial_due(target).is_some_and(|due| now.mono_us >= due) {
                 let first = !self.serving && !self.targets[target].tried;
@@ -441,6 +449,7 @@ impl Node {
                 Event::Closed(reason) => self.on_closed(id, reason, now),
             }
         }
+        self.watch_deletes(handle);
         any
     }
 
@@ -518,11 +527,14 @@ impl Node {
     }
 
     fn accept(&mut self, id: LinkId, hello: &Hello, handle: &mut Handle, now: Now) {
-        let memory = self.records.resume(hello.id, now);
+        let memory = self.records.resume(hello.id);
+        let (agreed, all) = self.agreed_with(hello.id, memory.debt, handle);
         let filler = self.filler_debt(hello.mesh.and_then(|mesh| mesh.filler));
         let footing = Footing {
             since: memory.since,
             via: memory.via,
+            all,
+            agreed,
             debt: memory.debt,
             known: memory.met,
             filler,
@@ -580,6 +592,7 @@ impl Node {
             self.errors.note(session.peer(), &self.last_error);
             if let Some(peer) = session.peer() {
                 self.records.remember(peer, &session.reached(), now);
+                self.remember_agreed(peer, session.agreed(), session.has_missed(), now);
                 self.keep_pass(peer, session.pass_told());
             }
             if !swapped {

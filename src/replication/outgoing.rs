@@ -24,6 +24,8 @@ pub(super) struct Outgoing {
     copy: Option<Copy>,
     /// Everything changed here up to it had left the feeds when the link began.
     base: Version,
+    /// What the peer had had of this node when the link began.
+    pub agreed: Version,
     /// The peer has said what it wants: changes may flow.
     wanted: bool,
     /// When the link went live there was nothing here: all that came since is live, or the peer's.
@@ -48,6 +50,7 @@ impl Outgoing {
             stream: Stream::new(queue_max, covered),
             copy: None,
             base: covered,
+            agreed: Version(0),
             wanted: false,
             nothing: false,
             asked: Version(0),
@@ -187,8 +190,9 @@ impl Outgoing {
             let full = copy.is_full();
             self.copies += u64::from(full);
             self.resumes += u64::from(!full);
+            let agreed = self.agreed;
             let items = if full { handle.store_ref().stats().curr_items } else { 0 };
-            native::encode(out, &Frame::CopyBegin { full, items });
+            native::encode(out, &Frame::CopyBegin { full, items, agreed });
         }
         let done = copy.send(&mut self.sender, out, limit, handle, now);
         if copy.asked && copy.is_full() && before.1 == 0 && copy.items > 0 {

@@ -110,6 +110,7 @@ pub struct Session {
     incoming: Incoming,
     have: Version,
     filling_full: bool,
+    missed: bool,
     receiving: Receiving,
     copy_begun: bool,
     copy_done: bool,
@@ -157,6 +158,7 @@ impl Session {
             incoming: Incoming::default(),
             have: Version(0),
             filling_full: false,
+            missed: false,
             receiving: Receiving::default(),
             copy_begun: false,
             copy_done: false,
@@ -234,17 +236,40 @@ impl Session {
         // Who waits to be filled wants everything.
         let filled = self.mesh.hope == native::HOPE_FILLED;
         let offered = hello.mesh.filter(|_| filled).map_or(Version(0), |mesh| mesh.made);
-        let since = footing.since.max(offered);
-        let via = footing.via.filter(|_| since == footing.since);
+        let since = if footing.all { Version(0) } else { footing.since.max(offered) };
+        let via = footing.via.filter(|_| since == footing.since && !footing.all);
         self.have = since;
         self.want_due = Some((since, via));
         self.peer_newest = hello.newest;
         self.footing = footing;
         self.outgoing = Outgoing::new(self.role, self.config.queue_max, footing.covered);
+        self.outgoing.agreed = footing.agreed;
         self.outgoing.nothing = handle.store_ref().newest() == Version(0);
         self.outgoing.stream.owe(footing.debt);
         handle.apply_flush(hello.flush, now);
         self.advance(handle, now);
+    }
+
+    /// What the peer has had of us by now.
+    pub fn agreed(&self) -> Version {
+        let stream = &self.outgoing.stream;
+        stream.debt().lower(self.outgoing.agreed.max(stream.acked()))
+    }
+
+    /// Notes that a delete was forgotten before the peer was told of it.
+    pub fn note_missed(&mut self) {
+        self.missed = true;
+    }
+
+    /// Whether that happened.
+    pub fn has_missed(&self) -> bool {
+        self.missed
+    }
+
+    /// Items of the peer that were deleted here long ago and are remembered as deleted again: hash
+    /// of the key, version of the delete. To be told to everybody, the peer included.
+    pub fn take_buried(&mut self) -> Vec<(u64, Version)> {
+        std::mem::take(&mut self.incoming.buried)
     }
 
     /// Ends the link and tells the peer why.
@@ -338,8 +363,9 @@ impl Session {
         match frame {
             Frame::Hello(_) => return Err(WireError::OutOfPlace { what: "a second hello" }),
             Frame::Want { since, via } => self.on_want(since, via, handle)?,
-            Frame::CopyBegin { full, items } => {
+            Frame::CopyBegin { full, items, agreed } => {
                 self.copy_begun = true;
+                self.incoming.agreed = if full { agreed } else { Version(0) };
                 self.filling_full = full;
                 self.receiving.begin(items, self.incoming.tally.items, now);
                 self.stats.copies_in += u64::from(full);

@@ -91,7 +91,7 @@ fn the_listener_consents_then_copies_then_marks() {
         [
             Frame::Pass([7; 16]),
             Frame::Want { since: Version(0), via: None },
-            Frame::CopyBegin { full: true, items: 1 },
+            Frame::CopyBegin { full: true, items: 1, agreed: Version(0) },
             Frame::Item { head, value: b"value" },
             Frame::CopyEnd { items: 1 },
             Frame::Mark { upto },

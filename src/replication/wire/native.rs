@@ -165,6 +165,9 @@ pub enum Frame<'a> {
         full: bool,
         /// About how many items it has, for the other side's `stats`; 0: not known. Since 1.2.
         items: u64,
+        /// The asking side has had everything of the sender's up to this version before: what of it
+        /// is not there any more was deleted, evicted or has expired there. Since 1.2.
+        agreed: Version,
     },
     /// The copy is complete; `items` were sent in it.
     CopyEnd {
@@ -349,9 +352,10 @@ pub fn encode(out: &mut Vec<u8>, frame: &Frame<'_>) {
             put_node(out, via);
             WANT
         }
-        Frame::CopyBegin { full, items } => {
+        Frame::CopyBegin { full, items, agreed } => {
             out.push(u8::from(full));
             put_u64(out, items);
+            put_u64(out, agreed.0);
             COPY_BEGIN
         }
         Frame::CopyEnd { items } => {
@@ -554,7 +558,10 @@ fn fields(kind: u8, payload: &[u8]) -> Option<Frame<'_>> {
         }),
         WANT => Frame::Want { since: take.version()?, via: take.node().flatten() },
         COPY_BEGIN => {
-            Frame::CopyBegin { full: take.u8()? & 1 == 1, items: take.u64().unwrap_or(0) }
+            let full = take.u8()? & 1 == 1;
+            // A node of 1.1 does not say.
+            let items = take.u64().unwrap_or(0);
+            Frame::CopyBegin { full, items, agreed: take.version().unwrap_or_default() }
         }
         COPY_END => Frame::CopyEnd { items: take.u64()? },
         ITEM => {

@@ -29,7 +29,7 @@ fn all_frames(value: &[u8]) -> Vec<Frame<'_>> {
         Frame::Linked { node: NodeId(5), have: Version(6), told: Version(7) },
         Frame::Unlinked { node: NodeId(5), since: Version(6) },
         Frame::Hope(HOPE_NONE),
-        Frame::CopyBegin { full: true, items: 12 },
+        Frame::CopyBegin { full: true, items: 12, agreed: Version(7) },
         Frame::Item { head, value },
         Frame::Item { head: ItemHead { exptime: Exptime::Never, ..head }, value: b"" },
         Frame::Item { head: ItemHead { cas: Some(0), ..head }, value },
