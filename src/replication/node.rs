@@ -630,6 +630,7 @@ impl Node {
         }
         if self.filling == Some(id) {
             self.filling = None;
+            self.tell_filled(id, &link.claims, now);
             self.next_target_now(now);
         }
         link.session = Some(session);

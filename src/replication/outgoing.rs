@@ -82,12 +82,10 @@ impl Outgoing {
         self.asked = self.stream.debt().lower(since);
         let mut base = self.base;
         // The scan that begins now finds that as well.
-        let found = self.stream.lose_nothing_above(self.asked);
-        if found {
+        if !self.nothing && self.stream.lose_nothing_above(self.asked) {
             base = self.stream.covered();
         }
-        let nothing = self.nothing && !found;
-        self.copy = Some(if nothing { Copy::nothing() } else { Copy::new(self.asked, true) });
+        self.copy = Some(if self.nothing { Copy::nothing() } else { Copy::new(self.asked, true) });
         self.stream.scan_begins(base);
         true
     }
