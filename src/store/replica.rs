@@ -16,7 +16,9 @@ use super::index::Locked;
 use super::item::{Extras, Record, Shape};
 use super::large::Snapshot;
 use super::write::{Ask, New, Put};
-use super::{Applied, Change, FlushState, Handle, ScanCursor, Value, Version, What, KEY_MAX};
+use super::{
+    Applied, Change, Exptime, FlushState, Handle, ScanCursor, Value, Version, What, KEY_MAX,
+};
 use crate::base::clock::Now;
 use crate::base::counters::Counter;
 use std::cmp::Ordering;
@@ -289,8 +291,9 @@ impl Handle {
     pub fn apply_known(&mut self, change: &Change<'_>, told: Version, now: Now) -> Applied {
         let (store, me) = self.split();
         store.settle(now);
+        let lasts = |exptime: Exptime| !exptime.is_past(now.unix_secs());
         let known = change.version <= told
-            && matches!(change.what, What::Item { exptime, .. } if !exptime.is_past(now.unix_secs()));
+            && matches!(change.what, What::Item { exptime, .. } if lasts(exptime));
         match known.then(|| store.apply_absent(me, change, now)).flatten() {
             Some(applied) => applied,
             None => self.apply(change, now),
@@ -396,7 +399,7 @@ impl Handle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Config, Exptime, Marks, Mode, Stored};
+    use crate::store::{Config, Marks, Mode, Stored};
 
     const NOW: Now = Now { unix_us: 1_700_000_000_000_000, mono_us: 0 };
 
