@@ -335,6 +335,7 @@ impl Node {
         if told.is_empty() {
             return;
         }
+        self.made_any = true;
         for link in self.links.values_mut() {
             if let Some(session) = &mut link.session {
                 session.tell(told, now);
