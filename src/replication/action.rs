@@ -25,6 +25,9 @@ pub struct NodeConfig {
     pub resume_us: u64,
     /// For jitter.
     pub seed: u64,
+    /// A peer named by `-x` may be a repcached, and is told everything in its wire. Not where
+    /// peers have to prove that they know a secret: a repcached cannot.
+    pub repcached: bool,
 }
 
 impl NodeConfig {
@@ -38,6 +41,7 @@ impl NodeConfig {
             silence_us: 5_000_000,
             resume_us: 3_600_000_000,
             seed: (id.0 >> 64) as u64 ^ id.0 as u64,
+            repcached: true,
         }
     }
 }
@@ -62,6 +66,13 @@ pub enum Action {
         link: LinkId,
         /// What it has still to say.
         last: Vec<u8>,
+    },
+    /// This link has no heartbeats: let the system notice when the other machine has vanished.
+    Watch {
+        /// Which.
+        link: LinkId,
+        /// Within about this many microseconds.
+        timeout_us: u64,
     },
     /// A line for the log, at level info.
     Log(String),

@@ -3,6 +3,7 @@
 //! Owns one target's backoff and what is known about who answers there. Never opens a connection.
 
 use super::action::LinkId;
+use super::old::Told;
 use super::NodeId;
 
 /// First wait after a failed try; doubles from there.
@@ -52,6 +53,8 @@ pub(crate) struct Target {
     pub hopeless: bool,
     /// The last try reached this node.
     pub itself: bool,
+    /// Who was there last was a repcached, and what it had been told when its link ended.
+    pub text: Option<Told>,
     /// When the last try began.
     began_us: u64,
     tries: u32,
@@ -69,6 +72,7 @@ impl Target {
             last_error: String::new(),
             hopeless: false,
             itself: false,
+            text: None,
             began_us: 0,
             tries: 0,
             broken: 0,
@@ -113,8 +117,18 @@ impl Target {
     pub fn linked(&mut self, id: NodeId) {
         self.dialing = None;
         self.known = Some(id);
+        self.text = None;
         self.itself = false;
         self.refused_us = None;
+    }
+
+    /// Linked with a repcached; returns what it was told when it was linked last.
+    pub fn linked_text(&mut self) -> Told {
+        self.dialing = None;
+        self.known = None;
+        self.itself = false;
+        self.refused_us = None;
+        *self.text.get_or_insert_default()
     }
 
     /// A link of this node has ended, after a life or at once.

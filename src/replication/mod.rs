@@ -14,6 +14,7 @@
 //!    |--------- stream      live changes: bounded queue of key hashes, marks and acks
 //!    |--------- send        changes -> frames, large values in parts
 //!    |--------- conflict    frames -> changes: the highest version wins
+//!    |--------- old         the same with a real repcached, which has no versions
 //!    `--------- wire        frames <-> bytes
 //! ```
 
@@ -23,6 +24,7 @@ pub mod copy;
 mod dial;
 pub mod handshake;
 pub mod node;
+pub mod old;
 mod outgoing;
 mod report;
 pub mod send;

@@ -25,6 +25,9 @@ use crate::base::clock::Now;
 use crate::store::{Drained, Handle, Version};
 use std::collections::{BTreeMap, VecDeque};
 
+#[path = "old/links.rs"]
+mod old_links;
+
 /// Incoming connections that have not said who they are yet: each costs a descriptor and a small
 /// buffer for as long as the silence timeout. One more takes the place of the oldest, as a peer
 /// speaks at once and a stranger who waits must not keep it out.
@@ -72,6 +75,10 @@ pub(super) struct Link {
     quiet: bool,
     /// The other end's address.
     pub(super) address: String,
+    /// The targets whose name means that address.
+    named: Vec<usize>,
+    /// The target whose repcached is at the other end.
+    pub(super) text: Option<usize>,
 }
 
 impl Link {
@@ -89,7 +96,8 @@ impl Link {
     }
 
     fn is_suspect(&self, now: Now) -> bool {
-        now.mono_us.saturating_sub(self.heard_us()) >= SUSPECT_US
+        // A repcached has no heartbeats.
+        self.text.is_none() && now.mono_us.saturating_sub(self.heard_us()) >= SUSPECT_US
     }
 }
 
@@ -187,6 +195,8 @@ impl Node {
             live_us: None,
             quiet,
             address: self.targets[target].name.clone(),
+            named: vec![target],
+            text: None,
         });
         self.targets[target].dialing = Some(id);
         self.targets[target].begins(now_us);
@@ -282,8 +292,9 @@ impl Node {
         }
     }
 
-    /// A connection came in. `None`: close it at once.
-    pub fn on_accepted(&mut self, address: String, now: Now) -> Option<LinkId> {
+    /// A connection came in. `named`: the targets whose name means the other end's address. `None`:
+    /// close it at once.
+    pub fn on_accepted(&mut self, address: String, named: Vec<usize>, now: Now) -> Option<LinkId> {
         if self.stopping {
             return None;
         }
@@ -296,8 +307,16 @@ impl Node {
             self.actions.push_back(Action::Close { link: oldest, last: Vec::new() });
         }
         let session = Some(Session::new(Role::Listener, self.session_config(), now));
-        let (role, target) = (Role::Listener, None);
-        Some(self.add_link(Link { role, target, session, live_us: None, quiet: true, address }))
+        Some(self.add_link(Link {
+            role: Role::Listener,
+            target: None,
+            session,
+            live_us: None,
+            quiet: true,
+            address,
+            named,
+            text: None,
+        }))
     }
 
     fn session_config(&self) -> SessionConfig {
@@ -308,6 +327,7 @@ impl Node {
             heartbeat_us: self.config.heartbeat_us,
             silence_us: self.config.silence_us,
             relay: self.targets.len() > 1,
+            repcached: self.config.repcached,
         }
     }
 
@@ -387,7 +407,8 @@ impl Node {
         let sessions = self.links.values().filter_map(|l| l.session.as_ref()?.next_timeout());
         let dials = (0..self.targets.len()).filter_map(|target| self.dial_due(target));
         let listen = self.listen_retry_us.filter(|_| !self.is_linked() && !self.stopping);
-        sessions.chain(dials).chain(listen).min()
+        let mute = self.mute_due().map(|(due, ..)| due);
+        sessions.chain(dials).chain(listen).chain(mute).min()
     }
 
     /// When a target is to be dialled: when its time has come and it is not linked, or when its
@@ -396,7 +417,8 @@ impl Node {
         let Target { dialing: None, known, next_us, .. } = self.targets[target] else {
             return None;
         };
-        if self.stopping {
+        // While a repcached is linked it accepts nobody.
+        if self.stopping || self.text_link(target).is_some() {
             return None;
         }
         let only = self.targets.len() == 1;
@@ -414,6 +436,7 @@ impl Node {
                 self.pump(id, handle, now);
             }
         }
+        self.greet_mute(handle, now);
         for target in 0..self.targets.len() {
             if self.dial_due(target).is_some_and(|due| now.mono_us >= due) {
                 self.dial(target, true, now.mono_us);
@@ -431,6 +454,7 @@ impl Node {
             match event {
                 Event::Line(peer) => self.on_line(id, peer, now),
                 Event::Hello(hello) => self.on_hello(id, &hello, handle, now),
+                Event::Repcached => self.on_repcached(id, handle, now),
                 Event::Log(line) => self.log(line),
                 Event::CopyDone { .. } => {
                     if self.links[&id].role == Role::Connector {
@@ -465,6 +489,7 @@ impl Node {
     /// Decides whether a link may live.
     fn on_hello(&mut self, id: LinkId, hello: &Hello, handle: &mut Handle, now: Now) {
         let role = self.links[&id].role;
+        self.displace_text(id, handle, now);
         let twin = self.live().find(|(_, link)| link.peer() == Some(hello.id));
         if let Some((old, link)) = twin {
             let crossed =
@@ -532,6 +557,9 @@ impl Node {
         );
         if link.is_live() {
             self.last_error = reason.to_string();
+            if let Some(target) = link.text {
+                self.targets[target].text = session.told();
+            }
             if let Some(peer) = session.peer() {
                 self.records.remember(peer, session.have(), session.debt(), now);
             }

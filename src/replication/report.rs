@@ -18,6 +18,8 @@ pub struct LinkStats {
     pub address: String,
     /// `dialing`, `hello`, `copying` or `live`.
     pub state: &'static str,
+    /// The peer is a repcached: it never says how far it is.
+    pub text: bool,
     /// Microseconds since the oldest change that the peer has not acknowledged.
     pub lag_us: u64,
     /// Hashes that wait.
@@ -79,6 +81,7 @@ impl Node {
                 role: link.role,
                 address: link.address.clone(),
                 state: state(link),
+                text: link.text.is_some(),
                 lag_us: link.session.as_ref().map_or(0, |s| s.stream().lag_us(now)),
                 queue: link.session.as_ref().map_or(0, |s| s.stream().len()),
                 progress: link.session.as_ref().map_or(0, Session::copy_progress),

@@ -20,9 +20,11 @@
 //! ```
 
 use super::conflict::{Incoming, Tally};
+use super::old::{TextSession, Told};
 use super::outgoing::Outgoing;
 use super::stream::{Debt, Stream};
 use super::wire::native::{self, Bye, Frame, Hello, WireError};
+use super::wire::repcached::{self, TextError};
 use super::{NodeId, Role};
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
@@ -48,6 +50,8 @@ pub struct SessionConfig {
     pub silence_us: u64,
     /// Report won changes in [`Session::take_relays`], for other links.
     pub relay: bool,
+    /// The peer may turn out to be a repcached.
+    pub repcached: bool,
 }
 
 /// Why a link ended. Logs and stats share it.
@@ -59,6 +63,8 @@ pub enum CloseReason {
     Silent(u64),
     /// The peer broke the protocol.
     Wire(WireError),
+    /// The peer, a repcached, broke its protocol.
+    Text(TextError),
     /// The peer said so.
     Bye(Bye),
     /// We said so.
@@ -71,6 +77,7 @@ impl fmt::Display for CloseReason {
             CloseReason::Lost(text) => write!(out, "connection lost: {text}"),
             CloseReason::Silent(us) => write!(out, "nothing heard for {} ms", us / 1000),
             CloseReason::Wire(error) => write!(out, "{error}"),
+            CloseReason::Text(error) => write!(out, "{error}"),
             CloseReason::Bye(reason) => write!(out, "ended by the peer: {}", bye_text(*reason)),
             CloseReason::Refused(reason) => write!(out, "ended here: {}", bye_text(*reason)),
         }
@@ -95,6 +102,9 @@ pub enum Event {
     Line(NodeId),
     /// Its hello has come; nothing more happens until [`Session::start`] or [`Session::refuse`].
     Hello(Hello),
+    /// The other end opens as a repcached; nothing more happens until [`Session::start_text`] or
+    /// [`Session::refuse`].
+    Repcached,
     /// A line for the log, at level info.
     Log(String),
     /// The peer has sent all that we wanted at the start.
@@ -128,6 +138,8 @@ pub struct SessionStats {
     pub items_out: u64,
     /// Deletes sent.
     pub deletes_out: u64,
+    /// Keys and values that a repcached cannot be told.
+    pub unsaid: u64,
     /// Full copies sent.
     pub copies_out: u64,
     /// Full copies received.
@@ -168,6 +180,8 @@ pub struct Session {
     relays: Vec<(u64, Version)>,
     peer_newest: Version,
     stats: SessionStats,
+    /// The rest of the conversation, where the other end is a repcached.
+    text: Option<Box<TextSession>>,
 }
 
 impl Session {
@@ -196,8 +210,42 @@ impl Session {
             relays: Vec::new(),
             peer_newest: Version(0),
             stats: SessionStats::default(),
+            text: None,
             config,
         }
+    }
+
+    /// Whether nothing at all has been heard yet.
+    pub fn is_mute(&self) -> bool {
+        self.state == State::Opening && self.stats.bytes_in == 0 && self.text.is_none()
+    }
+
+    /// Takes the other end for a repcached. It is told our line first, which one ignores.
+    pub fn take_for_repcached(&mut self, now: Now) {
+        let SessionConfig { queue_max, silence_us, .. } = self.config;
+        let input = std::mem::take(&mut self.input);
+        self.line_due |= self.role == Role::Listener;
+        self.text = Some(Box::new(TextSession::new(self.role, queue_max, silence_us, input, now)));
+    }
+
+    /// Accepts a repcached. `before`: what an earlier link has told it; `covered`: as for
+    /// [`Session::start`].
+    pub fn start_text(&mut self, before: Told, covered: Version, handle: &mut Handle, now: Now) {
+        if let Some(text) = &mut self.text {
+            text.start(before, covered, handle, now);
+        }
+    }
+
+    /// The system says how many bytes of what was said have not reached the peer's machine.
+    pub fn unsent(&mut self, bytes: u64) {
+        if let Some(text) = &mut self.text {
+            text.unsent(bytes);
+        }
+    }
+
+    /// What a repcached at the other end has been told. None: it is none.
+    pub fn told(&self) -> Option<Told> {
+        self.text.as_ref().map(|text| text.told())
     }
 
     /// Which end this is.
@@ -212,12 +260,12 @@ impl Session {
 
     /// Whether changes flow.
     pub fn is_live(&self) -> bool {
-        self.state == State::Live
+        self.text.as_ref().map_or(self.state == State::Live, |text| text.is_live())
     }
 
     /// Whether the link is over.
     pub fn is_closed(&self) -> bool {
-        self.state == State::Closed
+        self.text.as_ref().map_or(self.state == State::Closed, |text| text.is_closed())
     }
 
     /// When something was last heard, monotonic microseconds.
@@ -232,6 +280,9 @@ impl Session {
         }
         self.heard_us = now.mono_us;
         self.stats.bytes_in += bytes.len() as u64;
+        if let Some(text) = &mut self.text {
+            return text.handle_bytes(bytes, handle, now);
+        }
         self.input.extend(bytes);
         self.advance(handle, now);
     }
@@ -275,6 +326,9 @@ impl Session {
         if self.is_closed() {
             return;
         }
+        if let Some(text) = &mut self.text {
+            return text.close(reason);
+        }
         // A frame would mean nothing to a peer that has not shown that it knows frames.
         self.bye_due = bye.filter(|_| self.peer.is_some());
         self.state = State::Closed;
@@ -295,7 +349,8 @@ impl Session {
 
     /// What is new; to be asked until there is nothing.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        event.or_else(|| self.text.as_mut()?.poll_event())
     }
 
     fn log(&mut self, line: String) {
@@ -325,6 +380,18 @@ impl Session {
             match step {
                 Ok(Some(used)) => input.consume(used),
                 Ok(None) => break,
+                Err(_) if self.may_be_repcached(input.data()) => {
+                    self.input = input;
+                    if repcached::is_opening(self.input.data()) == Some(true) {
+                        self.take_for_repcached(now);
+                        self.events.push_back(Event::Repcached);
+                    }
+                    return;
+                }
+                Err(_) if self.was_taken_for_repcached(input.data()) => {
+                    let why = "the peer took this node for a repcached, it was so slow";
+                    self.close(CloseReason::Lost(why.to_owned()), None);
+                }
                 Err(error) => {
                     let bye = (Bye::Protocol, error.to_string());
                     self.close(CloseReason::Wire(error), Some(bye));
@@ -333,6 +400,18 @@ impl Session {
         }
         input.shrink_idle(KEEP_INPUT);
         self.input = input;
+    }
+
+    /// A repcached that is connected to sends its copy at once; one that connects says nothing.
+    fn may_be_repcached(&self, input: &[u8]) -> bool {
+        let at_its_opening = self.role == Role::Connector && self.state == State::Opening;
+        self.config.repcached && at_its_opening && repcached::is_opening(input) != Some(false)
+    }
+
+    /// The listener has waited for our line in vain, and sends its copy as to a repcached.
+    fn was_taken_for_repcached(&self, input: &[u8]) -> bool {
+        let awaits_hello = self.role == Role::Connector && self.state == State::Greeting;
+        awaits_hello && repcached::is_opening(input) == Some(true)
     }
 
     fn on_line(&mut self, id: NodeId) {
@@ -432,11 +511,17 @@ impl Session {
     /// Changes of the peer that won here and that other links must hear of. At most as many as
     /// there were frames in the bytes last handed in.
     pub fn take_relays(&mut self) -> Vec<(u64, Version)> {
+        if let Some(text) = &mut self.text {
+            return text.take_relays();
+        }
         std::mem::take(&mut self.relays)
     }
 
     /// What was drained from the feeds.
     pub fn push(&mut self, hashes: &[u64], drained: Drained, now: Now) {
+        if let Some(text) = &mut self.text {
+            return text.push(hashes, drained, now);
+        }
         if self.is_live() {
             self.outgoing.stream.push(hashes, drained, now);
         }
@@ -444,6 +529,9 @@ impl Session {
 
     /// A change that came over another link.
     pub fn push_relay(&mut self, hash: u64, version: Version, now: Now) {
+        if let Some(text) = &mut self.text {
+            return text.push_relay(hash, version, now);
+        }
         if self.is_live() {
             self.outgoing.stream.relay(hash, version, now);
         }
@@ -454,6 +542,9 @@ impl Session {
         if self.is_closed() {
             return None;
         }
+        if let Some(text) = &self.text {
+            return text.next_timeout();
+        }
         let silent = self.heard_us + self.config.silence_us;
         let speak = self.said_us + self.config.heartbeat_us;
         let speak = (self.is_live() && !self.ping_due).then_some(speak);
@@ -463,6 +554,9 @@ impl Session {
 
     /// Looks at the time: drops a silent peer, owes a heartbeat.
     pub fn handle_timeout(&mut self, now: Now) {
+        if let Some(text) = &mut self.text {
+            return text.handle_timeout(now);
+        }
         let silent = now.mono_us.saturating_sub(self.heard_us);
         if silent >= self.config.silence_us {
             self.close(CloseReason::Silent(silent), None);
@@ -491,7 +585,9 @@ impl Session {
         }
         let before = out.len();
         self.transmit_control(out, handle, now);
-        if self.is_live() {
+        if let Some(text) = &mut self.text {
+            text.poll_transmit(out, limit, handle, now);
+        } else if self.is_live() {
             self.outgoing.transmit(out, limit, handle, now);
             while let Some(line) = self.outgoing.lines.pop_front() {
                 self.log(line);
@@ -525,7 +621,7 @@ impl Session {
         if let Some(since) = self.want_due.take() {
             native::encode(out, &Frame::Want { since });
         }
-        if self.is_live() {
+        if self.state == State::Live {
             let flush = store.flush_state();
             if self.flush_said != Some(flush) {
                 self.flush_said = Some(flush);
@@ -542,12 +638,15 @@ impl Session {
 
     /// Whether there is more to send than was asked for last time: changes, a copy under way.
     pub fn has_more(&self) -> bool {
-        self.is_live() && self.outgoing.has_more()
+        let more = || self.is_live() && self.outgoing.has_more();
+        self.text.as_ref().map_or_else(more, |text| text.has_more())
     }
 
-    /// Whether the peer has acknowledged everything that was changed here.
+    /// Whether the peer has acknowledged everything that was changed here. A repcached never does:
+    /// whether it has been told.
     pub fn is_settled(&self) -> bool {
-        self.outgoing.is_settled()
+        let settled = || self.outgoing.is_settled();
+        self.text.as_ref().map_or_else(settled, |text| text.is_settled())
     }
 
     /// The peer's last mark: all that it made up to there is applied here.
@@ -567,17 +666,17 @@ impl Session {
 
     /// The outgoing queue.
     pub fn stream(&self) -> &Stream {
-        &self.outgoing.stream
+        self.text.as_ref().map_or(&self.outgoing.stream, |text| text.stream())
     }
 
     /// Whether all that we wanted at the start has come.
     pub fn is_filled(&self) -> bool {
-        self.copy_done
+        self.text.as_ref().map_or(self.copy_done, |text| text.is_filled())
     }
 
     /// How far the copy that we send is, in millionths; a million when none is under way.
     pub fn copy_progress(&self) -> u32 {
-        self.outgoing.progress()
+        self.text.as_ref().map_or(self.outgoing.progress(), |text| text.copy_progress())
     }
 
     /// The newest version the peer has told of.
@@ -587,6 +686,10 @@ impl Session {
 
     /// Figures so far.
     pub fn stats(&self) -> SessionStats {
+        if let Some(text) = &self.text {
+            let SessionStats { bytes_in, bytes_out, .. } = self.stats;
+            return SessionStats { bytes_in, bytes_out, ..text.stats() };
+        }
         SessionStats {
             tally: self.incoming.tally,
             items_out: self.outgoing.sender.items,

@@ -15,6 +15,7 @@ fn config() -> SessionConfig {
         heartbeat_us: 1_000_000,
         silence_us: 5_000_000,
         relay: true,
+        repcached: true,
     }
 }
 

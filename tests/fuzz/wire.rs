@@ -81,6 +81,7 @@ fn session<'a>(role: Role, pieces: impl Iterator<Item = &'a [u8]>) {
         heartbeat_us: 1_000_000,
         silence_us: 5_000_000,
         relay: true,
+        repcached: true,
     };
     let mut session = Session::new(role, config, NOW);
     let mut out = Vec::new();

@@ -331,6 +331,8 @@ impl World {
             Action::Log(line) | Action::Warn(line) => self.machines[machine].log.push(line),
             Action::Debug(line) => self.machines[machine].debug.push(line),
             Action::Serve => self.up(machine).serving = true,
+            // What vanishes here is noticed by its silence.
+            Action::Watch { .. } => {}
             Action::Dial { link, peer, timeout_us } => {
                 let delay = 100 + self.rng.below(5000);
                 let m = &self.machines[machine];
@@ -419,8 +421,11 @@ impl World {
             return;
         }
         let now = self.now(machine);
-        let Some(running) = &mut self.machines[machine].up else { return };
-        match running.node.on_accepted(address, now) {
+        let from = name(self.machines[self.conns[index].ends[0].machine].host);
+        let m = &mut self.machines[machine];
+        let named = (0..m.peers.len()).filter(|&peer| m.peers[peer] == from).collect();
+        let Some(running) = &mut m.up else { return };
+        match running.node.on_accepted(address, named, now) {
             Some(link) => {
                 running.links.insert(link, (index, 1));
                 self.conns[index].ends[1].link = Some(link);

@@ -4,3 +4,4 @@
 //! frames out, and back.
 
 pub mod native;
+pub mod repcached;

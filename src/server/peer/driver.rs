@@ -91,6 +91,7 @@ impl Driver {
         let mut settings = NodeConfig::new(config.id, names, config.settings.queue_max);
         settings.silence_us = config.settings.timeout_ms.max(1) * 1000;
         settings.heartbeat_us = (settings.silence_us / 8).clamp(1000, 600_000);
+        settings.repcached = config.settings.secret_file.is_none();
         settings.resume_us = u64::from(store.config().tombstone_secs) * 1_000_000;
         let mut driver = Driver {
             allowed: vec![Vec::new(); hosts.len()],
@@ -242,6 +243,11 @@ impl Driver {
                 Action::Warn(line) => log::warn!("{line}"),
                 Action::Serve => (self.serve)(),
                 Action::Listen => self.listen(now),
+                Action::Watch { link, timeout_us } => {
+                    if let Some(conn) = self.conns.get(&link) {
+                        conn.watch(Duration::from_micros(timeout_us));
+                    }
+                }
                 Action::Dial { link, peer, timeout_us } => {
                     let deadline_us = now.mono_us + timeout_us;
                     let dialing = Dialing {
@@ -404,7 +410,8 @@ impl Driver {
             }
             return;
         }
-        let Some(link) = self.node.on_accepted(address, now) else { return };
+        let named = (0..self.allowed.len()).filter(|&peer| self.allowed[peer].contains(&ip));
+        let Some(link) = self.node.on_accepted(address, named.collect(), now) else { return };
         let token = Token(FIRST_LINK + link.0 as usize);
         let interest = Interest::READABLE | Interest::WRITABLE;
         let _ = stream.set_nodelay(true);
@@ -434,10 +441,17 @@ impl Driver {
             }
             Io::Blocked => false,
             Io::Over(why) => {
-                self.node.on_lost(link, &why, &mut self.handle, now);
+                self.lost(link, &why, now);
                 true
             }
         }
+    }
+
+    fn lost(&mut self, link: LinkId, why: &str, now: Now) {
+        if let Some(conn) = self.conns.get(&link) {
+            self.node.on_unsent(link, conn.unsent());
+        }
+        self.node.on_lost(link, why, &mut self.handle, now);
     }
 
     /// Fills the output and writes, in turns. True when the budget ended it.
@@ -463,7 +477,7 @@ impl Driver {
                 Io::Some(n) => budget = budget.saturating_sub(n.max(1)),
                 Io::Blocked => return false,
                 Io::Over(why) => {
-                    self.node.on_lost(link, &why, &mut self.handle, now);
+                    self.lost(link, &why, now);
                     return true;
                 }
             }
@@ -483,7 +497,10 @@ impl Driver {
         self.node.stop();
         // What workers changed last may still be in their feeds.
         self.drain(now);
+        // A repcached acknowledges nothing: what it is told has to have left.
+        let waits = |conn: &Conn| conn.dialing.is_none() && conn.waiting() > 0;
         let settled = self.node.is_settled() && self.hashes.is_empty();
+        let settled = settled && !self.conns.values().any(waits);
         if !settled && now.mono_us < until {
             return false;
         }
@@ -518,9 +535,11 @@ impl Driver {
             line("state", link.state.to_owned());
             line("role", link.role.name().to_owned());
             line("address", link.address.clone());
+            line("wire", if link.text { "repcached" } else { "native" }.to_owned());
+            let lag_us = if link.text { "unknown".to_owned() } else { link.lag_us.to_string() };
+            line("lag_us", lag_us);
             line("node", link.id.map_or_else(|| "unknown".to_owned(), |id| id.to_string()));
             for (name, value) in [
-                ("lag_us", link.lag_us),
                 ("queue", link.queue as u64),
                 ("copy_percent", u64::from(link.progress) / 10_000),
                 ("bytes_in", figures.bytes_in),
@@ -533,6 +552,7 @@ impl Driver {
                 ("duplicates", figures.tally.same),
                 ("conflicts", figures.tally.stale),
                 ("refused", figures.tally.refused),
+                ("unsaid", figures.unsaid),
                 ("full_copies_in", figures.copies_in),
                 ("full_copies_out", figures.copies_out),
                 ("resumes", figures.resumes),
