@@ -2,9 +2,9 @@
 //!
 //! Owns the bytes that a connection has still to send. A request whose answer must wait (the proxy
 //! waits for a backend, a synchronous write for a peer) takes a [`Ticket`]; what is answered after
-//! it queues behind it and leaves when the ticket is resolved. Never blocks, never drops a reply,
-//! and never touches a socket. Callers bound it through [`Replies::deferred`] and
-//! [`Replies::queued_bytes`].
+//! it queues behind it and leaves when the ticket is resolved, or released where the answer was
+//! only held back. Never blocks, never drops a reply, and never touches a socket. Callers bound it
+//! through [`Replies::deferred`] and [`Replies::queued_bytes`].
 
 use std::collections::VecDeque;
 
@@ -18,8 +18,10 @@ pub struct Ticket(u64);
 
 #[derive(Debug)]
 struct Slot {
-    /// The deferred reply, once it is known.
-    reply: Option<Vec<u8>>,
+    /// The deferred reply, once it is known; the one that is held back.
+    reply: Vec<u8>,
+    /// It may leave.
+    settled: bool,
     /// Replies that were made after this one and before the next deferred one.
     behind: Vec<u8>,
 }
@@ -31,6 +33,7 @@ pub struct Replies {
     sent: usize,
     first: u64,
     slots: VecDeque<Slot>,
+    /// Bytes in the slots, but for those behind the last one, which still grow.
     queued: usize,
 }
 
@@ -50,37 +53,61 @@ impl Replies {
 
     /// Takes a place for a reply that is not known yet.
     pub fn defer(&mut self) -> Ticket {
-        self.slots.push_back(Slot { reply: None, behind: Vec::new() });
+        self.take_place(Vec::new())
+    }
+
+    /// Holds back what was written to [`Replies::out`] since it had `from` bytes, until
+    /// [`Replies::release`], or [`Replies::resolve`] with another reply.
+    pub fn hold(&mut self, from: usize) -> Ticket {
+        let out = self.out();
+        let from = from.min(out.len());
+        let reply = out[from..].to_vec();
+        out.truncate(from);
+        self.take_place(reply)
+    }
+
+    fn take_place(&mut self, reply: Vec<u8>) -> Ticket {
+        self.queued += reply.len() + self.growing();
+        self.slots.push_back(Slot { reply, settled: false, behind: Vec::new() });
         Ticket(self.first + self.slots.len() as u64 - 1)
     }
 
     /// Gives a deferred reply its bytes (none at all for a quiet request). Returns whether
     /// something became sendable. A ticket that was resolved before is ignored.
     pub fn resolve(&mut self, ticket: Ticket, reply: Vec<u8>) -> bool {
-        let Some(index) = ticket.0.checked_sub(self.first) else { return false };
-        let Some(slot) = usize::try_from(index).ok().and_then(|i| self.slots.get_mut(i)) else {
-            return false;
-        };
-        if slot.reply.is_none() {
-            self.queued += reply.len();
-            slot.reply = Some(reply);
-        }
+        let Some(slot) = self.waiting(ticket) else { return false };
+        let (before, after) = (slot.reply.len(), reply.len());
+        slot.reply = reply;
+        slot.settled = true;
+        self.queued = self.queued - before + after;
         self.advance()
+    }
+
+    /// Lets a reply go that was held back. Returns whether something became sendable.
+    pub fn release(&mut self, ticket: Ticket) -> bool {
+        let Some(slot) = self.waiting(ticket) else { return false };
+        slot.settled = true;
+        self.advance()
+    }
+
+    /// The place of a ticket that is not resolved yet.
+    fn waiting(&mut self, ticket: Ticket) -> Option<&mut Slot> {
+        let index = usize::try_from(ticket.0.checked_sub(self.first)?).ok()?;
+        self.slots.get_mut(index).filter(|slot| !slot.settled)
     }
 
     /// Moves what stands at the front and is complete to the sendable bytes.
     fn advance(&mut self) -> bool {
         let mut moved = false;
-        while self.slots.front().is_some_and(|slot| slot.reply.is_some()) {
-            let Some(slot) = self.slots.pop_front() else { break };
-            let reply = slot.reply.unwrap_or_default();
-            self.queued -= reply.len();
+        while self.slots.front().is_some_and(|slot| slot.settled) {
+            let Some(Slot { reply, behind, .. }) = self.slots.pop_front() else { break };
+            self.queued -= reply.len() + if self.slots.is_empty() { 0 } else { behind.len() };
             if self.ready.is_empty() {
                 self.ready = reply;
             } else {
                 self.ready.extend_from_slice(&reply);
             }
-            self.ready.extend_from_slice(&slot.behind);
+            self.ready.extend_from_slice(&behind);
             self.first += 1;
             moved = true;
         }
@@ -122,14 +149,17 @@ impl Replies {
         }
     }
 
-    /// Takes back what [`Replies::lend`] lent, where everything has been sent; an idle connection
-    /// owns no memory afterwards.
+    /// Takes back what [`Replies::lend`] lent, where all that may be sent has been; a connection
+    /// that is idle, or waits for replies that are not known yet, owns no sendable memory
+    /// afterwards.
     pub fn reclaim(&mut self, scratch: &mut Vec<u8>) {
-        if self.is_empty() {
+        if self.sent == self.ready.len() {
             if scratch.capacity() < self.ready.capacity() {
                 std::mem::swap(&mut self.ready, scratch);
+                scratch.clear();
             }
             self.ready = Vec::new();
+            self.sent = 0;
         }
     }
 
@@ -140,8 +170,12 @@ impl Replies {
 
     /// Bytes that wait to be sent, sendable or queued behind a deferred reply.
     pub fn queued_bytes(&self) -> usize {
-        let behind: usize = self.slots.iter().map(|slot| slot.behind.len()).sum();
-        self.ready.len() - self.sent + self.queued + behind
+        self.ready.len() - self.sent + self.queued + self.growing()
+    }
+
+    /// Bytes behind the last deferred reply.
+    fn growing(&self) -> usize {
+        self.slots.back().map_or(0, |slot| slot.behind.len())
     }
 
     /// Whether nothing waits at all.
@@ -170,6 +204,33 @@ mod tests {
         assert!(!replies.resolve(second, b"x".to_vec()));
         replies.sent(5, 0);
         assert!(replies.is_empty());
+    }
+
+    #[test]
+    fn held_replies_leave_as_they_are_or_as_something_else() {
+        let mut replies = Replies::new();
+        replies.out().extend_from_slice(b"1");
+        let from = replies.out().len();
+        replies.out().extend_from_slice(b"two");
+        let second = replies.hold(from);
+        replies.out().extend_from_slice(b"3");
+        let nothing = replies.hold(1);
+        replies.out().extend_from_slice(b"four");
+        let fourth = replies.hold(0);
+        assert_eq!((replies.sendable(), replies.queued_bytes()), (&b"1"[..], 9));
+        assert_eq!(replies.deferred(), 3);
+        // The worker's memory goes back as soon as the first byte is out.
+        replies.sent(1, usize::MAX);
+        let mut scratch = Vec::new();
+        replies.reclaim(&mut scratch);
+        assert!(scratch.capacity() > 0 && scratch.is_empty() && replies.capacity() == 0);
+        assert!(!replies.resolve(fourth, b"no".to_vec()));
+        assert!(replies.release(second));
+        assert_eq!((replies.sendable(), replies.queued_bytes()), (&b"two3"[..], 6));
+        assert!(!replies.release(second));
+        assert!(replies.release(nothing));
+        assert_eq!((replies.sendable(), replies.queued_bytes()), (&b"two3no"[..], 6));
+        assert_eq!(replies.deferred(), 0);
     }
 
     #[test]

@@ -2,11 +2,22 @@
 //!
 //! Plain data: decides nothing.
 
+use super::secret::Secret;
 use super::NodeId;
+use std::sync::Arc;
 
 /// One link of this process, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u64);
+
+/// Where an incoming connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// An address of this peer of [`NodeConfig::peers`].
+    Peer(usize),
+    /// Another one that may connect.
+    Other,
+}
 
 /// What a node is made with.
 #[derive(Clone, Debug)]
@@ -25,9 +36,10 @@ pub struct NodeConfig {
     pub resume_us: u64,
     /// For jitter.
     pub seed: u64,
-    /// A peer named by `-x` may be a repcached, and is told everything in its wire. Not where
-    /// peers have to prove that they know a secret: a repcached cannot.
-    pub repcached: bool,
+    /// What peers have to know; without it whoever may connect may link.
+    pub secret: Option<Arc<Secret>>,
+    /// Makes the nonces of the challenge: to be drawn where there is a secret.
+    pub nonce_key: [u8; 32],
 }
 
 impl NodeConfig {
@@ -41,8 +53,31 @@ impl NodeConfig {
             silence_us: 5_000_000,
             resume_us: 3_600_000_000,
             seed: (id.0 >> 64) as u64 ^ id.0 as u64,
-            repcached: true,
+            secret: None,
+            nonce_key: [0; 32],
         }
+    }
+}
+
+impl NodeConfig {
+    /// Silence after which a linked peer is suspect, in microseconds: three heartbeats. It is dialled
+    /// anew beside its link: after a cut the kernel tries a connection again at doubling intervals,
+    /// and would find a network that has healed seconds late. And it gives way to another node that
+    /// wants its place, which is most likely the same machine, restarted.
+    pub fn suspect_us(&self) -> u64 {
+        3 * self.heartbeat_us
+    }
+
+    /// How long the first try of a peer may take: the node serves nobody meanwhile. A lost packet of
+    /// a connection's beginning is sent again after a second, so that no setting makes it shorter.
+    pub fn dial_first_us(&self) -> u64 {
+        self.silence_us.clamp(1_000_000, 3_000_000)
+    }
+
+    /// How long a later try may take: short, so that a network that has healed meanwhile is not
+    /// waited for with a doubled retransmission time.
+    pub fn dial_again_us(&self) -> u64 {
+        self.silence_us.clamp(250_000, 1_000_000)
     }
 }
 

@@ -149,6 +149,7 @@ impl Incoming {
             Applied::Same => self.tally.same += 1,
             Applied::Stale => self.tally.stale += 1,
             Applied::TooLarge | Applied::OutOfMemory => self.tally.refused += 1,
+            Applied::Buried | Applied::Left => self.tally.stale += 1,
         }
         false
     }

@@ -16,7 +16,7 @@ const ITSELF_US: u64 = 30_000_000;
 /// no better than no peer.
 const BROKEN_MAX: u32 = 3;
 /// How long a node that is told "already connected" waits before it serves unfilled. A peer that
-/// has lost its old link without noticing finds out within that time (`node::SUSPECT_US`).
+/// has lost its old link without noticing finds out within that time (`NodeConfig::suspect_us`).
 const REFUSED_PATIENCE_US: u64 = 4_000_000;
 
 /// How a try ended.

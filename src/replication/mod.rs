@@ -10,7 +10,9 @@
 //!   Node <----------------------------------------> driver (sockets, clock)
 //!    | one per link
 //!   Session --- handshake   line, hello, who wants what from when on
+//!    |--------- secret      proofs, where there is a shared secret
 //!    |--------- copy        a scan of the store: full, or what is newer than the peer has
+//!    |--------- quorum      what so many peers have acknowledged
 //!    |--------- stream      live changes: bounded queue of key hashes, marks and acks
 //!    |--------- send        changes -> frames, large values in parts
 //!    |--------- conflict    frames -> changes: the highest version wins
@@ -19,6 +21,7 @@
 //! ```
 
 pub mod action;
+mod complaints;
 pub mod conflict;
 pub mod copy;
 mod dial;
@@ -26,15 +29,18 @@ pub mod handshake;
 pub mod node;
 pub mod old;
 mod outgoing;
+pub mod quorum;
 mod report;
+pub mod secret;
 pub mod send;
 pub mod session;
 pub mod stream;
 pub mod wire;
 
-pub use action::{Action, LinkId, ListenError, NodeConfig};
+pub use action::{Action, LinkId, ListenError, NodeConfig, Origin};
 pub use handshake::Records;
 pub use node::Node;
+pub use quorum::Quorum;
 pub use report::LinkStats;
 pub use session::{CloseReason, Event, Session, SessionConfig, SessionStats};
 

@@ -16,8 +16,10 @@
 //! A node listens whenever it can, also while it is linked as connector, and dials quietly whenever
 //! it is not linked. Both ends dialling at once settle on the link that the lower node id dialled.
 
-use super::action::{Action, LinkId, ListenError, NodeConfig};
+use super::action::{Action, LinkId, ListenError, NodeConfig, Origin};
+use super::complaints::Complaints;
 use super::dial::{Outcome, Target};
+use super::secret::{Mismatch, Nonces};
 use super::session::{CloseReason, Event, Session, SessionConfig};
 use super::wire::native::{Bye, Hello};
 use super::{NodeId, Records, Role};
@@ -28,15 +30,10 @@ use std::collections::{BTreeMap, VecDeque};
 #[path = "old/links.rs"]
 mod old_links;
 
-/// Incoming connections that have not said who they are yet: each costs a descriptor and a small
-/// buffer for as long as the silence timeout. One more takes the place of the oldest, as a peer
-/// speaks at once and a stranger who waits must not keep it out.
-const PENDING_MAX: usize = 8;
-/// A linked peer that has been silent for this long (three heartbeats) is suspect. It is dialled
-/// anew beside its link: after a cut the kernel tries a connection again at doubling intervals, and
-/// would find a network that has healed seconds late. And it gives way to another node that wants
-/// its place, which is most likely the same machine, restarted.
-const SUSPECT_US: u64 = 1_800_000;
+/// Incoming connections of one [`Standing`] that wait to become links: each costs a descriptor and
+/// a small buffer for as long as a handshake may take. One more takes the place of the oldest, as a
+/// peer speaks at once and a stranger who waits must not keep it out.
+const PENDING_MAX: usize = 16;
 /// Two links between the same nodes that came up within this time were dialled at once, by both.
 const CROSSED_US: u64 = 1_000_000;
 /// First wait before the replication port is tried again. On one host the peer that died holds it
@@ -49,12 +46,6 @@ const LISTEN_RETRY_MAX_US: u64 = 500_000;
 const LIVED_US: u64 = 1_000_000;
 /// Times that a starting node dials again because somebody else holds the replication port.
 const IN_USE_MAX: u32 = 10;
-/// How long the first try of a peer may take: the node serves nobody meanwhile.
-const DIAL_FIRST_US: u64 = 3_000_000;
-/// How long a later try may take: short, so that a network that has healed meanwhile is not waited
-/// for with a doubled retransmission time.
-const DIAL_AGAIN_US: u64 = 1_000_000;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Listening {
     Off,
@@ -75,11 +66,15 @@ pub(super) struct Link {
     quiet: bool,
     /// The other end's address.
     pub(super) address: String,
-    /// The targets whose name means that address.
-    named: Vec<usize>,
+    /// Where it came from, if it came.
+    origin: Origin,
     /// The target whose repcached is at the other end.
     pub(super) text: Option<usize>,
 }
+
+/// How far an incoming connection has come that is no link yet. Those of one standing compete for
+/// places with each other only: what strangers can do never takes the place of one who can do more.
+type Standing = (bool, bool, bool);
 
 impl Link {
     pub(super) fn is_live(&self) -> bool {
@@ -95,9 +90,12 @@ impl Link {
         self.session.as_ref().map_or(0, Session::heard_us)
     }
 
-    fn is_suspect(&self, now: Now) -> bool {
-        // A repcached has no heartbeats.
-        self.text.is_none() && now.mono_us.saturating_sub(self.heard_us()) >= SUSPECT_US
+    /// The standing of a connection that waits: from an address of `-x`, with a line, trusted.
+    fn pending(&self) -> Option<Standing> {
+        let session = self.session.as_ref()?;
+        let waits = self.role == Role::Listener && !self.is_live();
+        let named = self.origin != Origin::Other;
+        waits.then_some((named, session.knows_line(), session.peer().is_some()))
     }
 }
 
@@ -127,6 +125,12 @@ pub struct Node {
     pub(super) links_made: u64,
     /// Who was told "already connected" last: it will ask again each second, the log hears once.
     refused: Option<NodeId>,
+    nonces: Nonces,
+    complaints: Complaints,
+    /// Incoming connections that ended before they were links.
+    pub(super) strays: u64,
+    /// Of these and of those we made: links that ended for want of the same secret.
+    pub(super) distrusted: u64,
 }
 
 impl Node {
@@ -136,6 +140,7 @@ impl Node {
         let mut node = Node {
             records: Records::new(config.resume_us),
             random: config.seed | 1,
+            nonces: Nonces::new(config.nonce_key),
             config,
             links: BTreeMap::new(),
             next_link: 0,
@@ -154,6 +159,9 @@ impl Node {
             last_error: String::new(),
             links_made: 0,
             refused: None,
+            complaints: Complaints::default(),
+            strays: 0,
+            distrusted: 0,
         };
         for target in 0..node.targets.len() {
             node.log_connect(target);
@@ -195,12 +203,13 @@ impl Node {
             live_us: None,
             quiet,
             address: self.targets[target].name.clone(),
-            named: vec![target],
+            origin: Origin::Peer(target),
             text: None,
         });
         self.targets[target].dialing = Some(id);
         self.targets[target].begins(now_us);
-        let timeout_us = if quiet { DIAL_AGAIN_US } else { DIAL_FIRST_US };
+        let config = &self.config;
+        let timeout_us = if quiet { config.dial_again_us() } else { config.dial_first_us() };
         self.actions.push_back(Action::Dial { link: id, peer: target, timeout_us });
     }
 
@@ -292,34 +301,43 @@ impl Node {
         }
     }
 
-    /// A connection came in. `named`: the targets whose name means the other end's address. `None`:
-    /// close it at once.
-    pub fn on_accepted(&mut self, address: String, named: Vec<usize>, now: Now) -> Option<LinkId> {
+    /// A connection came in from an address that may connect. `None`: close it at once.
+    pub fn on_accepted(&mut self, address: String, from: Origin, now: Now) -> Option<LinkId> {
         if self.stopping {
             return None;
         }
-        let pending =
-            || self.links.iter().filter(|(_, l)| l.role == Role::Listener && !l.is_live());
-        if pending().count() >= PENDING_MAX {
-            let mute = pending().find(|(_, link)| link.peer().is_none());
-            let (&oldest, _) = mute.or_else(|| pending().next())?;
-            self.links.remove(&oldest);
-            self.actions.push_back(Action::Close { link: oldest, last: Vec::new() });
-        }
-        let session = Some(Session::new(Role::Listener, self.session_config(), now));
-        Some(self.add_link(Link {
+        let config = self.session_config();
+        let link = self.add_link(Link {
             role: Role::Listener,
             target: None,
-            session,
+            session: Some(Session::new(Role::Listener, config, now)),
             live_us: None,
             quiet: true,
             address,
-            named,
+            origin: from,
             text: None,
-        }))
+        });
+        self.make_room(link);
+        Some(link)
     }
 
-    fn session_config(&self) -> SessionConfig {
+    /// Where too many connections of one standing wait, the oldest gives way to this one.
+    fn make_room(&mut self, newcomer: LinkId) {
+        let standing = self.links.get(&newcomer).and_then(Link::pending);
+        let alike = |(_, link): &(&LinkId, &Link)| standing.is_some() && link.pending() == standing;
+        if self.links.iter().filter(alike).count() <= PENDING_MAX {
+            return;
+        }
+        let oldest = self.links.iter().filter(alike).map(|(&id, _)| id).find(|&id| id != newcomer);
+        if let Some(oldest) = oldest {
+            self.links.remove(&oldest);
+            self.strays += 1;
+            self.actions.push_back(Action::Close { link: oldest, last: Vec::new() });
+        }
+    }
+
+    fn session_config(&mut self) -> SessionConfig {
+        let secret = self.config.secret.clone();
         SessionConfig {
             id: self.config.id,
             cold: !self.serving,
@@ -327,14 +345,16 @@ impl Node {
             heartbeat_us: self.config.heartbeat_us,
             silence_us: self.config.silence_us,
             relay: self.targets.len() > 1,
-            repcached: self.config.repcached,
+            auth: secret.map(|secret| (secret, self.nonces.draw())),
         }
     }
 
     /// Bytes came in.
     pub fn on_bytes(&mut self, link: LinkId, bytes: &[u8], handle: &mut Handle, now: Now) {
         let Some(session) = self.session_mut(link) else { return };
+        let knew = session.knows_line();
         session.handle_bytes(bytes, handle, now);
+        let news = session.knows_line() != knew;
         let relays = session.take_relays();
         if !relays.is_empty() {
             let linked: Vec<NodeId> = self.live().filter_map(|(_, l)| l.peer()).collect();
@@ -348,6 +368,9 @@ impl Node {
             }
         }
         self.pump(link, handle, now);
+        if news {
+            self.make_room(link);
+        }
     }
 
     /// A connection broke or was closed by the other end.
@@ -388,6 +411,12 @@ impl Node {
         self.links.get_mut(&link)?.session.as_mut()
     }
 
+    fn is_suspect(&self, link: &Link, now: Now) -> bool {
+        // A repcached has no heartbeats.
+        let silent_us = now.mono_us.saturating_sub(link.heard_us());
+        link.text.is_none() && silent_us >= self.config.suspect_us()
+    }
+
     pub(super) fn live(&self) -> impl Iterator<Item = (LinkId, &Link)> {
         self.links.iter().filter(|(_, link)| link.is_live()).map(|(&id, link)| (id, link))
     }
@@ -421,10 +450,11 @@ impl Node {
         if self.stopping || self.text_link(target).is_some() {
             return None;
         }
+        let suspect_us = self.config.suspect_us();
         let only = self.targets.len() == 1;
         let mut live = self.live();
         let linked = live.find(|(_, link)| only || (known.is_some() && link.peer() == known));
-        Some(linked.map_or(next_us, |(_, link)| next_us.max(link.heard_us() + SUSPECT_US)))
+        Some(linked.map_or(next_us, |(_, link)| next_us.max(link.heard_us() + suspect_us)))
     }
 
     /// Looks at the time: heartbeats, silent peers, dials that are due.
@@ -476,11 +506,12 @@ impl Node {
 
     /// The peer has said who it is: some links need not go on to a hello.
     fn on_line(&mut self, id: LinkId, peer: NodeId, now: Now) {
+        self.make_room(id);
         if peer == self.config.id {
             return self.refuse(id, Bye::Itself);
         }
         let Some(target) = self.links[&id].target else { return };
-        if self.live().any(|(_, link)| link.peer() == Some(peer) && !link.is_suspect(now)) {
+        if self.live().any(|(_, link)| link.peer() == Some(peer) && !self.is_suspect(link, now)) {
             self.targets[target].known = Some(peer);
             self.refuse(id, Bye::Duplicate);
         }
@@ -506,7 +537,7 @@ impl Node {
                 self.on_lost(old, "the peer has made a new connection", handle, now);
             }
         } else if self.live().count() >= self.links_max() {
-            let suspect = self.live().find(|(_, link)| link.is_suspect(now));
+            let suspect = self.live().find(|(_, link)| self.is_suspect(link, now));
             match suspect.map(|(id, _)| id) {
                 Some(old) => self.on_lost(old, "silent, and another node is here", handle, now),
                 None => {
@@ -533,6 +564,7 @@ impl Node {
         match target {
             Some(target) => {
                 self.targets[target].linked(hello.id);
+                self.complaints.settled(Some(target));
                 if quiet {
                     self.log_connect(target);
                 }
@@ -576,6 +608,10 @@ impl Node {
                 target.broke(lived, now.mono_us, random);
             }
         }
+        self.strays += u64::from(link.role == Role::Listener && !link.is_live());
+        if let CloseReason::Secret(why) = reason {
+            self.on_distrust(&link, why, now);
+        }
         if link.role == Role::Connector {
             let outcome = match &reason {
                 CloseReason::Lost(_) | CloseReason::Bye(Bye::Other(_)) => Outcome::Broken,
@@ -590,6 +626,19 @@ impl Node {
             self.dial_ended(&link, outcome, &reason.to_string(), now);
         }
         self.maybe_serve();
+    }
+
+    /// The two ends of a link do not know the same secret.
+    fn on_distrust(&mut self, link: &Link, why: Mismatch, now: Now) {
+        self.distrusted += 1;
+        self.last_error = why.to_string();
+        let Some(unsaid) = self.complaints.complain(link.target, why, now) else { return };
+        let way = if link.target.is_some() { "to" } else { "from" };
+        let mut line = format!("replication: no link {way} {}: {why}", link.address);
+        if unsaid > 0 {
+            line.push_str(&format!(" (and {unsaid} times since this was said last)"));
+        }
+        self.actions.push_back(Action::Warn(line));
     }
 
     /// A try to link as connector is over, or the link that came of it.

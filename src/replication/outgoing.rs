@@ -22,6 +22,8 @@ pub(super) struct Outgoing {
     pub sender: Sender,
     pub stream: Stream,
     copy: Option<Copy>,
+    /// Everything changed here up to it had left the feeds when the link began.
+    base: Version,
     /// The peer has said what it wants: changes may flow.
     wanted: bool,
     /// For the log. At most three per copy, taken after each transmit.
@@ -39,6 +41,7 @@ impl Outgoing {
             sender: Sender::default(),
             stream: Stream::new(queue_max, covered),
             copy: None,
+            base: covered,
             wanted: false,
             lines: VecDeque::new(),
             copies: 0,
@@ -52,7 +55,14 @@ impl Outgoing {
             return false;
         }
         self.copy = Some(Copy::new(self.stream.debt().lower(since), true));
+        self.stream.scan_begins(self.base);
         true
+    }
+
+    /// When the oldest change was made that the peer has not acknowledged; none at all where it has
+    /// not even said what it wants.
+    pub fn late_since(&self) -> Option<Option<u64>> {
+        self.wanted.then(|| self.stream.late_since())
     }
 
     /// How far the copy under way is, in millionths; a million when there is none.
@@ -98,12 +108,19 @@ impl Outgoing {
                 worked = true;
                 continue;
             }
+            self.mark(out);
             worked |= self.copy_turn(out, limit, handle, now);
         }
-        if self.wanted && self.copy.is_none() && !self.sender.is_busy() {
-            if let Some(upto) = self.stream.take_mark() {
-                native::encode(out, &Frame::Mark { upto });
-            }
+        if self.wanted && !self.sender.is_busy() {
+            self.stream.place_mark(now);
+            self.mark(out);
+        }
+    }
+
+    /// Sends the mark whose turn has come. During a copy it can only be a live one.
+    fn mark(&mut self, out: &mut Vec<u8>) {
+        if let Some(upto) = self.stream.take_mark() {
+            native::encode(out, &Frame::Mark { upto });
         }
     }
 
@@ -118,6 +135,7 @@ impl Outgoing {
     ) -> bool {
         let Some(mut copy) = self.copy.take() else {
             let Some(since) = self.stream.take_lost() else { return false };
+            self.stream.scan_begins(self.stream.covered());
             self.copy = Some(Copy::new(since, false));
             return true;
         };
@@ -134,6 +152,7 @@ impl Outgoing {
             self.lines.push_back("replication: marugoto start".to_owned());
         }
         if done {
+            self.stream.scan_ends();
             self.copied(&copy, out);
             return true;
         }

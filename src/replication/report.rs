@@ -54,7 +54,17 @@ impl Node {
         self.links_made
     }
 
-    /// Why the last live link ended; empty when none has.
+    /// Incoming connections so far that ended before they were links.
+    pub fn strays(&self) -> u64 {
+        self.strays
+    }
+
+    /// Links so far that did not come about for want of the same secret.
+    pub fn distrusted(&self) -> u64 {
+        self.distrusted
+    }
+
+    /// Why the last live link ended, or was not trusted; empty when none has.
     pub fn last_error(&self) -> &str {
         &self.last_error
     }

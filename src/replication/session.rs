@@ -5,13 +5,15 @@
 //! [`Session::start`]. Never blocks, and buffers no more output than it is asked for.
 //!
 //! ```text
-//!   Opening --line--> Greeting --hello--> Vetting --start()--> Live
-//!      |                 |                   |                   |
-//!      +-----------------+---- fail, Bye, silence, refuse() -----+---> Closed
+//!   Opening --line--> (Proving --proof-->) Greeting --hello--> Vetting --start()--> Live
+//!      |                 |                    |                   |                   |
+//!      +-----------------+--------------------+- fail, Bye, silence, refuse() --------+-> Closed
 //!
 //!   connector                          listener
 //!     line                     ->
 //!                              <-      line                       only to a line it knows
+//!     proof                    ->                                 where there is a secret;
+//!                              <-      proof                      nothing else counts before
 //!     hello                    ->
 //!                              <-      hello, want(since)         its consent
 //!     want(since)              ->
@@ -20,17 +22,33 @@
 //! ```
 
 use super::conflict::{Incoming, Tally};
-use super::old::{TextSession, Told};
+use super::old::TextSession;
 use super::outgoing::Outgoing;
+use super::quorum::Applied;
+use super::secret::{End, Gate, Mismatch, Nonce, Proof, Secret};
 use super::stream::{Debt, Stream};
+use super::wire::line::{self, Line};
 use super::wire::native::{self, Bye, Frame, Hello, WireError};
-use super::wire::repcached::{self, TextError};
+use super::wire::repcached::TextError;
 use super::{NodeId, Role};
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::store::{Drained, FlushState, Handle, Version};
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
+
+/// Longest time from a connection to a hello that is accepted, whatever comes in between: who is
+/// slower than that is no peer, and must not hold a place. With a shorter `repl_timeout` it is that,
+/// but no less than [`HANDSHAKE_MIN_US`].
+const HANDSHAKE_MAX_US: u64 = 5_000_000;
+/// Shortest such time: a few round trips and a busy moment of either machine.
+const HANDSHAKE_MIN_US: u64 = 1_000_000;
+/// Longest payload of a frame before the link lives: a hello with room for what later versions
+/// append. A stranger cannot make us hold more.
+const EARLY_FRAME_MAX: u32 = 1024;
+#[path = "old/takeover.rs"]
+mod takeover;
 
 /// An emptied input buffer larger than this is given back.
 const KEEP_INPUT: usize = 16 * 1024;
@@ -50,8 +68,8 @@ pub struct SessionConfig {
     pub silence_us: u64,
     /// Report won changes in [`Session::take_relays`], for other links.
     pub relay: bool,
-    /// The peer may turn out to be a repcached.
-    pub repcached: bool,
+    /// The secret that the peer has to know, and our nonce for this link.
+    pub auth: Option<(Arc<Secret>, Nonce)>,
 }
 
 /// Why a link ended. Logs and stats share it.
@@ -69,6 +87,8 @@ pub enum CloseReason {
     Bye(Bye),
     /// We said so.
     Refused(Bye),
+    /// The two ends do not know the same secret.
+    Secret(Mismatch),
 }
 
 impl fmt::Display for CloseReason {
@@ -80,6 +100,7 @@ impl fmt::Display for CloseReason {
             CloseReason::Text(error) => write!(out, "{error}"),
             CloseReason::Bye(reason) => write!(out, "ended by the peer: {}", bye_text(*reason)),
             CloseReason::Refused(reason) => write!(out, "ended here: {}", bye_text(*reason)),
+            CloseReason::Secret(why) => write!(out, "{why}"),
         }
     }
 }
@@ -91,6 +112,7 @@ fn bye_text(bye: Bye) -> &'static str {
         Bye::Duplicate => "another link between the same nodes stays",
         Bye::Itself => "both ends are the same node",
         Bye::Protocol => "protocol error",
+        Bye::Secret => "not the same secret (-o repl_secret_file)",
         Bye::Other(_) => "for a reason this version does not know",
     }
 }
@@ -98,7 +120,7 @@ fn bye_text(bye: Bye) -> &'static str {
 /// What a session reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The peer's opening line has come.
+    /// The peer's opening line has come, and its proof where there is a secret.
     Line(NodeId),
     /// Its hello has come; nothing more happens until [`Session::start`] or [`Session::refuse`].
     Hello(Hello),
@@ -119,6 +141,7 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Opening,
+    Proving,
     Greeting,
     Vetting,
     Live,
@@ -159,11 +182,16 @@ pub struct Session {
     input: Buf,
     events: VecDeque<Event>,
     peer: Option<NodeId>,
+    /// The peer has sent a line: it knows frames.
+    knows_frames: bool,
+    gate: Option<Gate>,
+    begun_us: u64,
     /// Monotonic times of the last received and the last sent byte.
     heard_us: u64,
     said_us: u64,
     // What is to be said next; each at most once, so that control never queues up.
     line_due: bool,
+    proof_due: Option<Proof>,
     hello_due: bool,
     want_due: Option<Version>,
     ack_due: Option<Version>,
@@ -187,15 +215,23 @@ pub struct Session {
 impl Session {
     /// A link that was just made.
     pub fn new(role: Role, config: SessionConfig, now: Now) -> Session {
+        let gate = config.auth.clone().map(|(secret, nonce)| {
+            let ours = End { id: config.id, nonce };
+            Gate::new(secret, role, ours)
+        });
         Session {
             role,
             state: State::Opening,
             input: Buf::new(),
             events: VecDeque::new(),
             peer: None,
+            knows_frames: false,
+            gate,
+            begun_us: now.mono_us,
             heard_us: now.mono_us,
             said_us: now.mono_us,
             line_due: role == Role::Connector,
+            proof_due: None,
             hello_due: false,
             want_due: None,
             ack_due: None,
@@ -215,47 +251,19 @@ impl Session {
         }
     }
 
-    /// Whether nothing at all has been heard yet.
-    pub fn is_mute(&self) -> bool {
-        self.state == State::Opening && self.stats.bytes_in == 0 && self.text.is_none()
-    }
-
-    /// Takes the other end for a repcached. It is told our line first, which one ignores.
-    pub fn take_for_repcached(&mut self, now: Now) {
-        let SessionConfig { queue_max, silence_us, .. } = self.config;
-        let input = std::mem::take(&mut self.input);
-        self.line_due |= self.role == Role::Listener;
-        self.text = Some(Box::new(TextSession::new(self.role, queue_max, silence_us, input, now)));
-    }
-
-    /// Accepts a repcached. `before`: what an earlier link has told it; `covered`: as for
-    /// [`Session::start`].
-    pub fn start_text(&mut self, before: Told, covered: Version, handle: &mut Handle, now: Now) {
-        if let Some(text) = &mut self.text {
-            text.start(before, covered, handle, now);
-        }
-    }
-
-    /// The system says how many bytes of what was said have not reached the peer's machine.
-    pub fn unsent(&mut self, bytes: u64) {
-        if let Some(text) = &mut self.text {
-            text.unsent(bytes);
-        }
-    }
-
-    /// What a repcached at the other end has been told. None: it is none.
-    pub fn told(&self) -> Option<Told> {
-        self.text.as_ref().map(|text| text.told())
-    }
-
     /// Which end this is.
     pub fn role(&self) -> Role {
         self.role
     }
 
-    /// The peer, once its line has come.
+    /// The peer, once its line has come, and its proof where there is a secret.
     pub fn peer(&self) -> Option<NodeId> {
         self.peer
+    }
+
+    /// Whether the peer has sent a line that we know, whoever it may be.
+    pub fn knows_line(&self) -> bool {
+        self.knows_frames
     }
 
     /// Whether changes flow.
@@ -330,7 +338,7 @@ impl Session {
             return text.close(reason);
         }
         // A frame would mean nothing to a peer that has not shown that it knows frames.
-        self.bye_due = bye.filter(|_| self.peer.is_some());
+        self.bye_due = bye.filter(|_| self.knows_frames);
         self.state = State::Closed;
         self.events.push_back(Event::Closed(reason));
     }
@@ -340,7 +348,7 @@ impl Session {
         let mut out = Vec::new();
         if let Some((reason, text)) = self.bye_due.take() {
             if std::mem::take(&mut self.line_due) {
-                native::encode_line(&mut out, self.config.id);
+                line::encode(&mut out, &self.line());
             }
             native::encode(&mut out, &Frame::Bye { reason, text: text.as_bytes() });
         }
@@ -363,30 +371,29 @@ impl Session {
         loop {
             let step = match self.state {
                 State::Vetting | State::Closed => break,
-                State::Opening => native::decode_line(input.data()).map(|line| {
-                    line.map(|(id, used)| {
-                        self.on_line(id);
+                State::Opening => line::decode(input.data()).map(|line| {
+                    line.map(|(line, used)| {
+                        self.on_line(&line);
                         used
                     })
                 }),
-                State::Greeting | State::Live => match native::decode(input.data()) {
-                    Ok(Some((frame, used))) => {
-                        self.on_frame(frame, handle, now).map(|()| Some(used))
+                state => {
+                    let max = if state == State::Live { u32::MAX } else { EARLY_FRAME_MAX };
+                    match native::decode_up_to(input.data(), max) {
+                        Ok(Some((frame, used))) => {
+                            self.on_frame(frame, handle, now).map(|()| Some(used))
+                        }
+                        Ok(None) => Ok(None),
+                        Err(error) => Err(error),
                     }
-                    Ok(None) => Ok(None),
-                    Err(error) => Err(error),
-                },
+                }
             };
             match step {
                 Ok(Some(used)) => input.consume(used),
                 Ok(None) => break,
                 Err(_) if self.may_be_repcached(input.data()) => {
                     self.input = input;
-                    if repcached::is_opening(self.input.data()) == Some(true) {
-                        self.take_for_repcached(now);
-                        self.events.push_back(Event::Repcached);
-                    }
-                    return;
+                    return self.meet_repcached(now);
                 }
                 Err(_) if self.was_taken_for_repcached(input.data()) => {
                     let why = "the peer took this node for a repcached, it was so slow";
@@ -402,26 +409,68 @@ impl Session {
         self.input = input;
     }
 
-    /// A repcached that is connected to sends its copy at once; one that connects says nothing.
-    fn may_be_repcached(&self, input: &[u8]) -> bool {
-        let at_its_opening = self.role == Role::Connector && self.state == State::Opening;
-        self.config.repcached && at_its_opening && repcached::is_opening(input) != Some(false)
+    fn line(&self) -> Line {
+        Line { id: self.config.id, nonce: self.gate.as_ref().map(Gate::nonce) }
     }
 
-    /// The listener has waited for our line in vain, and sends its copy as to a repcached.
-    fn was_taken_for_repcached(&self, input: &[u8]) -> bool {
-        let awaits_hello = self.role == Role::Connector && self.state == State::Greeting;
-        awaits_hello && repcached::is_opening(input) == Some(true)
-    }
-
-    fn on_line(&mut self, id: NodeId) {
-        self.peer = Some(id);
-        self.state = State::Greeting;
+    fn on_line(&mut self, line: &Line) {
+        self.knows_frames = true;
         // The listener answers a line that it knows: a stranger hears nothing at all.
         self.line_due |= self.role == Role::Listener;
-        // Its hello follows when it has accepted the connector's: it is the consent.
+        match (&mut self.gate, line.nonce) {
+            (None, None) => self.trust(line.id),
+            (Some(_), None) => self.distrust(Mismatch::PeerHasNone),
+            (None, Some(_)) => self.distrust(Mismatch::WeHaveNone),
+            (Some(gate), Some(nonce)) => {
+                gate.claims(End { id: line.id, nonce });
+                // The connector proves first: the listener tells a stranger nothing it can use.
+                self.proof_due = gate.proof().filter(|_| self.role == Role::Connector);
+                self.state = State::Proving;
+            }
+        }
+    }
+
+    /// The peer is taken for who it says it is.
+    fn trust(&mut self, id: NodeId) {
+        self.peer = Some(id);
+        self.state = State::Greeting;
+        // The listener's hello follows when it has accepted the connector's: it is the consent.
         self.hello_due = self.role == Role::Connector;
         self.events.push_back(Event::Line(id));
+    }
+
+    fn distrust(&mut self, why: Mismatch) {
+        let bye = (Bye::Secret, why.to_string());
+        self.close(CloseReason::Secret(why), Some(bye));
+    }
+
+    fn on_bye(&mut self, reason: Bye) {
+        let why = match reason {
+            Bye::Secret => CloseReason::Secret(Mismatch::Differ),
+            reason => CloseReason::Bye(reason),
+        };
+        self.close(why, None);
+    }
+
+    fn on_proof(&mut self, frame: Frame<'_>) -> Result<(), WireError> {
+        match frame {
+            Frame::Proof(proof) => {
+                let Some(gate) = &self.gate else { return Ok(()) };
+                match gate.check(&proof) {
+                    Some(id) => {
+                        self.proof_due = gate.proof().filter(|_| self.role == Role::Listener);
+                        self.trust(id);
+                    }
+                    None => self.distrust(Mismatch::Differ),
+                }
+                Ok(())
+            }
+            Frame::Bye { reason, .. } => {
+                self.on_bye(reason);
+                Ok(())
+            }
+            _ => Err(WireError::OutOfPlace { what: "another frame before its proof" }),
+        }
     }
 
     fn on_frame(
@@ -430,6 +479,9 @@ impl Session {
         handle: &mut Handle,
         now: Now,
     ) -> Result<(), WireError> {
+        if self.state == State::Proving {
+            return self.on_proof(frame);
+        }
         if self.state == State::Greeting {
             return match frame {
                 Frame::Hello(hello) if self.peer == Some(hello.id) => {
@@ -438,7 +490,7 @@ impl Session {
                     Ok(())
                 }
                 Frame::Bye { reason, .. } => {
-                    self.close(CloseReason::Bye(reason), None);
+                    self.on_bye(reason);
                     Ok(())
                 }
                 Frame::Unknown(_) => Ok(()),
@@ -486,7 +538,8 @@ impl Session {
                 self.outgoing.stream.ack(upto);
             }
             Frame::Ping { newest } => self.peer_newest = self.peer_newest.max(newest),
-            Frame::Bye { reason, .. } => self.close(CloseReason::Bye(reason), None),
+            Frame::Bye { reason, .. } => self.on_bye(reason),
+            Frame::Proof(_) => return Err(WireError::OutOfPlace { what: "a proof too late" }),
             Frame::Unknown(_) => {}
         }
         Ok(())
@@ -537,6 +590,14 @@ impl Session {
         }
     }
 
+    /// When the link is given up: for silence, or because it came to nothing.
+    fn silent_at_us(&self) -> u64 {
+        if self.is_live() {
+            return self.heard_us + self.config.silence_us;
+        }
+        self.begun_us + self.config.silence_us.clamp(HANDSHAKE_MIN_US, HANDSHAKE_MAX_US)
+    }
+
     /// When [`Session::handle_timeout`] wants to be called, monotonic microseconds.
     pub fn next_timeout(&self) -> Option<u64> {
         if self.is_closed() {
@@ -545,7 +606,7 @@ impl Session {
         if let Some(text) = &self.text {
             return text.next_timeout();
         }
-        let silent = self.heard_us + self.config.silence_us;
+        let silent = self.silent_at_us();
         let speak = self.said_us + self.config.heartbeat_us;
         let speak = (self.is_live() && !self.ping_due).then_some(speak);
         let mark = self.outgoing.mark_due().filter(|_| self.is_live());
@@ -557,8 +618,8 @@ impl Session {
         if let Some(text) = &mut self.text {
             return text.handle_timeout(now);
         }
-        let silent = now.mono_us.saturating_sub(self.heard_us);
-        if silent >= self.config.silence_us {
+        if now.mono_us >= self.silent_at_us() {
+            let silent = now.mono_us.saturating_sub(self.heard_us);
             self.close(CloseReason::Silent(silent), None);
         }
         if !self.is_live() {
@@ -602,7 +663,10 @@ impl Session {
     fn transmit_control(&mut self, out: &mut Vec<u8>, handle: &Handle, now: Now) {
         let store = handle.store_ref();
         if std::mem::take(&mut self.line_due) {
-            native::encode_line(out, self.config.id);
+            line::encode(out, &self.line());
+        }
+        if let Some(proof) = self.proof_due.take() {
+            native::encode(out, &Frame::Proof(proof));
         }
         if std::mem::take(&mut self.hello_due) {
             let flush = store.flush_state();
@@ -657,6 +721,19 @@ impl Session {
     /// Our last mark that the peer acknowledged.
     pub fn acked(&self) -> Version {
         self.outgoing.stream.acked()
+    }
+
+    /// Clients wait for the peer's acknowledgement of what was changed here up to `wanted`.
+    pub fn hurry(&mut self, wanted: Version) {
+        self.outgoing.stream.hurry(wanted);
+    }
+
+    /// What the peer has for certain. None where it acknowledges nothing (yet).
+    pub fn applied(&self) -> Option<Applied> {
+        let late_us = self.outgoing.late_since().filter(|_| self.state == State::Live)?;
+        let (upto, from, live) = self.outgoing.stream.applied();
+        let live = if live > upto { (from, live) } else { (Version(0), upto) };
+        Some(Applied { upto, live, late_us })
     }
 
     /// What the peer may lack of other nodes' changes although it acknowledged higher ones.

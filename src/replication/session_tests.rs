@@ -1,6 +1,7 @@
 //! A session against peers that break the rules.
 
 use super::*;
+use crate::replication::wire::line::Line;
 use crate::replication::wire::native::ItemHead;
 use crate::store::{Config, Exptime, Marks, Mode, Store};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ fn config() -> SessionConfig {
         heartbeat_us: 1_000_000,
         silence_us: 5_000_000,
         relay: true,
-        repcached: true,
+        auth: None,
     }
 }
 
@@ -39,7 +40,7 @@ fn store() -> (Arc<Store>, Handle) {
 fn live(handle: &mut Handle) -> Session {
     let mut session = Session::new(Role::Listener, config(), now());
     let mut bytes = Vec::new();
-    native::encode_line(&mut bytes, PEER);
+    line::encode(&mut bytes, &Line { id: PEER, nonce: None });
     native::encode(&mut bytes, &Frame::Hello(hello()));
     session.handle_bytes(&bytes, handle, now());
     assert_eq!(session.poll_event(), Some(Event::Line(PEER)));
@@ -49,7 +50,7 @@ fn live(handle: &mut Handle) -> Session {
 }
 
 fn frames(bytes: &[u8]) -> Vec<Frame<'_>> {
-    let (_, mut at) = native::decode_line(bytes).unwrap().unwrap();
+    let (_, mut at) = line::decode(bytes).unwrap().unwrap();
     let mut frames = Vec::new();
     while let Some((frame, used)) = native::decode(&bytes[at..]).unwrap() {
         frames.push(frame);
@@ -119,7 +120,7 @@ fn nothing_is_said_before_a_line_and_no_item_before_consent() {
     session.poll_transmit(&mut out, 1 << 16, &mut handle, now());
     assert_eq!(out, b"");
     let mut bytes = Vec::new();
-    native::encode_line(&mut bytes, PEER);
+    line::encode(&mut bytes, &Line { id: PEER, nonce: None });
     native::encode(&mut bytes, &Frame::Want { since: Version(0) });
     session.handle_bytes(&bytes, &mut handle, now());
     assert!(session.is_closed(), "a wish before a hello");

@@ -14,6 +14,11 @@
 //!   versions:   acked <= marked <= covered        "covered": all our changes up to here were
 //!                                                 pushed; "marked": and are on the wire
 //! ```
+//!
+//! While a scan is under way no such mark can be placed: what the scan has still to find is not
+//! sent. What was pushed since it began is, and clients may wait for that ([`Stream::hurry`]): then
+//! a live mark asks for it. On the wire it says "up to 0", which is always true and so gives the
+//! peer nothing to resume from; its ack covers what was changed since the scan began.
 
 use crate::base::clock::Now;
 use crate::store::{Drained, Version};
@@ -96,8 +101,21 @@ impl Queued {
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     upto: Version,
+    /// Of a live mark: what the scan under way began with. What is older is not covered.
+    base: Option<Version>,
     position: u64,
     on_wire: bool,
+}
+
+impl Mark {
+    /// What the peer is told, and repeats.
+    fn told(&self) -> Version {
+        if self.base.is_some() {
+            Version(0)
+        } else {
+            self.upto
+        }
+    }
 }
 
 /// The outgoing live changes of one link.
@@ -119,6 +137,19 @@ pub struct Stream {
     /// When the oldest change was pushed that is in no mark yet, and that is in the waiting one.
     made_new: Option<u64>,
     made_marked: Option<u64>,
+    /// A scan is under way; all that was changed above this is pushed, not only found by it.
+    base: Option<Version>,
+    /// The highest version that a client waits for. None: clients never wait.
+    wanted: Option<Version>,
+    /// What the last mark and the last live mark cover.
+    marked: Version,
+    live_marked: Version,
+    /// What the peer acknowledged by live marks: above the first, up to the second.
+    live_acked: (Version, Version),
+    /// When the oldest change was pushed that no mark of either kind covers yet, and that the
+    /// waiting one covers.
+    late_new: Option<u64>,
+    late_marked: Option<u64>,
     /// Times that the queue ran over.
     pub overflows: u64,
 }
@@ -142,6 +173,13 @@ impl Stream {
             debt_marked: Debt::default(),
             made_new: None,
             made_marked: None,
+            base: None,
+            wanted: None,
+            marked: Version(0),
+            live_marked: Version(0),
+            live_acked: (Version(0), Version(0)),
+            late_new: None,
+            late_marked: None,
             overflows: 0,
         }
     }
@@ -156,6 +194,7 @@ impl Stream {
         }
         if !hashes.is_empty() || drained.overflowed {
             self.made_new.get_or_insert(now.mono_us);
+            self.late_new.get_or_insert(now.mono_us);
         }
         self.covered = self.covered.max(drained.upto);
     }
@@ -232,13 +271,38 @@ impl Stream {
         self.covered
     }
 
+    /// A scan begins that finds all that was changed up to `base`; what is newer was pushed.
+    pub fn scan_begins(&mut self, base: Version) {
+        self.base = Some(base);
+    }
+
+    /// The scan has sent all it found.
+    pub fn scan_ends(&mut self) {
+        self.base = None;
+    }
+
+    /// Clients wait for the acknowledgement of changes up to `wanted`: marks for them are not put
+    /// off.
+    pub fn hurry(&mut self, wanted: Version) {
+        self.wanted = self.wanted.max(Some(wanted));
+    }
+
     /// When [`Stream::place_mark`] will place the next mark, monotonic microseconds. One mark is
     /// under way at a time, so that acks set the pace as well.
     pub fn mark_due(&self) -> Option<u64> {
         if self.mark.is_some() || self.lost.is_some() {
             return None;
         }
+        let reached = self.base.map_or(self.marked, |base| self.live_marked.max(base));
+        if self.wanted.is_some_and(|wanted| wanted > reached) {
+            return Some(0);
+        }
         let pause = match (self.made_new.is_some(), self.covered > self.acked) {
+            // Whether the peer keeps up is to be known, where clients may wait for it.
+            _ if self.base.is_some() => {
+                self.late_new.filter(|_| self.wanted.is_some())?;
+                MARK_US
+            }
             (true, _) => MARK_US,
             (false, true) => IDLE_MARK_US,
             (false, false) => return None,
@@ -248,36 +312,59 @@ impl Stream {
 
     /// Places a mark behind what waits, if one is due.
     pub fn place_mark(&mut self, now: Now) {
-        if self.mark_due().is_some_and(|due| now.mono_us >= due) {
-            self.marked_us = Some(now.mono_us);
+        if !self.mark_due().is_some_and(|due| now.mono_us >= due) {
+            return;
+        }
+        self.marked_us = Some(now.mono_us);
+        self.late_marked = self.late_new.take();
+        let (upto, base, position) = (self.covered, self.base, self.pushed);
+        if base.is_some() {
+            self.live_marked = upto;
+        } else {
+            self.marked = upto;
             self.debt_marked = std::mem::take(&mut self.debt_new);
             self.made_marked = self.made_new.take();
-            let (upto, position) = (self.covered, self.pushed);
-            self.mark = Some(Mark { upto, position, on_wire: false });
         }
+        self.mark = Some(Mark { upto, base, position, on_wire: false });
     }
 
-    /// The mark to send now, if all before it was sent. Not to be called while a scan or a large
-    /// value is under way.
+    /// The mark to send now, if all before it was sent. Not to be called while a large value is
+    /// under way.
     pub fn take_mark(&mut self) -> Option<Version> {
         let popped = self.popped;
         let mark = self.mark.as_mut().filter(|mark| !mark.on_wire && popped >= mark.position)?;
         mark.on_wire = true;
-        Some(mark.upto)
+        Some(mark.told())
     }
 
     /// The peer has applied everything up to a mark. False when no such mark was sent.
     pub fn ack(&mut self, upto: Version) -> bool {
-        match self.mark {
-            Some(mark) if mark.on_wire && mark.upto == upto => {
-                self.mark = None;
-                self.acked = upto;
-                self.debt_marked = Debt::default();
-                self.made_marked = None;
-                true
-            }
-            _ => false,
+        let Some(mark) = self.mark.filter(|mark| mark.on_wire && mark.told() == upto) else {
+            return false;
+        };
+        self.mark = None;
+        self.late_marked = None;
+        if let Some(base) = mark.base {
+            self.live_acked = (base, mark.upto);
+        } else {
+            self.acked = upto;
+            self.debt_marked = Debt::default();
+            self.made_marked = None;
         }
+        true
+    }
+
+    /// What the peer has for certain of our own changes: up to the first version, and above the
+    /// second up to the third.
+    pub fn applied(&self) -> (Version, Version, Version) {
+        let (from, upto) = self.live_acked;
+        (self.acked, from, upto)
+    }
+
+    /// When the oldest of our own changes was pushed that the peer has not acknowledged, monotonic
+    /// microseconds; without what a scan finds.
+    pub fn late_since(&self) -> Option<u64> {
+        self.late_marked.or(self.late_new)
     }
 
     /// What the peer acknowledged last.
@@ -385,6 +472,55 @@ mod tests {
         // Versions seen from elsewhere are no hurry.
         stream.push(&[], upto(20), NOW);
         assert_eq!(stream.mark_due(), Some(NOW.mono_us + MARK_US + IDLE_MARK_US));
+    }
+
+    #[test]
+    fn who_is_waited_for_is_asked_at_once_and_once_at_a_time() {
+        let mut stream = Stream::new(10, Version(0));
+        stream.push(&[1], upto(9), NOW);
+        stream.hurry(Version(9));
+        stream.place_mark(NOW);
+        stream.pop();
+        assert_eq!(stream.take_mark(), Some(Version(9)));
+        stream.push(&[2], upto(12), NOW.plus_us(3));
+        stream.hurry(Version(11));
+        assert_eq!(stream.mark_due(), None, "one is under way");
+        assert_eq!(stream.late_since(), Some(NOW.mono_us));
+        assert!(stream.ack(Version(9)));
+        assert_eq!(stream.late_since(), Some(NOW.mono_us + 3));
+        assert_eq!(stream.mark_due(), Some(0));
+        stream.place_mark(NOW.plus_us(5));
+        assert_eq!(stream.take_mark(), None, "the second change is not sent yet");
+        stream.pop();
+        assert_eq!(stream.take_mark(), Some(Version(12)));
+        assert!(stream.ack(Version(12)));
+        assert_eq!((stream.late_since(), stream.mark_due()), (None, None));
+    }
+
+    #[test]
+    fn during_a_scan_only_what_was_pushed_since_is_acknowledged() {
+        let mut stream = Stream::new(10, Version(50));
+        stream.scan_begins(Version(50));
+        stream.push(&[1], upto(60), NOW);
+        assert_eq!(stream.mark_due(), None, "nobody waits");
+        stream.hurry(Version(50));
+        assert_eq!(stream.mark_due(), Some(0), "late changes are asked for");
+        stream.hurry(Version(58));
+        stream.place_mark(NOW);
+        stream.pop();
+        assert_eq!(stream.take_mark(), Some(Version(0)), "nothing to resume from");
+        stream.push(&[2], upto(70), NOW);
+        assert!(!stream.ack(Version(60)));
+        assert!(stream.ack(Version(0)));
+        assert_eq!(stream.applied(), (Version(0), Version(50), Version(60)));
+        assert!(stream.lag_us(NOW.plus_us(5)) > 0 && !stream.is_settled());
+        stream.pop();
+        stream.scan_ends();
+        stream.place_mark(NOW);
+        assert_eq!(stream.take_mark(), Some(Version(70)), "it is waited for: at once");
+        assert!(stream.ack(Version(70)));
+        assert_eq!(stream.applied().0, Version(70));
+        assert!(stream.is_settled());
     }
 
     #[test]

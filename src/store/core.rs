@@ -12,6 +12,7 @@
 
 use super::evict::Reclaimer;
 use super::feed::{ChangeSignal, Drained, Feed};
+use super::horizon::Horizon;
 use super::index::{Index, Locked, Place};
 use super::item::{Record, Shape};
 use super::segment::{Open, Segments};
@@ -63,6 +64,8 @@ pub(super) struct Local {
     pub counters: Arc<Counters>,
     pub feed: Arc<Feed>,
     pub fed: bool,
+    /// The last version that a change of this handle got, where peers hear of it.
+    pub issued: Version,
     pub writer: usize,
 }
 
@@ -102,6 +105,8 @@ pub struct Store {
     /// How many seconds deletes are remembered at present: fewer than configured while they are
     /// more than their share of the arena.
     pub(super) tombstone_life: AtomicU32,
+    /// Which deletes are not remembered any more. Only where replicated.
+    pub(super) horizon: Option<Horizon>,
     /// The last step of maintenance found nothing to reclaim.
     pub(super) exhausted: AtomicBool,
     /// Segments that a sweep which was asked for has still to look at.
@@ -151,6 +156,7 @@ impl Store {
             tombstones: AtomicU64::new(0),
             tombstone_bytes: AtomicU64::new(0),
             tombstone_life: AtomicU32::new(config.tombstone_secs),
+            horizon: config.replicated.then(Horizon::new),
             exhausted: AtomicBool::new(false),
             crawl_left: AtomicU32::new(0),
             members: Mutex::default(),
@@ -168,7 +174,10 @@ impl Store {
         let writer = members.len() % self.writers.len();
         members.push(Member { counters: Arc::clone(&counters), feed: Arc::clone(&feed) });
         drop(members);
-        Handle::new(Arc::clone(self), Local { counters, feed, fed: false, writer })
+        Handle::new(
+            Arc::clone(self),
+            Local { counters, feed, fed: false, issued: Version(0), writer },
+        )
     }
 
     /// The writer that this handle uses.
@@ -401,8 +410,9 @@ impl Store {
         if !self.config.replicated {
             return self.clock.next(now);
         }
-        me.fed = true;
-        me.feed.issue(&self.clock, now, hash, self.config.feed_max)
+        let version = me.feed.issue(&self.clock, now, hash, self.config.feed_max);
+        (me.fed, me.issued) = (true, version);
+        version
     }
 
     /// All bytes of an item: its record and its chunks.
@@ -567,16 +577,32 @@ impl Store {
         counters: &Counters,
     ) {
         let (version, _) = record.version(&self.segments.arena);
-        if self.config.replicated && self.forgotten_at(version) > now.unix_secs() {
-            self.bury(record, version.just_below(), counters);
+        let version = version.just_below();
+        if self.config.replicated && !self.is_too_old(version, now) {
+            self.bury(record, version, counters);
         } else {
+            self.forget(record, version);
             self.unlink(stripe, slot, record, counters);
+        }
+    }
+
+    /// Notes that a remembered delete is about to be dropped. Before it becomes unreachable.
+    pub(super) fn forget(&self, record: &Record, version: Version) {
+        if let Some(horizon) = &self.horizon {
+            horizon.forget(self.hash(record.key(&self.segments.arena)), version);
         }
     }
 
     /// The unix second in which a delete of this version is forgotten.
     pub(super) fn forgotten_at(&self, version: Version) -> u32 {
         version.unix_secs().saturating_add(self.tombstone_life.load(Ordering::Relaxed))
+    }
+
+    /// Whether a delete of this version need not be remembered any longer: its time is over, and
+    /// nobody waits for it.
+    pub(super) fn is_too_old(&self, version: Version, now: Now) -> bool {
+        let wanted = || self.horizon.as_ref().is_some_and(|horizon| horizon.is_wanted(version));
+        self.forgotten_at(version) <= now.unix_secs() && (self.too_many_tombstones() || !wanted())
     }
 
     /// Whether remembered deletes take more than their share.

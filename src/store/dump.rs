@@ -1,6 +1,7 @@
-//! Walking all items for an operator: `lru_crawler metadump`, `stats cachedump`, `stats sizes`.
+//! Walking all items for an operator: `lru_crawler metadump`, `stats cachedump`, `stats sizes`,
+//! `stats digest`.
 //!
-//! Owns [`Handle::dump`]. A walk goes through the index in bounded steps and holds one stripe's
+//! Owns [`Handle::dump`] and [`Handle::dump_read`]. A walk goes through the index in bounded steps and holds one stripe's
 //! lock for a few dozen items at a time, so nobody waits for it; what is there during the whole
 //! walk is shown once, what comes or goes meanwhile is shown or not.
 
@@ -12,35 +13,56 @@ use crate::base::clock::Now;
 /// Items that are looked at under one hold of a stripe's lock.
 const HOLD: usize = 64;
 
-/// What is shown of each item.
-type Each<'a> = &'a mut dyn FnMut(&Item<'_>);
+/// Bytes of values that are read under one hold of a stripe's lock, give or take one value: some
+/// ten microseconds.
+const HOLD_BYTES: usize = 64 * 1024;
+
+/// What a large item counts for under the lock: a hold has up to eight.
+const LARGE_BYTES: usize = HOLD_BYTES / 8;
+
+/// What is shown of each item; says how many bytes of its value it has read.
+type Each<'a> = &'a mut dyn FnMut(&Item<'_>) -> usize;
+
+/// What a hold or a step may look at, and what it has.
+#[derive(Clone, Copy)]
+struct Work {
+    items: usize,
+    bytes: usize,
+}
 
 impl Store {
-    /// Shows the live items of one hold. Returns how many were looked at.
-    fn dump_hold(&self, cursor: &mut ScanCursor, hold: usize, now: Now, each: Each<'_>) -> usize {
+    /// Shows the live items of one hold. Returns what was looked at.
+    fn dump_hold(&self, cursor: &mut ScanCursor, hold: usize, now: Now, each: Each<'_>) -> Work {
         let stripe = self.index.lock(cursor.stripe as usize);
-        let (mut looked, mut last) = (0, cursor.tag as u32);
+        let (mut looked, mut last) = (Work { items: 0, bytes: 0 }, cursor.tag as u32);
         let mut large = Vec::new();
         let mut next = None;
         for (at, tag) in stripe.slots_from(last) {
             // Slots of one tag stay together: the next hold starts at a tag, not inside of one.
-            if tag != last && looked >= hold {
+            if tag != last && (looked.items >= hold || looked.bytes >= HOLD_BYTES) {
                 next = Some(tag);
                 break;
             }
             last = tag;
-            looked += 1;
+            looked.items += 1;
             let record = self.record(stripe.location(at));
             if self.status(&record, now) == Status::Live {
                 let mut read = Some(|item: &Item<'_>| each(item));
-                if let Some(Seen::Large(snapshot)) = self.see(&record, now, &mut read) {
-                    large.push(snapshot);
+                match self.see(&record, now, &mut read) {
+                    Some(Seen::Read(bytes)) => looked.bytes += bytes,
+                    // Read without the lock; few at a time, as each keeps segments in place.
+                    Some(Seen::Large(snapshot)) => {
+                        looked.bytes += LARGE_BYTES;
+                        large.push(snapshot);
+                    }
+                    None => {}
                 }
             }
         }
         drop(stripe);
         for snapshot in large {
-            Store::finish(Seen::Large(snapshot), Some(|item: &Item<'_>| each(item)));
+            let read = Store::finish(Seen::Large(snapshot), Some(|item: &Item<'_>| each(item)));
+            looked.bytes += read.unwrap_or(0);
         }
         match next {
             Some(tag) => cursor.tag = u64::from(tag),
@@ -64,14 +86,31 @@ impl Handle {
         now: Now,
         each: &mut dyn FnMut(&Item<'_>),
     ) -> bool {
+        self.dump_read(cursor, budget, usize::MAX, now, &mut |item| {
+            each(item);
+            0
+        })
+    }
+
+    /// The same for one who reads values: `each` says how many bytes of a value it has read, and
+    /// the step ends after about `bytes` of them, too. One value may go over it by its own size.
+    pub fn dump_read(
+        &mut self,
+        cursor: &mut ScanCursor,
+        budget: usize,
+        bytes: usize,
+        now: Now,
+        each: &mut dyn FnMut(&Item<'_>) -> usize,
+    ) -> bool {
         let (store, _) = self.split();
         store.settle(now);
         let stripes = store.index.stripes() as u64;
-        let mut left = budget.max(1);
-        while cursor.stripe < stripes && left > 0 {
-            let looked = store.dump_hold(cursor, left.min(HOLD), now, each);
+        let mut left = Work { items: budget.max(1), bytes: bytes.max(1) };
+        while cursor.stripe < stripes && left.items > 0 && left.bytes > 0 {
+            let looked = store.dump_hold(cursor, left.items.min(HOLD), now, each);
             // An empty stripe costs a look, too.
-            left = left.saturating_sub(looked.max(1));
+            left.items = left.items.saturating_sub(looked.items.max(1));
+            left.bytes = left.bytes.saturating_sub(looked.bytes);
         }
         cursor.progress = (cursor.stripe * 1_000_000 / stripes) as u32;
         cursor.stripe >= stripes
@@ -134,5 +173,16 @@ mod tests {
         handle.dump(&mut cursor, 10, NOW, &mut |_| seen += 1);
         // Slots of one tag stay together: a few more may come.
         assert!(seen <= 16, "{seen}");
+        let mut bytes = |each: usize| {
+            let mut seen = 0;
+            handle.dump_read(&mut ScanCursor::default(), 3000, 1 << 20, NOW, &mut |_| {
+                seen += 1;
+                each
+            });
+            seen
+        };
+        assert_eq!(bytes(0), 3000);
+        assert!((1..=8).contains(&bytes(1 << 20)), "{}", bytes(1 << 20));
+        assert!((32..=64).contains(&bytes(1 << 15)), "{}", bytes(1 << 15));
     }
 }

@@ -416,8 +416,8 @@ impl Store {
         };
         let (version, deleted) = record.version(arena);
         if deleted {
-            let old = self.forgotten_at(version) <= now.unix_secs();
-            if old || !room || self.too_many_tombstones() {
+            if self.is_too_old(version, now) || !room || self.too_many_tombstones() {
+                self.forget(record, version);
                 self.unlink(&mut stripe, slot, record, counters);
                 return true;
             }
@@ -467,6 +467,10 @@ impl Store {
             counters.add_class(class, ClassCounter::EvictedActive, 1);
         }
         self.tell_evicted(record, now);
+        if let Some(horizon) = &self.horizon {
+            let arena = &self.segments.arena;
+            horizon.evict(self.hash(record.key(arena)), record.version(arena).0);
+        }
         stripe.haunt(slot);
         self.unlink(stripe, slot, record, counters);
     }

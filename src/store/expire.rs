@@ -247,7 +247,8 @@ impl Store {
             }
             Status::Deleted => {
                 let (version, _) = record.version(arena);
-                if self.forgotten_at(version) <= now.unix_secs() {
+                if self.is_too_old(version, now) {
+                    self.forget(record, version);
                     self.unlink(&mut stripe, slot, record, counters);
                 } else {
                     self.note_due(record);

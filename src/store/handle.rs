@@ -10,7 +10,7 @@ use super::index::{Locked, Place};
 use super::item::{Extras, Record, Shape};
 use super::large::Snapshot;
 use super::segment::Open;
-use super::{Exptime, Item, Value};
+use super::{Exptime, Item, Value, Version};
 use crate::base::clock::Now;
 use crate::base::counters::{ClassCounter, Counter, Counters};
 use std::sync::Arc;
@@ -310,6 +310,12 @@ impl Handle {
     /// [`Store::changed`].
     pub fn take_fed(&mut self) -> bool {
         std::mem::take(&mut self.local.fed)
+    }
+
+    /// The version of the last change that this handle made and that a peer should hear of; 0 when
+    /// there was none. Never goes back.
+    pub fn issued(&self) -> Version {
+        self.local.issued
     }
 
     /// Finds an item for a client: counts a hit or a miss, marks it as used. `read` runs at once,

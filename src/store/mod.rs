@@ -16,6 +16,7 @@ mod feed;
 mod flush;
 mod ghosts;
 mod handle;
+mod horizon;
 mod index;
 mod item;
 mod large;
@@ -148,6 +149,11 @@ pub enum Applied {
     TooLarge,
     /// No room; what was here, being older, is gone.
     OutOfMemory,
+    /// See [`Handle::apply_known`]: it was deleted here, and a delete just above it is remembered
+    /// again, for whoever still has it.
+    Buried,
+    /// See [`Handle::apply_known`]: it was deleted or evicted here, and stays away.
+    Left,
 }
 
 /// Where a scan stands. Starts at the default.

@@ -1,6 +1,7 @@
 //! What replication asks of the store: taking in changes of peers, and telling them ours.
 //!
-//! Owns `flush_all`, [`Handle::apply`], [`Handle::changes_of`] and [`Handle::scan`]. The store is
+//! Owns `flush_all`, [`Handle::apply`], [`Handle::changes_of`], [`Handle::scan`], and what is asked
+//! of the horizon of forgotten deletes. The store is
 //! the replication log: what is told is always the present state of a key, never a history.
 //!
 //! ```text
@@ -10,6 +11,7 @@
 
 use super::core::{Local, Status, Store};
 use super::handle::Look;
+use super::horizon::{Absence, Horizon};
 use super::index::Locked;
 use super::item::{Extras, Record, Shape};
 use super::large::Snapshot;
@@ -57,18 +59,31 @@ impl Store {
         }
     }
 
+    /// Whether a delete of a key of which nothing is known is to be remembered: not an old one that
+    /// was forgotten here before, or nodes in a ring would tell each other of it for ever.
+    fn is_worth_remembering(&self, hash: u64, version: Version, now: Now) -> bool {
+        let news = |horizon: &Horizon| {
+            let news = !self.is_too_old(version, now) || !horizon.is_forgotten(hash, version);
+            if !news {
+                horizon.pass_over(hash, version);
+            }
+            news
+        };
+        self.horizon.as_ref().is_some_and(news)
+    }
+
     /// Applies a state that leaves no item: what is here and older goes, the version stays known.
-    fn apply_deleted(&self, me: &mut Local, change: &Change<'_>, now: Now) -> Applied {
-        let key = change.key;
-        let applied = self.look(me, self.hash(key), now, |me, stripe, place, open| {
+    /// `again`: also one that was forgotten before.
+    fn apply_deleted(&self, me: &mut Local, change: &Change<'_>, again: bool, now: Now) -> Applied {
+        let (key, hash) = (change.key, self.hash(change.key));
+        let applied = self.look(me, hash, now, |me, stripe, place, open| {
             let old = self.find(stripe, place, key);
             if let Err(verdict) = self.verdict(change, old.as_ref().map(|old| &old.1)) {
                 return Look::Done(verdict);
             }
             if let Some((slot, old)) = old {
                 self.remove(stripe, slot, &old, change.version, &me.counters);
-            } else if self.config.replicated && self.forgotten_at(change.version) > now.unix_secs()
-            {
+            } else if again || self.is_worth_remembering(hash, change.version, now) {
                 let shape = Shape::tombstone(key);
                 let Some(open) = self.with_room(open, shape.size()) else {
                     return Look::NeedsRoom(shape.size());
@@ -80,7 +95,39 @@ impl Store {
             }
             Look::Done(Applied::Won)
         });
-        applied.unwrap_or(Applied::OutOfMemory)
+        applied.unwrap_or_else(|| {
+            if let Some(horizon) = &self.horizon {
+                horizon.pass_over(hash, change.version);
+            }
+            Applied::OutOfMemory
+        })
+    }
+
+    /// An item that this node and its sender have agreed on is not here. Where a delete was the
+    /// reason, that is remembered again; none where there is nothing against taking the item.
+    fn apply_absent(&self, me: &mut Local, change: &Change<'_>, now: Now) -> Option<Applied> {
+        let hash = self.hash(change.key);
+        let absence = self.horizon.as_ref()?.absence(hash, change.version);
+        if absence == Absence::NotDeleted {
+            return None;
+        }
+        let (stripe, place) = self.lock(hash);
+        let here = self.find(&stripe, place, change.key).is_some();
+        drop(stripe);
+        if here || change.version <= self.watermark() {
+            return None;
+        }
+        let version = Version(change.version.0 + 1);
+        if absence == Absence::Unclear || version > Version::MAX {
+            return Some(Applied::Left);
+        }
+        let gone = Change { what: What::Deleted, version, ..*change };
+        match self.apply_deleted(me, &gone, true, now) {
+            Applied::Won => Some(Applied::Buried),
+            // There is no room to say so.
+            Applied::OutOfMemory => Some(Applied::Left),
+            other => Some(other),
+        }
     }
 
     fn apply(&self, me: &mut Local, change: &Change<'_>, now: Now) -> Applied {
@@ -89,12 +136,12 @@ impl Store {
         }
         self.clock.observe(change.version);
         let What::Item { flags, exptime, cas, marks, value } = change.what else {
-            return self.apply_deleted(me, change, now);
+            return self.apply_deleted(me, change, false, now);
         };
         // Only here: other nodes may have the room, or another idea of the time.
         let gone = Change { what: What::Deleted, version: change.version.just_below(), ..*change };
         if exptime.is_past(now.unix_secs()) {
-            return self.apply_deleted(me, &gone, now);
+            return self.apply_deleted(me, &gone, false, now);
         }
         let refused = if self.config.fits(change.key.len(), flags, value.len()) {
             let parts: Vec<&[u8]> = value.chunks().collect();
@@ -112,7 +159,10 @@ impl Store {
             Applied::TooLarge
         };
         // What is here is older than what cannot be kept: it must not be served any more.
-        match self.apply_deleted(me, &gone, now) {
+        if let Some(horizon) = &self.horizon {
+            horizon.evict(self.hash(change.key), change.version);
+        }
+        match self.apply_deleted(me, &gone, false, now) {
             Applied::Won | Applied::OutOfMemory => refused,
             verdict => verdict,
         }
@@ -222,6 +272,39 @@ impl Handle {
             _ => me.counters.add(Counter::ReplApplied, 1),
         }
         applied
+    }
+
+    /// [`Handle::apply`] for a peer with which this node had agreed on everything up to `told`: an
+    /// item of theirs that is as old as that and is not here has been deleted or evicted here. It
+    /// does not come back where the delete may be forgotten ([`Applied::Buried`],
+    /// [`Applied::Left`]).
+    pub fn apply_known(&mut self, change: &Change<'_>, told: Version, now: Now) -> Applied {
+        let (store, me) = self.split();
+        store.settle(now);
+        let known = change.version <= told
+            && matches!(change.what, What::Item { exptime, .. } if !exptime.is_past(now.unix_secs()));
+        match known.then(|| store.apply_absent(me, change, now)).flatten() {
+            Some(applied) => applied,
+            None => self.apply(change, now),
+        }
+    }
+
+    /// The newest delete that this node has forgotten.
+    pub fn forgotten(&self) -> Version {
+        self.store_ref().horizon.as_ref().map(Horizon::newest).unwrap_or_default()
+    }
+
+    /// How many deletes were forgotten although [`Handle::keep_deletes`] had asked for them.
+    pub fn missed_deletes(&self) -> u64 {
+        self.store_ref().horizon.as_ref().map_or(0, Horizon::missed)
+    }
+
+    /// Asks the store not to forget deletes above this version for their age, as a peer has still
+    /// to be told of them; `None`: nobody waits. Their share of memory holds as ever.
+    pub fn keep_deletes(&self, above: Option<Version>) {
+        if let Some(horizon) = &self.store_ref().horizon {
+            horizon.want_above(above);
+        }
     }
 
     /// Merges a peer's flush state into ours: the higher watermark holds, and of two pending
@@ -402,6 +485,83 @@ mod tests {
         assert_eq!(value(&mut handle), None);
         assert_eq!(handle.apply(&item(v(4), Exptime::Never, b"x"), NOW), Applied::Stale);
         assert_eq!(handle.apply(&item(v(5), Exptime::Never, b"y"), NOW), Applied::Won);
+    }
+
+    /// A node that has forgotten a delete of `k`, the time by then, and the version of the delete.
+    fn forgotten() -> (Handle, Now, u64) {
+        let mut handle = handle(true);
+        handle.apply(&item(v(3), Exptime::Never, b"old"), NOW);
+        assert!(handle.delete(b"k", NOW));
+        assert_eq!(handle.forgotten(), Version(0));
+        let later = NOW.plus_us(3_700_000_000);
+        while handle.maintain(later, 1000) == crate::store::Maintained::More {}
+        while handle.maintain(later.plus_us(9_000_000), 1000) == crate::store::Maintained::More {}
+        assert_eq!(handle.store_ref().stats().tombstones, 0);
+        let forgotten = handle.forgotten().0;
+        assert!(forgotten > v(3));
+        (handle, later, forgotten)
+    }
+
+    #[test]
+    fn an_item_whose_delete_is_forgotten_stays_deleted_everywhere() {
+        let (mut handle, now, forgotten) = forgotten();
+        let told = Version(forgotten);
+        let stale = item(v(3), Exptime::Never, b"old");
+        assert_eq!(handle.apply_known(&stale, told, now), Applied::Buried);
+        assert_eq!(value(&mut handle), None);
+        let mut answers = Vec::new();
+        handle.changes_of(handle.hash(b"k"), now, &mut |change| {
+            answers.push((change.what == What::Deleted, change.version));
+        });
+        // It beats the item that the peer has, and nothing that anybody has written since.
+        assert_eq!(answers, [(true, Version(v(4)))]);
+        assert_eq!(handle.apply_known(&stale, told, now), Applied::Stale);
+        let new = item(v(5), Exptime::Never, b"new");
+        assert_eq!(handle.apply_known(&new, told, now), Applied::Won);
+    }
+
+    #[test]
+    fn what_both_had_not_agreed_on_is_taken() {
+        let (mut handle, now, _) = forgotten();
+        let theirs = item(v(3), Exptime::Never, b"theirs");
+        assert_eq!(handle.apply_known(&theirs, Version(v(2)), now), Applied::Won);
+        // The same moment, the same versions.
+        let (mut handle, now, forgotten) = forgotten();
+        let newer = item(forgotten + 1, Exptime::Never, b"newer");
+        assert_eq!(handle.apply_known(&newer, Version(u64::MAX), now), Applied::Won);
+    }
+
+    #[test]
+    fn what_may_have_been_evicted_is_not_deleted_elsewhere() {
+        let (mut handle, now, forgotten) = forgotten();
+        let hash = handle.hash(b"k");
+        handle.store_ref().horizon.as_ref().unwrap().evict(hash, Version(v(3)));
+        let stale = item(v(3), Exptime::Never, b"old");
+        assert_eq!(handle.apply_known(&stale, Version(forgotten), now), Applied::Left);
+        assert_eq!(handle.store_ref().stats().tombstones, 0);
+        assert_eq!(value(&mut handle), None);
+    }
+
+    #[test]
+    fn a_delete_is_kept_while_a_link_waits_and_an_old_one_is_taken_in_once() {
+        let mut handle = handle(true);
+        let much_later = NOW.plus_us(10_000_000_000);
+        let sweep = |handle: &mut Handle, secs: u64| {
+            let now = much_later.plus_us(secs * 1_000_000);
+            while handle.maintain(now, 1000) == crate::store::Maintained::More {}
+            handle.store_ref().stats().tombstones
+        };
+        handle.keep_deletes(Some(Version(v(1))));
+        let delete = Change { what: What::Deleted, ..item(v(2), Exptime::Never, b"") };
+        assert_eq!(handle.apply(&delete, much_later), Applied::Won);
+        assert_eq!((sweep(&mut handle, 3), sweep(&mut handle, 6)), (1, 1));
+        handle.keep_deletes(None);
+        assert_eq!((sweep(&mut handle, 9), sweep(&mut handle, 12)), (0, 0));
+        assert_eq!((handle.missed_deletes(), handle.forgotten()), (0, Version(v(2))));
+        // It comes round once more.
+        assert_eq!(handle.apply(&delete, much_later), Applied::Won);
+        assert_eq!(handle.store_ref().stats().tombstones, 0);
+        assert_eq!(handle.missed_deletes(), 1);
     }
 
     #[test]

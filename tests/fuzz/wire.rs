@@ -5,6 +5,7 @@
 
 use twincached::base::clock::Now;
 use twincached::replication::stream::Debt;
+use twincached::replication::wire::line::{self, Line};
 use twincached::replication::wire::native::{self, Frame, HEAD};
 use twincached::replication::{Event, NodeId, Role, Session, SessionConfig};
 use twincached::store::{Config, FlushState, Store, Version};
@@ -22,7 +23,7 @@ pub fn run(data: &[u8]) {
     decode(&framed);
     let Some((seed, bytes)) = super::seed(data) else { return };
     let mut greeting = Vec::new();
-    native::encode_line(&mut greeting, NodeId(77));
+    line::encode(&mut greeting, &Line { id: NodeId(77), nonce: None });
     session(Role::Listener, super::pieces(seed, bytes));
     session(Role::Connector, super::pieces(seed, &[&greeting[..], &framed].concat()));
     let hello = native::Hello {
@@ -37,7 +38,7 @@ pub fn run(data: &[u8]) {
 }
 
 fn decode(mut data: &[u8]) {
-    if let Ok(Some((_, used))) = native::decode_line(data) {
+    if let Ok(Some((_, used))) = line::decode(data) {
         data = &data[used..];
     }
     while let Ok(Some((frame, used))) = native::decode(data) {
@@ -81,7 +82,7 @@ fn session<'a>(role: Role, pieces: impl Iterator<Item = &'a [u8]>) {
         heartbeat_us: 1_000_000,
         silence_us: 5_000_000,
         relay: true,
-        repcached: true,
+        auth: None,
     };
     let mut session = Session::new(role, config, NOW);
     let mut out = Vec::new();

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use twincached::base::clock::Now;
-use twincached::replication::{Action, LinkId, ListenError, Node, NodeConfig, NodeId};
+use twincached::replication::{Action, LinkId, ListenError, Node, NodeConfig, NodeId, Origin};
 use twincached::store::{Config, Handle, Store};
 
 /// 2024-01-01 in unix microseconds: where virtual time begins.
@@ -423,9 +423,10 @@ impl World {
         let now = self.now(machine);
         let from = name(self.machines[self.conns[index].ends[0].machine].host);
         let m = &mut self.machines[machine];
-        let named = (0..m.peers.len()).filter(|&peer| m.peers[peer] == from).collect();
+        let peer = m.peers.iter().position(|peer| *peer == from);
+        let origin = peer.map_or(Origin::Other, Origin::Peer);
         let Some(running) = &mut m.up else { return };
-        match running.node.on_accepted(address, named, now) {
+        match running.node.on_accepted(address, origin, now) {
             Some(link) => {
                 running.links.insert(link, (index, 1));
                 self.conns[index].ends[1].link = Some(link);

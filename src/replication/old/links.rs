@@ -10,7 +10,7 @@
 //! ```
 //! A connection from anywhere else hears nothing, as ever.
 
-use super::{Bye, Handle, LinkId, Listening, Node, NodeId, Now, Role};
+use super::{Bye, Handle, Link, LinkId, Listening, Node, NodeId, Now, Origin, Role};
 use crate::replication::Action;
 
 /// How long a connection from a peer's address is silent before it is taken for a repcached that
@@ -34,21 +34,35 @@ impl Node {
             peer if link.target.is_some() || met(peer) => {
                 link.target == Some(target) || self.targets[target].known == peer
             }
-            _ => link.named.contains(&target) && self.targets[target].text.is_none(),
+            _ => self.may_be(link.origin, target) && self.targets[target].text.is_none(),
         })
+    }
+
+    /// Whether a connection may be one of a target: its address is. The targets of one host share
+    /// it, and whoever connects has a port that says nothing.
+    fn may_be(&self, origin: Origin, target: usize) -> bool {
+        let host = |at: usize| self.targets[at].name.rsplit_once(':').map(|(host, _)| host);
+        match origin {
+            Origin::Peer(at) => at == target || host(at) == host(target),
+            Origin::Other => false,
+        }
     }
 
     /// The next connection that will be taken for a repcached: when, which, and of what target.
     pub(super) fn mute_due(&self) -> Option<(u64, LinkId, usize)> {
         let one_already = self.live().any(|(_, link)| link.text.is_some());
-        if !self.config.repcached || !self.serving || self.stopping || one_already {
+        // None of them can prove that it knows a secret.
+        let secret = self.config.secret.is_some();
+        if secret || !self.serving || self.stopping || one_already {
             return None;
         }
         let mute = self.links.iter().filter_map(|(&id, link)| {
             let session = link.session.as_ref().filter(|session| session.is_mute())?;
-            let free = |target: &&usize| !self.is_target_linked(**target);
-            let target = link.named.iter().find(free).filter(|_| link.role == Role::Listener)?;
-            Some((session.heard_us() + OLD_SILENCE_US, id, *target))
+            let free = |&target: &usize| {
+                self.may_be(link.origin, target) && !self.is_target_linked(target)
+            };
+            let mut targets = (0..self.targets.len()).filter(|_| link.role == Role::Listener);
+            Some((session.heard_us() + OLD_SILENCE_US, id, targets.find(free)?))
         });
         mute.min()
     }
@@ -119,10 +133,11 @@ impl Node {
     /// address only where the repcached, too, is known by no more.
     pub(super) fn displace_text(&mut self, id: LinkId, handle: &mut Handle, now: Now) {
         let Some(link) = self.links.get(&id) else { return };
-        let (target, role, named) = (link.target, link.role, link.named.clone());
+        let Link { target, role, origin, .. } = *link;
         let gone = self.live().find(|(_, old)| {
             let by_address = role == Role::Listener && old.role == Role::Listener;
-            old.text.is_some_and(|at| target == Some(at) || (by_address && named.contains(&at)))
+            let there = |at| target == Some(at) || (by_address && self.may_be(origin, at));
+            old.text.is_some_and(there)
         });
         if let Some(old) = gone.map(|(old, _)| old) {
             self.on_lost(old, "a twincached is there now", handle, now);

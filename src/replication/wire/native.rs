@@ -1,12 +1,9 @@
-//! The native wire: one text line, then frames.
+//! The native wire: frames, behind the opening line ([`line`](super::line)).
 //!
 //! Owns the byte layout between two twincached nodes and its limits. Never applies a frame, keeps
 //! no state between frames, and never trusts a length before it has been checked.
 //!
 //! ```text
-//! line    twincached replication 1.1 0123456789abcdef0123456789abcdef\r\n
-//!         (protocol major.minor, node id; a real repcached ignores a line it does not know, and
-//!         whoever does not open with this line is not a twincached)
 //! frame   +--------+------+--------+------------------+     all numbers little-endian
 //!         | length | type | crc-32 | payload          |     length: of the payload, <= FRAME_MAX
 //!         | u32    | u8   | u32    | `length` bytes   |     crc-32: over type, length and payload
@@ -15,23 +12,15 @@
 //!
 //! Neither side sends a frame before it has seen the other's line, so that a line is all that ever
 //! reaches a peer of the old world. A frame of an unknown type is skipped, and bytes behind the
-//! fields a frame is known to have are ignored: a newer minor version may add both. Another major
-//! version is refused. 1.1 has added the attributes behind items.
+//! fields a frame is known to have are ignored: a newer minor version may add both. 1.1 has added
+//! the attributes behind items, 1.2 the proofs of a secret.
 
-use crate::base::num;
+use super::line;
+use crate::replication::secret::Proof;
 use crate::replication::NodeId;
 use crate::store::{Exptime, FlushState, Marks, PendingFlush, Version, KEY_MAX};
 use std::fmt;
 
-/// Opens every link.
-pub const MAGIC: &[u8] = b"twincached replication ";
-/// Peers of another major version are refused.
-pub const MAJOR: u32 = 1;
-/// Peers of another minor version are understood: they skip what they do not know.
-pub const MINOR: u32 = 1;
-/// Longest opening line, its end included: room for what later minor versions append to it, and
-/// little enough that a stranger cannot make us hold much.
-pub const LINE_MAX: usize = 256;
 /// Bytes before a frame's payload.
 pub const HEAD: usize = 9;
 /// Longest payload. Small enough that a heartbeat never waits long behind a frame and that a
@@ -83,6 +72,8 @@ pub enum Bye {
     Itself,
     /// It could not make sense of what it was sent.
     Protocol,
+    /// The two ends do not know the same secret, or one of them has none. Since 1.2.
+    Secret,
     /// A reason of a newer minor version.
     Other(u8),
 }
@@ -95,6 +86,7 @@ impl Bye {
             Bye::Duplicate => 3,
             Bye::Itself => 4,
             Bye::Protocol => 5,
+            Bye::Secret => 6,
             Bye::Other(code) => code,
         }
     }
@@ -106,6 +98,7 @@ impl Bye {
             3 => Bye::Duplicate,
             4 => Bye::Itself,
             5 => Bye::Protocol,
+            6 => Bye::Secret,
             code => Bye::Other(code),
         }
     }
@@ -195,6 +188,8 @@ pub enum Frame<'a> {
         /// For its log.
         text: &'a [u8],
     },
+    /// The sender knows the secret, see [`secret`](crate::replication::secret). Since 1.2.
+    Proof(Proof),
     /// A frame of a newer minor version: skipped.
     Unknown(u8),
 }
@@ -212,6 +207,7 @@ const MARK: u8 = 10;
 const ACK: u8 = 11;
 const PING: u8 = 12;
 const BYE: u8 = 13;
+const PROOF: u8 = 16;
 
 /// What is wrong with received bytes. It is always the peer (or the network) that is at fault: what
 /// we send cannot fail to encode.
@@ -252,7 +248,7 @@ impl fmt::Display for WireError {
         match *self {
             WireError::NotTwincached => write!(out, "the peer does not open as a twincached"),
             WireError::OtherMajor(major) => {
-                write!(out, "the peer speaks protocol version {major}, this node {MAJOR}")
+                write!(out, "the peer speaks protocol version {major}, this node {}", line::MAJOR)
             }
             WireError::BadLine => write!(out, "the peer's opening line is damaged"),
             WireError::TooLong { kind, len } => {
@@ -267,38 +263,6 @@ impl fmt::Display for WireError {
             WireError::OutOfPlace { what } => write!(out, "the peer sent {what}"),
         }
     }
-}
-
-/// Appends the opening line.
-pub fn encode_line(out: &mut Vec<u8>, id: NodeId) {
-    out.extend_from_slice(MAGIC);
-    num::push_u64(out, u64::from(MAJOR));
-    out.push(b'.');
-    num::push_u64(out, u64::from(MINOR));
-    out.extend_from_slice(format!(" {id}\r\n").as_bytes());
-}
-
-/// Reads the opening line: the node id and how many bytes it took, or `None` while incomplete.
-///
-/// # Errors
-/// As soon as the bytes cannot become such a line any more, not only at its end.
-pub fn decode_line(bytes: &[u8]) -> Result<Option<(NodeId, usize)>, WireError> {
-    let known = bytes.len().min(MAGIC.len());
-    if bytes[..known] != MAGIC[..known] {
-        return Err(WireError::NotTwincached);
-    }
-    let Some(end) = memchr::memchr(b'\n', &bytes[..bytes.len().min(LINE_MAX)]) else {
-        return if bytes.len() >= LINE_MAX { Err(WireError::BadLine) } else { Ok(None) };
-    };
-    let line = bytes[MAGIC.len()..end].strip_suffix(b"\r").ok_or(WireError::BadLine)?;
-    let mut words = line.split(|&byte| byte == b' ');
-    let mut version = words.next().unwrap_or_default().split(|&byte| byte == b'.');
-    let major = version.next().and_then(num::parse_u32).ok_or(WireError::BadLine)?;
-    if major != MAJOR {
-        return Err(WireError::OtherMajor(major));
-    }
-    let id = words.next().and_then(NodeId::parse).ok_or(WireError::BadLine)?;
-    Ok(Some((id, end + 1)))
 }
 
 /// Appends one frame.
@@ -357,6 +321,10 @@ pub fn encode(out: &mut Vec<u8>, frame: &Frame<'_>) {
             out.push(reason.code());
             out.extend_from_slice(&text[..text.len().min(BYE_TEXT_MAX)]);
             BYE
+        }
+        Frame::Proof(proof) => {
+            out.extend_from_slice(&proof);
+            PROOF
         }
         Frame::Unknown(kind) => kind,
     };
@@ -455,10 +423,18 @@ fn put_flush(out: &mut Vec<u8>, flush: FlushState) {
 /// # Errors
 /// The bytes are not a frame: nothing behind them can be trusted, the link must end.
 pub fn decode(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, WireError> {
+    decode_up_to(bytes, u32::MAX)
+}
+
+/// As [`decode`], for a peer that has not shown yet that it is one: refuses a payload over `max`.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_up_to(bytes: &[u8], max: u32) -> Result<Option<(Frame<'_>, usize)>, WireError> {
     let Some(head) = bytes.get(..HEAD) else { return Ok(None) };
     let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
     let kind = head[4];
-    if len as usize > FRAME_MAX {
+    if len as usize > FRAME_MAX || len > max {
         return Err(WireError::TooLong { kind, len });
     }
     let used = HEAD + len as usize;
@@ -505,6 +481,7 @@ fn fields(kind: u8, payload: &[u8]) -> Option<Frame<'_>> {
         ACK => Frame::Ack { upto: take.version()? },
         PING => Frame::Ping { newest: take.version()? },
         BYE => Frame::Bye { reason: Bye::from_code(take.u8()?), text: take.0 },
+        PROOF => Frame::Proof(take.array()?),
         kind => Frame::Unknown(kind),
     })
 }

@@ -38,33 +38,10 @@ fn all_frames(value: &[u8]) -> Vec<Frame<'_>> {
         Frame::Mark { upto: Version(10) },
         Frame::Ack { upto: Version(10) },
         Frame::Ping { newest: Version(11) },
+        Frame::Proof([7; 32]),
         Frame::Unknown(200),
         Frame::Bye { reason: Bye::Stopping, text: b"so long" },
     ]
-}
-
-#[test]
-fn the_line_is_text_that_an_old_peer_ignores() {
-    let mut line = Vec::new();
-    encode_line(&mut line, ID);
-    assert_eq!(line, b"twincached replication 1.1 0123456789abcdef0011223344556677\r\n");
-    for cut in 0..line.len() {
-        assert_eq!(decode_line(&line[..cut]), Ok(None), "cut at {cut}");
-    }
-    assert_eq!(decode_line(&line), Ok(Some((ID, line.len()))));
-    let newer = b"twincached replication 1.7 0123456789abcdef0011223344556677 more words\r\n";
-    assert_eq!(decode_line(newer), Ok(Some((ID, newer.len()))));
-}
-
-#[test]
-fn other_openings_are_refused_as_early_as_possible() {
-    assert_eq!(decode_line(b"rep key"), Err(WireError::NotTwincached));
-    assert_eq!(decode_line(b"tw1"), Err(WireError::NotTwincached));
-    let other = b"twincached replication 2.0 whatever comes\r\n";
-    assert_eq!(decode_line(other), Err(WireError::OtherMajor(2)));
-    assert_eq!(decode_line(b"twincached replication 1.0 xyz\r\n"), Err(WireError::BadLine));
-    let endless = [MAGIC, &[b'1'; LINE_MAX]].concat();
-    assert_eq!(decode_line(&endless), Err(WireError::BadLine));
 }
 
 #[test]

@@ -17,7 +17,7 @@
 //! **where it cannot take an item, it takes the value for commands**. So nothing is sent that it
 //! could not take.
 
-use super::native::MAGIC;
+use super::line::MAGIC;
 use crate::base::num;
 use crate::store::{memcached_size, Exptime, KEY_MAX};
 use std::fmt;

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use super::stat;
 use crate::base::clock::Now;
 use crate::base::num::push_u64;
+use crate::base::uri;
 use crate::protocol::classic::{admin, encode};
 use crate::protocol::meta::encode_base64 as push_base64;
 use crate::server::conn::{Produced, Producer};
@@ -133,7 +134,7 @@ impl Producer for Items {
 /// One line of `metadump`. It ends with a blank and a bare newline, as memcached's does.
 fn metadump(item: &Item<'_>, class: u8, cas_enabled: bool, now: Now, out: &mut Vec<u8>) {
     out.extend_from_slice(b"key=");
-    push_uri(out, item.key);
+    uri::push(out, item.key);
     out.extend_from_slice(b" exp=");
     match item.exptime {
         Exptime::Never => out.extend_from_slice(b"-1"),
@@ -168,19 +169,6 @@ fn mgdump(item: &Item<'_>, out: &mut Vec<u8>) {
 fn is_binary(item: &Item<'_>) -> bool {
     item.marks.binary_key
         || item.key.iter().any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control())
-}
-
-/// Appends a key so that it is one word: everything but letters, digits and `-._~` becomes `%XX`.
-fn push_uri(out: &mut Vec<u8>, key: &[u8]) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in key {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(byte);
-        } else {
-            let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
-            out.extend_from_slice(&[b'%', HEX[high], HEX[low]]);
-        }
-    }
 }
 
 /// `stats cachedump`: up to `limit` items of a class, 0 for as many as fit into the answer. None
@@ -290,12 +278,5 @@ mod tests {
         }
         let some = Chosen::parse(b"2,39").expect("two classes");
         assert!(some.holds(2) && some.holds(39) && !some.holds(1) && Chosen::Hash.holds(1));
-    }
-
-    #[test]
-    fn keys_are_one_word() {
-        let mut out = Vec::new();
-        push_uri(&mut out, b"a-b.c_d~9:\xff% ");
-        assert_eq!(out, b"a-b.c_d~9%3A%FF%25%20");
     }
 }

@@ -11,6 +11,7 @@
 mod classes;
 mod conns;
 pub mod detail;
+mod digest;
 mod dump;
 mod general;
 mod settings;
@@ -35,6 +36,10 @@ const DETAIL_OFF: &[u8] = b"CLIENT_ERROR stats detail not allowed\r\n";
 const DUMP_USAGE: &[u8] = b"CLIENT_ERROR bad command line\r\n";
 /// Where dumping is disabled.
 const DUMP_OFF: &[u8] = b"CLIENT_ERROR stats cachedump not allowed\r\n";
+/// `stats digest` with a word that is no range and no key.
+const DIGEST_USAGE: &[u8] = b"CLIENT_ERROR usage: stats digest [range...|key=...]\r\n";
+/// Keys are not shown where dumping is disabled; digests of ranges tell none.
+const DIGEST_OFF: &[u8] = b"CLIENT_ERROR stats digest not allowed\r\n";
 /// A class that no memcached has.
 const DUMP_CLASS: &[u8] = b"CLIENT_ERROR Illegal slab id\r\n";
 
@@ -77,6 +82,7 @@ pub fn stats(exec: &mut Executor, args: &[u8], now: Now, out: &mut Vec<u8>) -> A
         _ if is(b"settings") => settings::stats(shared, out),
         _ if is(b"cachedump") => return cachedump(exec, words.next(), words.next(), out),
         _ if is(b"conns") => return After::Stream(conns::stats()),
+        b"digest" => return digest(exec, words, out),
         b"items" => classes::items(shared, out),
         b"slabs" => classes::slabs(shared, out),
         b"sizes" if shared.config.track_sizes => return After::Stream(dump::sizes()),
@@ -106,6 +112,18 @@ fn detail(exec: &Executor, word: &[u8], out: &mut Vec<u8>) -> After {
     } else {
         out.extend_from_slice(DETAIL_USAGE);
     }
+    After::Next
+}
+
+/// `stats digest [RANGE...|key=KEY...]`.
+fn digest<'a>(exec: &Executor, words: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) -> After {
+    let refusal = match digest::Asked::parse(words) {
+        Some(asked @ digest::Asked::Digests) => return After::Stream(digest::answer(asked)),
+        Some(_) if !exec.shared.config.dump_command => DIGEST_OFF,
+        Some(asked) => return After::Stream(digest::answer(asked)),
+        None => DIGEST_USAGE,
+    };
+    out.extend_from_slice(refusal);
     After::Next
 }
 

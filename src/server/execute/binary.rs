@@ -300,7 +300,8 @@ impl Executor {
             Some(name) => (Some(name), false),
             None => {
                 let known: [&[u8]; 5] = [b"", b"items", b"slabs", b"sizes", b"replication"];
-                (known.contains(&key).then_some(key), false)
+                let ours = key == b"digest" || key.starts_with(b"digest ");
+                ((ours || known.contains(&key)).then_some(key), false)
             }
         };
         let mut text = Vec::new();

@@ -9,7 +9,7 @@ use super::sockets::{self, Conn, Dialing, Io};
 use super::{PeerConfig, Serve, Shared, Stats, LAG, REPCACHED_VERSION};
 use crate::base::address::Address;
 use crate::base::clock::{Clock, Now, RealClock};
-use crate::replication::{Action, LinkId, Node, NodeConfig};
+use crate::replication::{Action, LinkId, Node, NodeConfig, Origin};
 use crate::store::{Handle, Store};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
@@ -91,7 +91,6 @@ impl Driver {
         let mut settings = NodeConfig::new(config.id, names, config.settings.queue_max);
         settings.silence_us = config.settings.timeout_ms.max(1) * 1000;
         settings.heartbeat_us = (settings.silence_us / 8).clamp(1000, 600_000);
-        settings.repcached = config.settings.secret_file.is_none();
         settings.resume_us = u64::from(store.config().tombstone_secs) * 1_000_000;
         let mut driver = Driver {
             allowed: vec![Vec::new(); hosts.len()],
@@ -410,8 +409,9 @@ impl Driver {
             }
             return;
         }
-        let named = (0..self.allowed.len()).filter(|&peer| self.allowed[peer].contains(&ip));
-        let Some(link) = self.node.on_accepted(address, named.collect(), now) else { return };
+        let peer = self.allowed.iter().position(|allowed| allowed.contains(&ip));
+        let origin = peer.map_or(Origin::Other, Origin::Peer);
+        let Some(link) = self.node.on_accepted(address, origin, now) else { return };
         let token = Token(FIRST_LINK + link.0 as usize);
         let interest = Interest::READABLE | Interest::WRITABLE;
         let _ = stream.set_nodelay(true);
