@@ -4,7 +4,7 @@
 //! runs one `mio` poll over its own connections; one replication thread drives all peer links; one
 //! maintenance thread keeps memory free ahead of demand. ARCHITECTURE.md has the picture.
 //!
-//! Layers point one way: `main → cli → {server, proxy, demo}`; `server → replication, store,
+//! Layers point one way: `main → cli → {server, proxy, verify, demo}`; `server → replication, store,
 //! protocol, net, platform`; `proxy → protocol, net, platform`; `replication → store`;
 //! everything → `base`. `tests/tidy.rs` checks it.
 
@@ -23,3 +23,4 @@ pub mod proxy;
 pub mod replication;
 pub mod server;
 pub mod store;
+pub mod verify;

@@ -5,12 +5,13 @@ use std::process::exit;
 
 use twincached::cli::{self, Command};
 use twincached::platform::EX_OSERR;
-use twincached::{demo, proxy, server};
+use twincached::{demo, proxy, server, verify};
 
 fn main() {
     let status = match cli::parse(std::env::args_os()) {
         Command::Server(config) => server::run::run(*config),
         Command::Proxy(config) => proxy::run::run(*config),
+        Command::Verify(config) => verify::run(&config),
         Command::Demo(config) => demo::run(config),
         Command::Print(text) => match std::io::stdout().write_all(text.as_bytes()) {
             Ok(()) => 0,

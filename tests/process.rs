@@ -332,18 +332,6 @@ fn a_graceful_stop_waits_for_a_half_sent_command_until_asked_again() {
 }
 
 #[test]
-fn both_started_in_the_same_instant_link() {
-    for _ in 0..3 {
-        let repl = free_port();
-        let (a, b) = (node(free_port(), repl, &[]), node(free_port(), repl, &[]));
-        a.await_port();
-        b.await_port();
-        assert_eq!(a.client().set("who", "a"), "STORED");
-        b.client().await_value("who", Some("a"));
-    }
-}
-
-#[test]
 fn large_values_and_deferred_flushes_travel() {
     let (first, second, _) = pair(&["-m", "64"]);
     let (mut a, mut b) = (first.client(), second.client());
@@ -363,22 +351,6 @@ fn without_replication_flags_no_replication_port_is_open() {
     let node = Node::plain(free_port(), &["-v"]);
     assert_eq!(replication_log(&node), Vec::<String>::new());
     assert_eq!(node.client().stat("replication"), None);
-}
-
-#[test]
-fn a_stranger_is_told_nothing() {
-    use std::io::{Read, Write};
-    let (first, _second, repl) = pair(&[]);
-    assert_eq!(first.client().set("secret", "treasure"), "STORED");
-    let mut stranger = std::net::TcpStream::connect(("127.0.0.1", repl)).expect("connects");
-    stranger.set_read_timeout(Some(common::DEADLINE)).expect("timeout");
-    stranger.write_all(b"get secret\r\nrep x 0 0 1 1\r\nx\r\n").expect("sent");
-    let mut heard = Vec::new();
-    let _ = stranger.read_to_end(&mut heard);
-    assert!(!heard.windows(8).any(|w| w == b"treasure"), "a stranger read an item");
-    // And the pair is still a pair.
-    assert_eq!(first.client().set("still", "linked"), "STORED");
-    _second.client().await_value("still", Some("linked"));
 }
 
 /// The end of what a client sends makes one event, and that event comes while there is still much

@@ -71,9 +71,7 @@ fn a_pair_is_replaced_node_by_node_without_losing_a_key() {
         (flags, cas, value),
         (1 << 31, b.get("flags").unwrap().cas, "negative on the wire".into())
     );
-    eventually("its role", || {
-        (on_a.stat("replication").as_deref() == Some("SLAVE")).then_some(())
-    });
+    eventually("its role", || (on_a.stat("replication").as_deref() == Some("SLAVE")).then_some(()));
     // Both take writes.
     assert_eq!(on_a.ask("set flags 4294967295 0 1\r\nx"), "STORED");
     await_double(&b, "flags", Some("x"));

@@ -168,9 +168,24 @@ impl Replies {
         self.slots.len()
     }
 
+    /// Tickets that are neither resolved nor released.
+    pub fn unsettled(&self) -> usize {
+        self.slots.iter().filter(|slot| !slot.settled).count()
+    }
+
     /// Bytes that wait to be sent, sendable or queued behind a deferred reply.
     pub fn queued_bytes(&self) -> usize {
-        self.ready.len() - self.sent + self.queued + self.growing()
+        self.load(0)
+    }
+
+    /// The same, where every deferred reply counts for so many bytes more.
+    #[inline]
+    pub fn load(&self, ticket: usize) -> usize {
+        let ready = self.ready.len() - self.sent;
+        match self.slots.back() {
+            None => ready,
+            Some(slot) => ready + self.queued + slot.behind.len() + self.slots.len() * ticket,
+        }
     }
 
     /// Bytes behind the last deferred reply.

@@ -4,7 +4,7 @@
 //! copy up to date.
 
 use super::table::{key_title, Flag, Takes};
-use super::{magent, memcached};
+use super::{magent, memcached, verify};
 
 /// The whole page.
 pub fn page() -> String {
@@ -19,6 +19,8 @@ pub fn page() -> String {
     push_flags(&mut out, memcached::FLAGS);
     out.push_str(".SH PROXY OPTIONS\n");
     push_flags(&mut out, magent::FLAGS);
+    out.push_str(".SH VERIFY OPTIONS\n");
+    push_flags(&mut out, verify::FLAGS);
     out.push_str(TAIL);
     out
 }
@@ -60,6 +62,11 @@ twincached \- memcached server with active\-active replication, and memcached pr
 .I host\fR[:\fIport\fR]
 [proxy options]
 .br
+.B twincached verify
+.I host\fR[:\fIport\fR]
+.I host\fR[:\fIport\fR]
+[verify options]
+.br
 .B twincached demo
 [\fB\-\-stay\fR]
 .SH DESCRIPTION
@@ -86,6 +93,12 @@ it answers
 and
 .B \-h
 as a memcached does.
+.PP
+.B twincached verify
+compares what two or more nodes hold, through their client ports: it asks for digests over ranges of
+keys, then for the keys of ranges that differ, names those that differ, and what each node has of
+them. What is merely on its way between the nodes is looked at again until it is equal. Nothing is
+changed, or marked as used. A node that is no twincached cannot be compared.
 .PP
 Options may be clustered (\fB\-vv\fR), take their value at once or as the next word (\fB\-p11211\fR,
 \fB\-\-port=11211\fR, \fB\-\-port 11211\fR), and long names may be cut short where that is clear.
@@ -127,15 +140,23 @@ the server read it.
 .TP
 .B 0
 Stopped when told to, or a page was printed.
+.BR verify :
+all nodes hold the same.
 .TP
 .B 1, 64
 The command line is wrong, root did not say \fB\-u\fR, or the file of
 .B \-Y
 is no good; one line on standard error says why. Which of the two it is depends on the flag, as in
 memcached.
+.B verify
+exits with 64 there; 1 says that the nodes do not hold the same.
 .TP
 .B 67
 The user or group is unknown.
+.TP
+.B 69
+.BR verify :
+a node cannot be reached, or cannot be compared; one line on standard error for each.
 .TP
 .B 71
 The system refused something at the start: an address in use, a limit.
@@ -151,6 +172,11 @@ Two servers and a backup behind a proxy:
 .PP
 .nf
 twincached proxy \-u nobody \-p 12000 \-s 10.0.0.1 \-s 10.0.0.2 \-b 10.0.0.3
+.fi
+Whether the pair holds the same:
+.PP
+.nf
+twincached verify a.example.net b.example.net
 .fi
 .SH SEE ALSO
 .BR memcached (1)

@@ -4,6 +4,7 @@
 //!  argv -> personality -> flag table -> Command
 //!          magent, "proxy"   magent.rs      Proxy
 //!          memcached, other  memcached.rs   Server
+//!          "verify"          verify.rs      Verify
 //!          "demo"            (here)         Demo
 //! ```
 //!
@@ -16,6 +17,7 @@ pub mod man;
 pub mod memcached;
 pub mod table;
 pub mod values;
+pub mod verify;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -33,6 +35,8 @@ pub enum Command {
     Server(Box<server::config::Config>),
     /// Be a proxy.
     Proxy(Box<proxy::config::Config>),
+    /// Compare nodes.
+    Verify(crate::verify::Config),
     /// Show off.
     Demo(DemoConfig),
     /// Print this on standard output and exit with status 0. Ends with a line end.
@@ -120,12 +124,16 @@ fn parse_subcommand(name: &str, args: &[String]) -> Result<Command, Wrong> {
     let rest = args.get(1..).unwrap_or_default();
     match args.first().map(String::as_str) {
         Some("proxy") => parse_proxy(&format!("{name} proxy"), rest),
+        Some("verify") => parse_verify(&format!("{name} verify"), rest),
         Some("demo") => parse_demo(name, rest),
         Some("help") => match rest.first().map(String::as_str) {
             None => Ok(Command::Print(server_help(name, Personality::Twincached))),
             Some("proxy") => Ok(Command::Print(proxy_help(&format!("{name} proxy")))),
+            Some("verify") => Ok(Command::Print(verify_help(&format!("{name} verify")))),
             Some("demo") => Ok(Command::Print(demo_help(name))),
-            Some(other) => Err(format!("no help for '{other}'; there is proxy and demo").into()),
+            Some(other) => {
+                Err(format!("no help for '{other}'; there is proxy, verify and demo").into())
+            }
         },
         Some("version") if rest.is_empty() => {
             Ok(Command::Print(line(Personality::Twincached.version_line())))
@@ -133,7 +141,7 @@ fn parse_subcommand(name: &str, args: &[String]) -> Result<Command, Wrong> {
         // For packagers: not in help.
         Some("man-page") if rest.is_empty() => Ok(Command::Print(man::page())),
         Some(word) if !word.starts_with('-') && !word.trim().is_empty() => Err(format!(
-            "unknown command '{word}'; there is proxy, demo and help, or flags for a server"
+            "unknown command '{word}'; there is proxy, verify, demo and help, or flags for a server"
         )
         .into()),
         _ => parse_server(name, Personality::Twincached, args),
@@ -166,6 +174,14 @@ fn parse_proxy(name: &str, args: &[String]) -> Result<Command, Wrong> {
         Some(Page::Version) => Command::Print(line(proxy_version())),
         Some(Page::License) => Command::Print(LICENSE.into()),
         None => Command::Proxy(Box::new(draft.finish()?)),
+    })
+}
+
+fn parse_verify(name: &str, args: &[String]) -> Result<Command, Wrong> {
+    let mut draft = verify::Draft::default();
+    Ok(match table::parse_words(verify::FLAGS, args, &mut draft, verify::node)? {
+        Some(_) => Command::Print(verify_help(name)),
+        None => Command::Verify(draft.finish()?),
     })
 }
 
@@ -202,6 +218,7 @@ fn server_help(name: &str, who: Personality) -> String {
     if who == Personality::Twincached {
         out.push_str(&format!(
             "\n{name} proxy -h   the proxy's flags (also when called magent)\n\
+             {name} verify -h  whether nodes hold the same\n\
              {name} demo       a replicated pair and a proxy before your eyes\n"
         ));
     }
@@ -213,6 +230,14 @@ fn proxy_help(name: &str) -> String {
         "{}\nusage: {name} -s host[:port] [-s ...] [-b host[:port] ...] [flags]\n{}",
         proxy_version(),
         table::help(magent::FLAGS)
+    )
+}
+
+fn verify_help(name: &str) -> String {
+    format!(
+        "usage: {name} host[:port] host[:port] [...] [flags]\n{}{}",
+        verify::ABOUT,
+        table::help(verify::FLAGS)
     )
 }
 

@@ -133,6 +133,19 @@ impl<D> Flag<D> {
 /// # Errors
 /// The first thing that is wrong.
 pub fn parse<D>(flags: &[Flag<D>], args: &[String], draft: &mut D) -> Result<Option<Page>, Wrong> {
+    parse_words(flags, args, draft, |_, word| Err(format!("unexpected argument '{word}'")))
+}
+
+/// The same where words that belong to no flag mean something: each goes to `free`.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_words<D>(
+    flags: &[Flag<D>],
+    args: &[String],
+    draft: &mut D,
+    free: Setter<D>,
+) -> Result<Option<Page>, Wrong> {
     let words = |why| Wrong { why, flag: None };
     let Spelt { args, alone } = spell_out(flags, args).map_err(words)?;
     let mut options = Options::new();
@@ -144,8 +157,8 @@ pub fn parse<D>(flags: &[Flag<D>], args: &[String], draft: &mut D) -> Result<Opt
     }
     let matches = options.parse(&args).map_err(|fail| words(sentence(&fail)))?;
     // An init script's "$OPTIONS" may be an empty word.
-    if let Some(extra) = matches.free.iter().find(|word| !word.trim().is_empty()) {
-        return Err(words(format!("unexpected argument '{extra}'")));
+    for word in matches.free.iter().filter(|word| !word.trim().is_empty()) {
+        free(draft, word).map_err(words)?;
     }
     alone.into_iter().for_each(|set| set(draft));
     let mut page = None;

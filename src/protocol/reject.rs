@@ -80,6 +80,8 @@ pub const FLUSH_OFF: &[u8] = b"CLIENT_ERROR flush_all not allowed\r\n";
 pub const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
 /// No room for a value and nothing to evict (`-M`).
 pub const NO_MEMORY: &[u8] = b"SERVER_ERROR out of memory storing object\r\n";
+/// A change is made, and too few peers have acknowledged it in time (`-o repl_ack`).
+pub const NOT_ACKNOWLEDGED: &[u8] = b"SERVER_ERROR not acknowledged by enough peers\r\n";
 /// No room for the longer number of an incr.
 pub const NO_MEMORY_ARITH: &[u8] = b"SERVER_ERROR out of memory\r\n";
 /// Meta: the same flag twice, or a flag that is not ASCII.

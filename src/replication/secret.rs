@@ -270,3 +270,7 @@ mod tests {
         assert_eq!((gate.proof(), gate.check(&[0; PROOF_LEN])), (None, None), "before a line");
     }
 }
+
+#[cfg(test)]
+#[path = "secret_tests.rs"]
+mod two_sessions;

@@ -10,13 +10,19 @@
 //!   main    --(stop, serving)-> +--------------------+ <--(names)----> resolver thread
 //! ```
 
+mod access;
+mod connect;
+mod dial;
 mod driver;
 mod resolve;
 mod sockets;
 
 use super::config;
+use super::secret_file::Keys;
 use super::shared::Replication;
+use super::waits::Acks;
 use crate::base::clock::{Clock, Now, RealClock};
+use crate::replication::secret::Secret;
 use crate::replication::NodeId;
 use crate::store::Store;
 use driver::Driver;
@@ -36,6 +42,12 @@ pub struct PeerConfig {
     pub listen: Vec<String>,
     /// Who this process is: drawn at random at its start.
     pub id: NodeId,
+    /// What peers have to know.
+    pub secret: Option<Arc<Secret>>,
+    /// Makes the nonces of the challenge: drawn at random where there is a secret.
+    pub nonce_key: [u8; 32],
+    /// Who waits for what peers acknowledge.
+    pub acks: Arc<Acks>,
 }
 
 impl PeerConfig {
@@ -46,7 +58,15 @@ impl PeerConfig {
         random: fn() -> u64,
     ) -> PeerConfig {
         let id = NodeId(u128::from(random()) << 64 | u128::from(random()));
-        PeerConfig { settings: settings.clone(), listen: listen.to_vec(), id }
+        let (secret, nonce_key) = (None, [0; 32]);
+        let (settings, listen) = (settings.clone(), listen.to_vec());
+        let acks = Acks::new(Some(&settings));
+        PeerConfig { settings, listen, id, secret, nonce_key, acks }
+    }
+
+    /// The same with what was found of a secret.
+    pub fn with_keys(self, keys: Keys) -> PeerConfig {
+        PeerConfig { secret: keys.secret, nonce_key: keys.nonce_key, ..self }
     }
 }
 
@@ -126,6 +146,7 @@ pub struct Peer {
     thread: Mutex<Option<JoinHandle<()>>>,
     store: Arc<Store>,
     clock: RealClock,
+    acks: Arc<Acks>,
 }
 
 /// Starts the replication thread: it dials its peers at once, and calls `serve` when clients may
@@ -144,10 +165,12 @@ pub fn spawn(
     let waker = Arc::new(mio::Waker::new(poll.registry(), driver::WAKER)?);
     let shared = Arc::new(Shared::default());
     let (kept, ticks) = (Arc::clone(&store), clock.clone());
+    let acks = Arc::clone(&config.acks);
     let driver = Driver::new(config, store, clock, poll, &waker, &shared, serve);
     let builder = std::thread::Builder::new().name("replication".to_owned());
     let thread = builder.spawn(move || driver.run())?;
-    Ok(Peer { shared, waker, thread: Mutex::new(Some(thread)), store: kept, clock: ticks })
+    let thread = Mutex::new(Some(thread));
+    Ok(Peer { shared, waker, thread, store: kept, clock: ticks, acks })
 }
 
 impl Peer {
@@ -177,6 +200,7 @@ impl Replication for Arc<Peer> {
             .iter_mut()
             .filter(|(name, _)| name == LAG)
             .for_each(|(_, value)| value.clone_from(&lag));
+        stats.extend(self.acks.stats().map(|(name, value)| (name.to_owned(), value.to_string())));
         stats
     }
 

@@ -33,6 +33,7 @@ use crate::server::config::{Config, Port};
 use crate::server::execute::Executor;
 use crate::server::maintenance::{self, Bell};
 use crate::server::peer::{self, Peer, PeerConfig};
+use crate::server::secret_file::{self, Keys};
 use crate::server::shared::{Shared, Shutdown};
 use crate::server::udp;
 use crate::server::worker::{Message, Worker};
@@ -116,6 +117,8 @@ fn start(mut config: Config) -> Result<i32, Failure> {
         limits::raise_locked_memory();
     }
     let auth = find_users(&config)?;
+    let keys =
+        secret_file::find(config.replication.as_ref()).map_err(|why| Failure(why, EXIT_FAILURE))?;
     let bound = bind(&config).map_err(Failure::os)?;
     if let (Some(path), Some(user)) = (&config.unix_path, &user) {
         // Clients get in by the permission bits of -a, which are about the user of -u.
@@ -145,12 +148,15 @@ fn start(mut config: Config) -> Result<i32, Failure> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    for warning in keys.as_ref().map(Keys::warnings).unwrap_or_default() {
+        log::warn!("{warning}");
+    }
     if config.lock_memory {
         if let Err(error) = lock_memory(config.memory_limit) {
             log::warn!("warning: -k invalid, mlockall() failed: {error}");
         }
     }
-    let status = serve(config, bound, auth).map_err(Failure::os)?;
+    let status = serve(config, bound, auth, keys).map_err(Failure::os)?;
     if let Some(file) = pid_file {
         if let Err(error) = file.remove() {
             log::warn!("Could not remove the pid file: {error}");
@@ -285,7 +291,12 @@ struct Server {
     peer: Option<Arc<Peer>>,
 }
 
-fn serve(config: Config, bound: Sockets, auth: Option<Auth>) -> io::Result<i32> {
+fn serve(
+    config: Config,
+    bound: Sockets,
+    auth: Option<Auth>,
+    keys: Option<Keys>,
+) -> io::Result<i32> {
     let clock = RealClock::new();
     let now = clock.now();
     let poll = Poll::new()?;
@@ -319,7 +330,7 @@ fn serve(config: Config, bound: Sockets, auth: Option<Auth>) -> io::Result<i32> 
     }
     let senders = workers.iter().map(|(sender, _)| sender.clone()).collect();
     let acceptor = Acceptor::new(senders, Arc::clone(&shared));
-    let peer = start_replication(&shared, store, &clock, &control_in)?;
+    let peer = start_replication(&shared, keys, store, &clock, &control_in)?;
     let server = Server {
         shared,
         clock,
@@ -339,6 +350,7 @@ fn serve(config: Config, bound: Sockets, auth: Option<Auth>) -> io::Result<i32> 
 /// Starts the replication thread, if there is one; without it the client port may open at once.
 fn start_replication(
     shared: &Arc<Shared>,
+    keys: Option<Keys>,
     store: Arc<Store>,
     clock: &RealClock,
     control: &Sender<Control>,
@@ -352,7 +364,12 @@ fn start_replication(
         serve();
         return Ok(None);
     };
-    let peer_config = PeerConfig::from_settings(replication, &shared.config.listen, random);
+    let acks = Arc::clone(&shared.acks);
+    let settings = PeerConfig::from_settings(replication, &shared.config.listen, random);
+    let mut peer_config = PeerConfig { acks, ..settings };
+    if let Some(keys) = keys {
+        peer_config = peer_config.with_keys(keys);
+    }
     let clock = clock.clone().with_real_timers();
     let peer = Arc::new(peer::spawn(peer_config, store, clock, Box::new(serve))?);
     let _ = shared.replication.set(Box::new(Arc::clone(&peer)));

@@ -13,6 +13,7 @@ use crate::server::admin::detail::Detail;
 use crate::server::admin::tune::Tuning;
 use crate::server::auth::Auth;
 use crate::server::config::{Config, Personality, MEMCACHED_VERSION};
+use crate::server::waits::Acks;
 use crate::server::watch::Hub;
 use crate::store::Store;
 
@@ -186,6 +187,8 @@ pub struct Shared {
     pub auth: Option<Auth>,
     /// `-o debug_clock`: how a client moves everyone's clock.
     pub debug_clock: Option<Arc<DebugClock>>,
+    /// What peers have acknowledged, and who waits for it (`-o repl_ack`).
+    pub acks: Arc<Acks>,
     /// Set once replication runs.
     pub replication: OnceLock<Box<dyn Replication>>,
     /// How a client's `shutdown` reaches the main thread.
@@ -237,6 +240,7 @@ impl Shared {
             auth,
             detail,
             tuning,
+            acks: Acks::new(config.replication.as_ref()),
             debug_clock: config.debug_clock.then(|| Arc::new(DebugClock::new())),
             config,
             store,
@@ -343,6 +347,7 @@ impl Shared {
     /// `stats reset`.
     pub fn reset_stats(&self) {
         self.store.reset_stats();
+        self.acks.reset();
         self.detail.clear();
         for (base, count) in
             self.reset.iter().zip([&self.total_connections, &self.rejected_connections])

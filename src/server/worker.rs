@@ -30,7 +30,8 @@ use crate::server::execute::Executor;
 use crate::server::maintenance::Bell;
 use crate::server::shared::{ConnInfo, ConnState, Shared};
 use crate::server::udp::{self, Endpoint};
-use crate::server::watch::CloseReason;
+use crate::server::waits::{self, Outcome, Wait};
+use crate::server::watch::{CloseReason, Wake};
 
 /// What the main thread tells a worker.
 pub enum Message {
@@ -88,8 +89,13 @@ const HANDOVER_MAX: usize = 4096;
 /// How often a worker looks for connections that `-o idle_timeout` closes: its unit is a second.
 const IDLE_SWEEP: Duration = Duration::from_secs(1);
 
+/// Places of settled waits that are kept for the next time: a busy moment's, 64 KiB.
+const SETTLED_KEEP: usize = 1024;
+
 struct Client {
     stream: Stream,
+    /// Tells it from a later one with the same key.
+    serial: u64,
     conn: Conn,
     info: Arc<ConnInfo>,
     /// The socket would not take more; a writable event comes when it does.
@@ -126,6 +132,10 @@ pub struct Worker {
     bell: Arc<Bell>,
     scratch_in: Buf,
     scratch_out: Vec<u8>,
+    /// Connections adopted so far.
+    serials: u64,
+    /// What [`waits::Waits::settle`] brings.
+    settled: Vec<(Wait, Outcome)>,
     /// Bytes of connections' own buffers that were freed since the maintenance thread was told.
     freed: usize,
     draining: bool,
@@ -146,11 +156,13 @@ impl Worker {
         let waker = Arc::new(Waker::new(poll.registry(), MAILBOX)?);
         let (sender, mailbox) = mailbox(waker, HANDOVER_MAX);
         let watched = sender.clone();
-        exec.wake = Some(Arc::new(move || {
+        let wake: Wake = Arc::new(move || {
             if let Err(error) = watched.wake() {
-                log::debug!("cannot wake a watcher's worker: {error}");
+                log::debug!("cannot wake a worker: {error}");
             }
-        }));
+        });
+        exec.waits.join(Arc::clone(&wake));
+        exec.wake = Some(wake);
         let shared = Arc::clone(&exec.shared);
         let worker = Worker {
             poll,
@@ -165,6 +177,8 @@ impl Worker {
             bell,
             scratch_in: Buf::new(),
             scratch_out: Vec::new(),
+            serials: 0,
+            settled: Vec::new(),
             freed: 0,
             draining: false,
             stopping: false,
@@ -180,7 +194,7 @@ impl Worker {
             let large = self.scratch_in.capacity().max(self.scratch_out.capacity()) > SCRATCH_KEEP;
             let timeout = match self.ready.is_empty() {
                 false => Some(Duration::ZERO),
-                true => (large || self.may_idle_out()).then_some(IDLE_SWEEP),
+                true => self.until_deadline((large || self.may_idle_out()).then_some(IDLE_SWEEP)),
             };
             if let Err(error) = self.poll.poll(&mut events, timeout) {
                 if error.kind() != ErrorKind::Interrupted {
@@ -192,6 +206,7 @@ impl Worker {
                 keep_at_most(SCRATCH_KEEP, &mut self.scratch_in, &mut self.scratch_out);
             }
             let now = self.clock.now();
+            self.answer_waiting(now);
             // Who waits since the last turn goes after the new events, once each.
             let waiting = self.ready.len();
             for event in &events {
@@ -226,8 +241,38 @@ impl Worker {
             self.close_idle(now);
             self.serve_watchers(now);
             self.tell_others();
+            // What was acknowledged before that wakes nobody.
+            self.answer_waiting(now);
         }
         self.close_all();
+    }
+
+    /// How long to sleep: for `timeout`, and no longer than the first reply may wait for peers.
+    fn until_deadline(&self, timeout: Option<Duration>) -> Option<Duration> {
+        let Some(deadline_us) = self.exec.waits.deadline_us() else { return timeout };
+        let left = deadline_us.saturating_sub(self.clock.now().mono_us);
+        let left = Duration::from_micros(left);
+        Some(timeout.map_or(left, |timeout| timeout.min(left)))
+    }
+
+    /// Answers those who wait for peers no longer: they are visited in this turn or the next.
+    fn answer_waiting(&mut self, now: Now) {
+        self.exec.waits.settle(now, &mut self.settled);
+        for (wait, outcome) in self.settled.drain(..) {
+            let waits::Client { key, serial } = wait.client;
+            let client = self.clients.get_mut(key).filter(|client| client.serial == serial);
+            let Some(client) = client else {
+                self.exec.waits.was_gone();
+                continue;
+            };
+            if client.conn.settle(&wait, outcome) && !client.queued {
+                client.queued = true;
+                self.ready.push_back(key);
+            }
+        }
+        if self.settled.capacity() > SETTLED_KEEP {
+            self.settled = Vec::new();
+        }
     }
 
     /// The time for the next visit: the turn's, unless a client may have moved the clock since.
@@ -267,6 +312,8 @@ impl Worker {
             .clients
             .iter()
             .filter(|(_, client)| waits(&client.info) && client.info.idle_secs(now) > limit)
+            // Whoever waits for an answer is not idle.
+            .filter(|(_, client)| !client.conn.is_held())
             .map(|(key, _)| key)
             .collect();
         self.exec.store.counters().add(Counter::IdleKicks, idle.len() as u64);
@@ -279,7 +326,8 @@ impl Worker {
     fn tell_others(&mut self) {
         self.exec.store.hand_over();
         if let Some(replication) = self.shared.replication.get() {
-            if self.exec.store.take_fed() && self.shared.store.changed().raise() {
+            let fed = self.exec.store.take_fed() && self.shared.store.changed().raise();
+            if self.exec.waits.hand_over() || fed {
                 replication.wake();
             }
         }
@@ -329,7 +377,9 @@ impl Worker {
         self.shared.conns().insert(id, Arc::clone(&info));
         self.exec.store.opened(&info.addr, id, now);
         let conn = Conn::new(id, Arc::clone(&info));
-        entry.insert(Client { stream, conn, info, blocked: false, ended: false, queued: false });
+        self.serials += 1;
+        let (serial, blocked, ended, queued) = (self.serials, false, false, false);
+        entry.insert(Client { stream, serial, conn, info, blocked, ended, queued });
         self.visit(key, now);
     }
 
@@ -373,6 +423,7 @@ impl Worker {
     /// Does what can be done for one connection now.
     fn visit(&mut self, key: usize, now: Now) {
         let Some(client) = self.clients.get_mut(key) else { return };
+        self.exec.waits.client = waits::Client { key, serial: client.serial };
         let owned = client.conn.held();
         client.conn.lend(&mut self.scratch_in, &mut self.scratch_out);
         let visit = serve(client, &mut self.exec, now);
@@ -407,6 +458,12 @@ impl Worker {
         let reason = reason.unwrap_or(client.conn.reason());
         self.exec.store.closed(&client.info.addr, id, reason, now);
         client.conn.release(&mut self.exec);
+        if self.exec.waits.left(client.conn.replies().unsettled()) {
+            let lives = |client: &Client, serial| client.serial == serial;
+            self.exec.waits.retain(|waits::Client { key, serial }| {
+                self.clients.get(key).is_some_and(|client| lives(client, serial))
+            });
+        }
         self.freed += client.conn.held();
         // The line goes before the descriptor does: its number may be given out again at once.
         self.shared.conns().remove(&id);
@@ -476,6 +533,9 @@ fn serve(client: &mut Client, exec: &mut Executor, now: Now) -> Visit {
                     Ok(false) => Visit::Wait,
                     Err(_) => Visit::Close,
                 };
+            }
+            Step::Hold => {
+                return if flush(client, exec).is_ok() { Visit::Wait } else { Visit::Close };
             }
             Step::Close => {
                 return match flush(client, exec) {

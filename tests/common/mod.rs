@@ -5,9 +5,10 @@
 
 #![allow(dead_code)] // each test binary uses its part
 
+use std::fmt::Debug;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -182,9 +183,12 @@ pub struct Client {
 
 impl Client {
     pub fn connect(port: u16) -> Client {
-        let stream = eventually(&format!("connect to {port}"), || {
-            TcpStream::connect(("127.0.0.1", port)).ok()
-        });
+        Client::at(("127.0.0.1", port))
+    }
+
+    pub fn at(address: impl ToSocketAddrs + Copy + Debug) -> Client {
+        let stream =
+            eventually(&format!("connect to {address:?}"), || TcpStream::connect(address).ok());
         stream.set_read_timeout(Some(DEADLINE)).expect("timeout");
         stream.set_nodelay(true).expect("nodelay");
         Client { stream: BufReader::new(stream) }
@@ -192,6 +196,11 @@ impl Client {
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.get_mut().write_all(bytes.as_ref()).expect("sent");
+    }
+
+    /// Sends, and says whether that went well.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.get_mut().write_all(bytes.as_ref()).is_ok()
     }
 
     /// One line with its end, or what came of it before the connection was lost.

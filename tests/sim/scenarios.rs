@@ -113,14 +113,18 @@ fn a_broken_link_heals_and_sends_only_what_is_newer() {
     set(&mut world, b, "key8", b"newer on b");
     world.work(a, |handle, now| assert!(handle.delete(b"key9", now)));
     world.heal();
-    let bytes = world.bytes;
+    let bytes = world.network.bytes;
     world.run_secs(2.0);
     for machine in [a, b] {
         assert_eq!(get(&mut world, machine, "key7").unwrap(), b"newer on a");
         assert_eq!(get(&mut world, machine, "key8").unwrap(), b"newer on b");
         assert_eq!(get(&mut world, machine, "key9"), None);
     }
-    assert!(world.bytes - bytes < 5000, "{} bytes for three changes", world.bytes - bytes);
+    assert!(
+        world.network.bytes - bytes < 5000,
+        "{} bytes for three changes",
+        world.network.bytes - bytes
+    );
     let logs = [world.log(a), world.log(b)];
     let listener = logs.iter().find(|log| log[0] == "accept").expect("somebody accepted");
     let connector = logs.iter().find(|log| log[0].starts_with("connect")).expect("and connected");
@@ -181,7 +185,11 @@ fn a_node_that_reaches_itself_notices_and_keeps_calm() {
     let itself = "replication: h1:11111 is this node itself";
     assert_eq!(world.machines[a].debug, [itself], "said once");
     assert!(world.serving(a) && !world.is_linked(a));
-    assert!(world.connections <= 3, "{} connections in a minute", world.connections);
+    assert!(
+        world.network.connections <= 3,
+        "{} connections in a minute",
+        world.network.connections
+    );
 }
 
 #[test]
@@ -225,9 +233,9 @@ fn nodes_started_in_the_same_instant_link() {
         set(&mut world, a, "k", b"v");
         world.run_secs(0.2);
         assert_eq!(get(&mut world, b, "k").unwrap(), b"v");
-        let links = world.connections;
+        let links = world.network.connections;
         world.run_secs(60.0);
-        assert_eq!(world.connections, links, "seed {seed}: the links do not stay");
+        assert_eq!(world.network.connections, links, "seed {seed}: the links do not stay");
     }
 }
 

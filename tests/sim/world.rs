@@ -1,47 +1,25 @@
 //! A world of nodes on virtual time over a virtual network.
 //!
-//! Owns machines, their clocks (skewed), connections, cuts and delays. Each machine runs the real
-//! `Node`, `Session` and `Store`; only sockets and time are made up. The same seed gives the same
-//! world, step by step.
+//! Owns machines, their clocks (skewed, some of them asleep), cuts, and the order of events. Each
+//! machine runs the real `Node`, `Session` and `Store`; only sockets and time are made up. The same
+//! seed gives the same world, step by step.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use super::network::{End, Event, Network, Packet};
+use super::rng::Rng;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use twincached::base::clock::Now;
 use twincached::replication::{Action, LinkId, ListenError, Node, NodeConfig, NodeId, Origin};
-use twincached::store::{Config, Handle, Store};
+use twincached::store::{Config, Handle, Maintained, Store};
 
 /// 2024-01-01 in unix microseconds: where virtual time begins.
 pub const EPOCH_US: u64 = 1_704_067_200_000_000;
 /// Most output asked for at once.
 const OUT_MAX: usize = 16 * 1024;
-/// How soon a packet that was lost is sent again the first time; then after twice as long, as TCP
-/// does it.
-const RESEND_US: u64 = 200_000;
-
-/// xorshift64*.
-#[derive(Debug, Clone)]
-pub struct Rng(u64);
-
-impl Rng {
-    pub fn new(seed: u64) -> Rng {
-        Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678_9abc_def1)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    pub fn chance(&mut self, one_in: u64) -> bool {
-        self.below(one_in) == 0
-    }
-}
+/// Turns that a machine may take without coming to rest.
+const TURNS_MAX: usize = 10_000;
+/// How long a dial waits before it knocks again where nothing answers.
+const KNOCK_US: u64 = 1_000_000;
 
 pub struct Running {
     pub node: Node,
@@ -49,45 +27,32 @@ pub struct Running {
     pub worker: Handle,
     pub repl: Handle,
     links: BTreeMap<LinkId, (usize, usize)>,
+    /// Connections that the kernel has accepted and the process has not.
+    backlog: Vec<usize>,
     pub listening: bool,
     pub serving: bool,
-    run: u64,
+    pub run: u64,
 }
 
 pub struct Machine {
     pub host: usize,
     pub peers: Vec<String>,
     pub up: Option<Running>,
-    /// The whole host is gone: nobody answers, not even a refusal.
+    /// The whole host is gone or asleep: nobody answers, not even a refusal.
     pub dark: bool,
     /// Stopped (SIGSTOP): its kernel accepts, it does nothing.
     pub stopped: bool,
     pub skew_us: i64,
+    /// What this machine's store is made with, where that is not the world's.
+    pub store: Option<Config>,
+    /// How long its monotonic clock has stood still, and since when it does.
+    slept_us: u64,
+    asleep_us: Option<u64>,
+    /// The earliest timer event that is in the queue.
+    timer_us: Option<u64>,
     pub log: Vec<String>,
     /// Lines at level debug.
     pub debug: Vec<String>,
-}
-
-enum Packet {
-    Data(Vec<u8>),
-    Fin,
-}
-
-struct End {
-    machine: usize,
-    run: u64,
-    link: Option<LinkId>,
-    open: bool,
-}
-
-struct Conn {
-    ends: [End; 2],
-    /// `pipes[n]` goes to `ends[n]`.
-    pipes: [VecDeque<(u64, Packet)>; 2],
-    flying: [usize; 2],
-    /// Times that the head of each pipe was lost.
-    losses: [u32; 2],
-    delay_us: u64,
 }
 
 struct Dial {
@@ -95,7 +60,6 @@ struct Dial {
     run: u64,
     link: LinkId,
     peer: String,
-    next_us: u64,
     deadline_us: u64,
 }
 
@@ -109,12 +73,10 @@ pub struct World {
     /// Bytes that may be under way in one direction of a connection.
     pub pipe_max: usize,
     pub store: Config,
-    conns: Vec<Conn>,
-    dials: Vec<Dial>,
+    pub network: Network,
+    dials: BTreeMap<usize, Dial>,
+    dialed: usize,
     runs: u64,
-    /// Bytes and connections so far, for tests that count.
-    pub bytes: u64,
-    pub connections: u64,
 }
 
 /// `h2:11111`.
@@ -134,11 +96,10 @@ impl World {
             queue_max: 64,
             pipe_max: 64 * 1024,
             store,
-            conns: Vec::new(),
-            dials: Vec::new(),
+            network: Network::default(),
+            dials: BTreeMap::new(),
+            dialed: 0,
             runs: 0,
-            bytes: 0,
-            connections: 0,
         }
     }
 
@@ -151,6 +112,10 @@ impl World {
             dark: false,
             stopped: false,
             skew_us: 0,
+            store: None,
+            slept_us: 0,
+            asleep_us: None,
+            timer_us: None,
             log: Vec::new(),
             debug: Vec::new(),
         });
@@ -158,8 +123,10 @@ impl World {
     }
 
     pub fn now(&self, machine: usize) -> Now {
-        let unix = (EPOCH_US + self.now_us) as i64 + self.machines[machine].skew_us;
-        Now { unix_us: unix as u64, mono_us: self.now_us }
+        let m = &self.machines[machine];
+        let unix = (EPOCH_US + self.now_us) as i64 + m.skew_us;
+        let mono_us = m.asleep_us.unwrap_or(self.now_us) - m.slept_us;
+        Now { unix_us: unix as u64, mono_us }
     }
 
     /// Starts a process with an empty store and a new id.
@@ -170,17 +137,19 @@ impl World {
         let config = Config {
             node_tag: (run % 250) as u8 + 1,
             hash_seed: self.rng.next(),
-            ..self.store.clone()
+            ..self.machines[machine].store.as_ref().unwrap_or(&self.store).clone()
         };
         let id = NodeId(u128::from(self.rng.next()) << 64 | u128::from(self.rng.next()));
         let m = &mut self.machines[machine];
+        let node = NodeConfig::new(id, m.peers.clone(), self.queue_max);
         let store = Store::new(config, now);
         m.up = Some(Running {
-            node: Node::new(NodeConfig::new(id, m.peers.clone(), self.queue_max)),
+            node: Node::new(node),
             worker: store.handle(),
             repl: store.handle(),
             store,
             links: BTreeMap::new(),
+            backlog: Vec::new(),
             listening: false,
             serving: false,
             run,
@@ -193,18 +162,26 @@ impl World {
 
     /// kill -9: the kernel closes the connections.
     pub fn kill(&mut self, machine: usize) {
+        self.wake(machine);
         if let Some(running) = self.machines[machine].up.take() {
             for (conn, side) in running.links.into_values() {
-                self.shut(conn, side, &[]);
+                self.network.shut(conn, side, &[], self.now_us);
+            }
+            for conn in running.backlog {
+                self.network.shut(conn, 1, &[], self.now_us);
             }
         }
     }
 
     /// Power loss: nobody is told.
     pub fn power_off(&mut self, machine: usize) {
+        self.wake(machine);
         if let Some(running) = self.machines[machine].up.take() {
             for (conn, side) in running.links.into_values() {
-                self.conns[conn].ends[side].open = false;
+                self.network.conns[conn].ends[side].open = false;
+            }
+            for conn in running.backlog {
+                self.network.conns[conn].ends[1].open = false;
             }
         }
         self.machines[machine].dark = true;
@@ -215,7 +192,7 @@ impl World {
         let Some(running) = &mut self.machines[machine].up else { return };
         let links = std::mem::take(&mut running.links);
         for (link, (conn, side)) in links {
-            self.conns[conn].ends[side].open = false;
+            self.network.conns[conn].ends[side].open = false;
             self.lost(machine, link, "reset");
         }
         self.pump(machine);
@@ -230,25 +207,18 @@ impl World {
         self.cut.clear();
     }
 
-    /// Loses what is still under way from processes (or connections) that are gone: the last words
-    /// of the dead may arrive or not.
-    pub fn lose_last_words(&mut self) {
-        for conn in &mut self.conns {
-            for side in 0..2 {
-                if !conn.ends[1 - side].open {
-                    conn.pipes[side].retain(|(_, packet)| matches!(packet, Packet::Fin));
-                    conn.flying[side] = 0;
-                }
-            }
-        }
-    }
-
     fn is_cut(&self, from: usize, to: usize) -> bool {
         from != to && self.cut.contains(&(from, to))
     }
 
     pub fn up(&mut self, machine: usize) -> &mut Running {
         self.machines[machine].up.as_mut().expect("the machine is up")
+    }
+
+    /// Whether a client would be answered.
+    pub fn answers(&self, machine: usize) -> bool {
+        let m = &self.machines[machine];
+        !m.stopped && m.up.as_ref().is_some_and(|up| up.serving)
     }
 
     /// Runs something on a machine as one of its workers would.
@@ -259,6 +229,18 @@ impl World {
         result
     }
 
+    /// Housekeeping of a store, as its maintenance thread does it.
+    pub fn maintain(&mut self, machine: usize) {
+        let now = self.now(machine);
+        if let Some(running) = self.machines[machine].up.as_mut() {
+            for _ in 0..50 {
+                if running.worker.maintain(now, 1000) == Maintained::Idle {
+                    break;
+                }
+            }
+        }
+    }
+
     fn lost(&mut self, machine: usize, link: LinkId, why: &str) {
         let now = self.now(machine);
         if let Some(Running { node, repl, links, .. }) = &mut self.machines[machine].up {
@@ -267,24 +249,28 @@ impl World {
         }
     }
 
-    /// One side closes its end; the other hears of it behind the last data.
-    fn shut(&mut self, conn: usize, side: usize, last: &[u8]) {
-        let at = self.now_us + self.conns[conn].delay_us;
-        let conn = &mut self.conns[conn];
-        if std::mem::take(&mut conn.ends[side].open) {
-            conn.pipes[1 - side].push_back((at, Packet::Data(last.to_vec())));
-            conn.pipes[1 - side].push_back((at, Packet::Fin));
-        }
-    }
-
     /// Lets a machine do all it can do now.
     fn pump(&mut self, machine: usize) {
-        for _ in 0..10_000 {
-            if self.machines[machine].stopped || !self.turn(machine) {
+        for _ in 0..TURNS_MAX {
+            if self.machines[machine].stopped {
                 return;
+            }
+            if !self.turn(machine) {
+                return self.set_timer(machine);
             }
         }
         panic!("machine {machine} never comes to rest");
+    }
+
+    /// Sees to it that the machine is woken when its node wants to be.
+    fn set_timer(&mut self, machine: usize) {
+        let m = &mut self.machines[machine];
+        let Some(at) = m.up.as_ref().and_then(|up| up.node.next_timeout()) else { return };
+        let at = at.saturating_add(m.slept_us).max(self.now_us);
+        if m.timer_us.is_none_or(|timer| at < timer) {
+            m.timer_us = Some(at);
+            self.network.at(at, Event::Timer(machine));
+        }
     }
 
     fn turn(&mut self, machine: usize) -> bool {
@@ -307,20 +293,18 @@ impl World {
         }
         let Some(running) = &mut self.machines[machine].up else { return false };
         let Running { node, repl, links, .. } = running;
+        let mut out = Vec::new();
         for (&link, &(conn, side)) in &*links {
-            let conn = &mut self.conns[conn];
-            let room = self.pipe_max.saturating_sub(conn.flying[1 - side]).min(OUT_MAX);
+            let flying = self.network.conns[conn].pipes[1 - side].flying;
+            let room = self.pipe_max.saturating_sub(flying).min(OUT_MAX);
             if room == 0 {
                 continue;
             }
-            let mut out = Vec::new();
+            out.clear();
             let more = node.poll_transmit(link, &mut out, room, repl, now);
             worked |= more || !out.is_empty();
             if !out.is_empty() {
-                self.bytes += out.len() as u64;
-                conn.flying[1 - side] += out.len();
-                let at = self.now_us + conn.delay_us;
-                conn.pipes[1 - side].push_back((at, Packet::Data(out)));
+                self.network.send(conn, 1 - side, &out, self.now_us, &mut self.rng);
             }
         }
         worked
@@ -336,14 +320,16 @@ impl World {
             Action::Dial { link, peer, timeout_us } => {
                 let delay = 100 + self.rng.below(5000);
                 let m = &self.machines[machine];
-                self.dials.push(Dial {
+                self.dialed += 1;
+                let dial = Dial {
                     machine,
                     run: m.up.as_ref().map_or(0, |running| running.run),
                     link,
                     peer: m.peers[peer].clone(),
-                    next_us: self.now_us + delay,
                     deadline_us: self.now_us + timeout_us,
-                });
+                };
+                self.dials.insert(self.dialed, dial);
+                self.network.at(self.now_us + delay, Event::Dial(self.dialed));
             }
             Action::Listen => {
                 let now = self.now(machine);
@@ -358,7 +344,7 @@ impl World {
             }
             Action::Close { link, last } => {
                 if let Some((conn, side)) = self.up(machine).links.remove(&link) {
-                    self.shut(conn, side, &last);
+                    self.network.shut(conn, side, &last, self.now_us);
                 }
             }
         }
@@ -369,19 +355,23 @@ impl World {
         self.machines.iter().position(listens)
     }
 
-    fn dial_due(&mut self, at: usize) {
-        let dial = &self.dials[at];
+    fn dial_due(&mut self, number: usize) {
+        let Some(dial) = self.dials.get(&number) else { return };
         let (machine, link, run) = (dial.machine, dial.link, dial.run);
         let from = self.machines[machine].host;
         let gone = self.machines[machine].up.as_ref().is_none_or(|running| running.run != run);
         let to = (0..16).find(|&host| name(host) == dial.peer).expect("a host");
         let dark = self.machines.iter().any(|m| m.host == to && m.dark);
-        let unheard = dark || self.is_cut(from, to) || self.is_cut(to, from);
-        if unheard && self.now_us < dial.deadline_us && !gone {
-            self.dials[at].next_us = (self.now_us + 1_000_000).min(self.dials[at].deadline_us);
-            return;
+        let away = self.machines[machine].dark;
+        let unheard = dark || away || self.is_cut(from, to) || self.is_cut(to, from);
+        if !gone && (self.machines[machine].stopped || (unheard && self.now_us < dial.deadline_us))
+        {
+            let again = self.now_us + KNOCK_US;
+            let at =
+                if dial.deadline_us > self.now_us { dial.deadline_us.min(again) } else { again };
+            return self.network.at(at, Event::Dial(number));
         }
-        self.dials.swap_remove(at);
+        self.dials.remove(&number);
         if gone {
             return;
         }
@@ -392,150 +382,146 @@ impl World {
             self.up(machine).node.on_dial_failed(link, why, now);
             return self.pump(machine);
         };
-        let index = self.conns.len();
-        self.connections += 1;
         let other_run = self.up(target).run;
         let delay_us = 100 + self.rng.below(20_000);
-        self.conns.push(Conn {
-            ends: [
-                End { machine, run, link: Some(link), open: true },
-                End { machine: target, run: other_run, link: None, open: true },
-            ],
-            pipes: Default::default(),
-            flying: [0, 0],
-            losses: [0, 0],
-            delay_us,
-        });
+        let ends = [
+            End { machine, run, link: Some(link), open: true },
+            End { machine: target, run: other_run, link: None, open: true },
+        ];
+        let index = self.network.connect(ends, delay_us);
         let running = self.up(machine);
         running.links.insert(link, (index, 0));
         running.node.on_dialed(link, format!("h{to}"), now);
+        self.up(target).backlog.push(index);
         self.pump(machine);
-        self.accept(index);
+        self.accept(target);
     }
 
-    /// Hands a made connection to the listening node (at once, or when it is continued).
-    fn accept(&mut self, index: usize) {
-        let machine = self.conns[index].ends[1].machine;
-        let address = format!("h{}", self.machines[self.conns[index].ends[0].machine].host);
-        if self.machines[machine].stopped || self.conns[index].ends[1].link.is_some() {
+    /// Hands made connections to the listening node (at once, or when it is continued).
+    fn accept(&mut self, machine: usize) {
+        if self.machines[machine].stopped {
             return;
         }
         let now = self.now(machine);
-        let from = name(self.machines[self.conns[index].ends[0].machine].host);
-        let m = &mut self.machines[machine];
-        let peer = m.peers.iter().position(|peer| *peer == from);
-        let origin = peer.map_or(Origin::Other, Origin::Peer);
-        let Some(running) = &mut m.up else { return };
-        match running.node.on_accepted(address, origin, now) {
-            Some(link) => {
-                running.links.insert(link, (index, 1));
-                self.conns[index].ends[1].link = Some(link);
-                self.pump(machine);
+        loop {
+            let Some(running) = &mut self.machines[machine].up else { return };
+            let Some(index) = running.backlog.pop() else { return };
+            let from = self.network.conns[index].ends[0].machine;
+            let address = format!("h{}", self.machines[from].host);
+            let named = name(self.machines[from].host);
+            let target = self.machines[machine].peers.iter().position(|peer| *peer == named);
+            let origin = target.map_or(Origin::Other, Origin::Peer);
+            let running = self.up(machine);
+            match running.node.on_accepted(address, origin, now) {
+                Some(link) => {
+                    running.links.insert(link, (index, 1));
+                    self.network.conns[index].ends[1].link = Some(link);
+                    self.network.resume(index, 1, self.now_us);
+                    self.pump(machine);
+                }
+                None => self.network.shut(index, 1, &[], self.now_us),
             }
-            None => self.shut(index, 1, &[]),
         }
     }
 
+    /// SIGSTOP: the kernel goes on, the process does not.
     pub fn stop(&mut self, machine: usize) {
         self.machines[machine].stopped = true;
     }
 
+    /// SIGCONT, or the end of sleep: what has arrived meanwhile is read.
     pub fn go_on(&mut self, machine: usize) {
+        self.wake(machine);
         self.machines[machine].stopped = false;
-        for index in 0..self.conns.len() {
-            if self.conns[index].ends[1].machine == machine && self.conns[index].ends[1].open {
-                self.accept(index);
-            }
+        let Some(running) = &self.machines[machine].up else { return };
+        for (conn, side) in running.links.values().copied().collect::<Vec<_>>() {
+            self.network.resume(conn, side, self.now_us);
         }
+        self.accept(machine);
         self.pump(machine);
+    }
+
+    /// The machine sleeps: it does nothing, its network is down and its monotonic clock stands
+    /// still. [`World::go_on`] wakes it.
+    pub fn sleep(&mut self, machine: usize) {
+        let m = &mut self.machines[machine];
+        if m.asleep_us.is_none() {
+            m.stopped = true;
+            m.dark = true;
+            m.asleep_us = Some(self.now_us);
+        }
+    }
+
+    fn wake(&mut self, machine: usize) {
+        let m = &mut self.machines[machine];
+        if let Some(since) = m.asleep_us.take() {
+            m.slept_us += self.now_us - since;
+            m.dark = false;
+        }
     }
 
     /// The head of a pipe has arrived, or has to be sent again.
     fn deliver(&mut self, index: usize, side: usize) {
-        let conn = &mut self.conns[index];
-        let (to, from) = (conn.ends[side].machine, conn.ends[1 - side].machine);
-        let (link, run, open) = (conn.ends[side].link, conn.ends[side].run, conn.ends[side].open);
-        let hosts = (self.machines[from].host, self.machines[to].host);
-        let m = &self.machines[to];
-        if m.stopped || self.is_cut(hosts.0, hosts.1) || (m.dark && !open) {
-            let Conn { pipes, losses, .. } = &mut self.conns[index];
-            if let Some(head) = pipes[side].front_mut() {
-                head.0 = self.now_us + (RESEND_US << losses[side].min(9));
-                losses[side] += 1;
-            }
+        if !self.network.arrive(index, side, self.now_us) {
             return;
         }
-        let conn = &mut self.conns[index];
-        conn.losses[side] = 0;
-        let Some((_, packet)) = conn.pipes[side].pop_front() else { return };
+        let ends = &self.network.conns[index].ends;
+        let (to, from) = (ends[side].machine, ends[1 - side].machine);
+        let (link, run, open) = (ends[side].link, ends[side].run, ends[side].open);
+        let hosts = (self.machines[from].host, self.machines[to].host);
+        let m = &self.machines[to];
+        let asleep = m.asleep_us.is_some() || self.machines[from].asleep_us.is_some();
+        if asleep || self.is_cut(hosts.0, hosts.1) || (m.dark && !open) {
+            return self.network.lose(index, side, self.now_us);
+        }
         let alive = open && m.up.as_ref().is_some_and(|running| running.run == run);
-        let Some(link) = link.filter(|_| alive) else {
-            // Nobody there any more: a reset goes back.
-            conn.pipes[side].clear();
-            if conn.ends[1 - side].open {
-                let at = self.now_us + conn.delay_us;
-                conn.pipes[1 - side].push_back((at, Packet::Fin));
-            }
+        if alive && (m.stopped || link.is_none()) {
+            // The kernel keeps it: `go_on` or `accept` has it come.
             return;
+        }
+        let Some(link) = link.filter(|_| alive) else {
+            return self.network.reset(index, side, self.now_us);
         };
         let now = self.now(to);
-        match packet {
-            Packet::Data(bytes) => {
-                let flying = &mut self.conns[index].flying[side];
-                *flying -= bytes.len().min(*flying);
+        let full = self.network.conns[index].pipes[side].flying >= self.pipe_max;
+        match self.network.take(index, side, self.now_us) {
+            Some(Packet::Data(bytes)) => {
                 let pieces = 1 + self.rng.below(3) as usize;
                 let Running { node, repl, .. } = self.up(to);
                 for piece in bytes.chunks(bytes.len().div_ceil(pieces).max(1)) {
                     node.on_bytes(link, piece, repl, now);
                 }
             }
-            Packet::Fin => {
-                self.conns[index].ends[side].open = false;
+            Some(Packet::Fin) => {
+                self.network.conns[index].ends[side].open = false;
                 self.lost(to, link, "closed by the peer");
             }
+            None => {}
         }
         self.pump(to);
-        self.pump(from);
+        if full {
+            self.pump(from);
+        }
     }
 
-    fn next_event(&self) -> Option<u64> {
-        let pipes = self.conns.iter().flat_map(|c| &c.pipes).filter_map(|p| Some(p.front()?.0));
-        let dials = self.dials.iter().map(|dial| dial.next_us);
-        let nodes = self
-            .machines
-            .iter()
-            .filter(|machine| !machine.stopped)
-            .filter_map(|machine| machine.up.as_ref()?.node.next_timeout());
-        pipes.chain(dials).chain(nodes).min()
+    fn timer_due(&mut self, machine: usize) {
+        let m = &mut self.machines[machine];
+        if m.timer_us.is_some_and(|at| at <= self.now_us) {
+            m.timer_us = None;
+        }
+        if !m.stopped {
+            self.pump(machine);
+        }
     }
 
     /// Lets the world go on until `until`.
     pub fn run_until(&mut self, until: u64) {
-        while let Some(at) = self.next_event().filter(|&at| at <= until) {
+        while let Some((at, event)) = self.network.next(until) {
             self.now_us = self.now_us.max(at);
-            for index in (0..self.dials.len()).rev() {
-                if self.dials.get(index).is_some_and(|dial| dial.next_us <= self.now_us) {
-                    self.dial_due(index);
-                }
-            }
-            for index in 0..self.conns.len() {
-                for side in 0..2 {
-                    let due = |c: &Conn| c.pipes[side].front().is_some_and(|p| p.0 <= at);
-                    if due(&self.conns[index]) {
-                        self.deliver(index, side);
-                    }
-                }
-            }
-            for machine in 0..self.machines.len() {
-                let now = self.now_us;
-                let due = |r: &Running| r.node.next_timeout().is_some_and(|at| at <= now);
-                if self.machines[machine].up.as_ref().is_some_and(due) {
-                    self.pump(machine);
-                }
-            }
-            let dead = |c: &Conn| !c.ends[0].open && !c.ends[1].open && c.pipes[0].is_empty();
-            while self.conns.last().is_some_and(|c| dead(c) && c.pipes[1].is_empty()) {
-                self.conns.pop();
+            match event {
+                Event::Arrival(conn, side) => self.deliver(conn, side),
+                Event::Dial(number) => self.dial_due(number),
+                Event::Timer(machine) => self.timer_due(machine),
             }
         }
         self.now_us = self.now_us.max(until);

@@ -107,6 +107,8 @@ pub enum Status {
     UnknownCommand = 0x81,
     /// No memory.
     NoMemory = 0x82,
+    /// It may go better another time: a change that too few peers have acknowledged.
+    Temporary = 0x86,
 }
 
 impl Status {
@@ -123,6 +125,7 @@ impl Status {
             Status::AuthError => b"Auth failure.",
             Status::UnknownCommand => b"Unknown command",
             Status::NoMemory => b"Out of memory",
+            Status::Temporary => b"Not acknowledged by enough peers",
         }
     }
 }
@@ -142,6 +145,13 @@ pub struct Head {
     pub opaque: [u8; 4],
     /// The CAS unique that the item must have; 0: any.
     pub cas: u64,
+}
+
+impl Head {
+    /// All that an answer repeats of a request.
+    pub const fn answering(opcode: u8, opaque: [u8; 4]) -> Head {
+        Head { opcode, key_len: 0, extras_len: 0, body_len: 0, opaque, cas: 0 }
+    }
 }
 
 /// Why a request is refused, and what becomes of the connection.

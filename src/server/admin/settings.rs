@@ -7,7 +7,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{stat, yes_no};
-use crate::server::config::Protocol;
+use crate::server::config::{Protocol, Replication};
 use crate::server::shared::Shared;
 use crate::server::udp;
 
@@ -26,6 +26,25 @@ pub(super) fn stats(shared: &Shared, out: &mut Vec<u8>) {
     stat(out, "num_napi_ids", 0);
     stat(out, "memory_file", "(null)");
     stat(out, "client_flags_size", size_of::<u32>());
+    if let Some(settings) = &config.replication {
+        replication(settings, out);
+    }
+}
+
+/// What a memcached has not: the keys of `-o` and their values, as they could be given.
+fn replication(settings: &Replication, out: &mut Vec<u8>) {
+    let secs = |ms: u64| ms as f64 / 1000.0;
+    stat(out, "repl_timeout", secs(settings.timeout_ms));
+    stat(out, "repl_ack", settings.ack);
+    stat(out, "repl_ack_timeout", secs(settings.ack_timeout_ms));
+    stat(out, "repl_ack_degrade", yes_no(settings.ack_degrade));
+    let allow: Vec<String> = settings.allow.iter().map(ToString::to_string).collect();
+    stat(out, "repl_allow", if allow.is_empty() { "no".into() } else { allow.join(",") });
+    match &settings.secret_file {
+        Some(path) => stat(out, "repl_secret_file", path.display()),
+        None => stat(out, "repl_secret_file", "no"),
+    }
+    stat(out, "repl_tombstone", settings.tombstone_secs);
 }
 
 fn network(shared: &Shared, out: &mut Vec<u8>) {

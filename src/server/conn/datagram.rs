@@ -69,7 +69,9 @@ pub struct Exchange {
 impl Exchange {
     /// Nothing has been asked yet. `id` is the socket's number in log lines.
     pub fn new(id: u64, info: Arc<ConnInfo>) -> Exchange {
-        let conn = Conn::new(id, Arc::clone(&info));
+        let mut conn = Conn::new(id, Arc::clone(&info));
+        // A datagram that may get lost promises nothing, and its socket has other clients.
+        conn.holds = false;
         Exchange { conn, info, id: 0, sequence: 0, left: 0, open: false, growing: false }
     }
 
@@ -139,7 +141,7 @@ impl Exchange {
             match step {
                 Step::Yield | Step::Write => {}
                 Step::Read => self.cut_short(),
-                Step::Close => self.open = false,
+                Step::Close | Step::Hold => self.open = false,
             }
             break;
         }

@@ -21,6 +21,7 @@ mod auth;
 mod binary;
 mod data;
 pub mod datagram;
+mod hold;
 mod text;
 
 #[cfg(test)]
@@ -62,6 +63,8 @@ pub enum Step {
     Read,
     /// Too many replies wait: write, then process on.
     Write,
+    /// Nothing can be done until peers have acknowledged what replies are held back for.
+    Hold,
     /// The budget is used up and there is more to do: let others go first.
     Yield,
     /// Send what is sendable, then close.
@@ -155,6 +158,10 @@ pub struct Conn {
     reason: CloseReason,
     dialect: Dialect,
     login: Login,
+    /// Replies to changes are held back where peers are waited for.
+    holds: bool,
+    /// The get line under way has made changes.
+    touched: bool,
 }
 
 impl Conn {
@@ -169,6 +176,8 @@ impl Conn {
             reason: CloseReason::Error,
             dialect: Dialect::Unknown,
             login: Login::default(),
+            holds: true,
+            touched: false,
         }
     }
 
@@ -294,7 +303,7 @@ impl Conn {
         let step = self.advance(exec, now, budget);
         let state = match self.state {
             State::Closing => ConnState::Closing,
-            _ if step == Step::Write => ConnState::Mwrite,
+            _ if matches!(step, Step::Write | Step::Hold) => ConnState::Mwrite,
             State::Data { .. } => ConnState::Nread,
             State::Swallow(_) | State::Drain(_) => ConnState::Swallow,
             State::Stream(_) => ConnState::Watch,
@@ -307,11 +316,11 @@ impl Conn {
 
     fn advance(&mut self, exec: &mut Executor, now: Now, budget: &mut u32) -> Step {
         loop {
-            if self.replies.queued_bytes() >= OUT_HIGH {
-                return Step::Write;
+            if self.replies.load(hold::HELD_COST) >= OUT_HIGH {
+                return self.wait_or(Step::Write);
             }
             match self.state {
-                State::Closing => return Step::Close,
+                State::Closing => return self.wait_or(Step::Close),
                 State::NextTurn => {
                     self.state = State::Command;
                     return Step::Yield;
@@ -344,7 +353,9 @@ impl Conn {
                         return Step::Yield;
                     }
                     *budget = budget.saturating_sub(STREAM_COST);
-                    if !self.more_keys(exec, verb, exptime, now) {
+                    let holds = exec.waits.is_on() && self.holds;
+                    let step = if holds { Conn::more_keys_held } else { Conn::more_keys };
+                    if !step(self, exec, verb, exptime, now) {
                         return Step::Read;
                     }
                 }
@@ -382,6 +393,14 @@ impl Conn {
 
     /// Executes the command at the input's head. False when it is not complete.
     fn command(&mut self, exec: &mut Executor, now: Now) -> bool {
+        if exec.waits.is_on() {
+            return self.command_held(exec, now);
+        }
+        self.run_command(exec, now)
+    }
+
+    #[inline]
+    fn run_command(&mut self, exec: &mut Executor, now: Now) -> bool {
         if let State::Data { reserved, .. } = self.state {
             exec.shared.release_data(reserved);
             self.state = State::Command;

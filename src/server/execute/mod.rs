@@ -20,6 +20,7 @@ use crate::protocol::{ArithVerb, GetVerb, Request, StoreHead, StoreVerb};
 use crate::server::admin;
 use crate::server::conn::Producer;
 use crate::server::shared::{Shared, Shutdown};
+use crate::server::waits::Waits;
 use crate::server::watch::{self, Door, Status, Wake};
 use crate::store::{Arith, Exptime, Item, Mode, Stored};
 
@@ -50,6 +51,8 @@ pub struct Executor {
     pub shared: Arc<Shared>,
     /// Makes this worker look at its watching connections. None where it cannot have any.
     pub wake: Option<Wake>,
+    /// This worker's replies that wait for peers.
+    pub waits: Waits,
 }
 
 /// Turns an exptime as a client writes it into an absolute one, by memcached's rule: 0 never,
@@ -67,7 +70,8 @@ impl Executor {
     /// An executor with a store handle of its own.
     pub fn new(shared: Arc<Shared>) -> Executor {
         let store = Door::new(shared.store.handle(), Arc::clone(&shared.watch));
-        Executor { store, shared, wake: None }
+        let waits = Waits::new(Arc::clone(&shared.acks));
+        Executor { store, shared, wake: None, waits }
     }
 
     /// Whether a value of the announced size may be stored at all (`-I`).
@@ -259,7 +263,7 @@ impl Executor {
     fn watch(&mut self, args: &[u8], out: &mut Vec<u8>) -> After {
         let refusal = match (watch::classes(args), &self.wake) {
             _ if !self.shared.config.watchers_allowed => reject::WATCH_OFF,
-            _ if !out.is_empty() => reject::WATCH_PIPELINED,
+            _ if !out.is_empty() || self.waits.behind => reject::WATCH_PIPELINED,
             (None, _) => reject::ERROR,
             (_, None) => reject::WATCH_FAILED,
             (Some(classes), Some(wake)) => {

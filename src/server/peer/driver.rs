@@ -4,26 +4,27 @@
 //! and [`Node`], and does what its actions say. Decides nothing, and does a bounded amount of
 //! work per link and turn, so that no link keeps another one (or a heartbeat) waiting.
 
-use super::resolve::{self, Answer, Resolver};
-use super::sockets::{self, Conn, Dialing, Io};
+use super::access::Access;
+use super::resolve::{self, Resolver};
+use super::sockets::{Conn, Io};
 use super::{PeerConfig, Serve, Shared, Stats, LAG, REPCACHED_VERSION};
 use crate::base::address::Address;
 use crate::base::clock::{Clock, Now, RealClock};
-use crate::replication::{Action, LinkId, Node, NodeConfig, Origin};
+use crate::replication::{Action, LinkId, Node, NodeConfig};
 use crate::store::{Handle, Store};
 use mio::event::Event;
-use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Token};
+use mio::net::TcpListener;
+use mio::{Events, Poll, Token};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Token of the waker.
 pub(super) const WAKER: Token = Token(0);
-/// Tokens below are listeners, above are links.
-const FIRST_LINK: usize = 1 << 16;
+/// Tokens below are listeners; from there on, even ones are links and odd ones dials.
+pub(super) const FIRST_LINK: usize = 1 << 16;
 /// Bytes read and applied per link and turn: about a millisecond of applying small items.
 const READ_MAX: usize = 256 * 1024;
 /// Output that may wait per link. A peer that does not read costs this much, and no more.
@@ -32,8 +33,6 @@ const OUT_MAX: usize = 256 * 1024;
 const OUT_KEEP: usize = 64 * 1024;
 /// Bytes written per link and turn.
 const WRITE_TURN: usize = 1024 * 1024;
-/// Connections accepted per turn.
-const ACCEPT_MAX: usize = 16;
 /// While changes keep coming they are collected for this long: a turn and its system calls then
 /// serve many. The first change after a pause is sent at once.
 const BATCH_US: u64 = 2000;
@@ -41,36 +40,54 @@ const BATCH_US: u64 = 2000;
 const STATS_US: u64 = 50_000;
 /// Longest time that an ending process gives its peers to take what is queued.
 const STOP_WAIT_US: u64 = 2_000_000;
-/// At most one line per this time about strangers.
-const STRANGER_LOG_US: u64 = 1_000_000;
 /// Longest sleep: a bound on what a lost wake-up could cost.
 const SLEEP_MAX_US: u64 = 1_000_000;
 
+/// Token of a link's socket.
+pub(super) fn link_token(link: LinkId) -> Token {
+    Token(FIRST_LINK + 2 * link.0 as usize)
+}
+
+/// What is known of a peer of `-x`.
+#[derive(Debug)]
+pub(super) struct Named {
+    pub host: Address,
+    /// What its name meant when it was looked up last.
+    pub known: Vec<SocketAddr>,
+    /// Connections to it that came to nothing: where to begin among its addresses.
+    pub turn: usize,
+    /// When a connection to it was made last.
+    pub made_us: Option<u64>,
+    /// It was said that its name is not found.
+    pub lost: bool,
+}
+
 pub(super) struct Driver {
-    config: PeerConfig,
+    pub(super) config: PeerConfig,
     /// The peers, each with its port.
-    hosts: Vec<Address>,
-    /// What each peer's name meant when it was asked last: who may connect.
-    allowed: Vec<Vec<IpAddr>>,
+    pub(super) peers: Vec<Named>,
+    pub(super) access: Access,
     store: Arc<Store>,
-    handle: Handle,
+    pub(super) handle: Handle,
     clock: RealClock,
-    poll: Poll,
+    pub(super) poll: Poll,
     shared: Arc<Shared>,
     serve: Serve,
-    resolver: Resolver,
-    node: Node,
-    listeners: Vec<TcpListener>,
-    accept_again: bool,
-    conns: BTreeMap<LinkId, Conn>,
+    pub(super) resolver: Resolver,
+    pub(super) node: Node,
+    pub(super) listeners: Vec<TcpListener>,
+    pub(super) accept_again: bool,
+    pub(super) conns: BTreeMap<LinkId, Conn>,
+    /// Addresses dialled so far: each has a token of its own.
+    pub(super) attempts: usize,
     buffer: Vec<u8>,
     hashes: Vec<u64>,
     batch_until_us: u64,
     published_us: u64,
-    dirty: bool,
-    strangers: u64,
-    stranger_log_us: Option<u64>,
+    pub(super) dirty: bool,
     stop_at_us: Option<u64>,
+    /// When a peer counts as out of step, if nothing is heard of it.
+    quorum_due_us: Option<u64>,
 }
 
 impl Driver {
@@ -83,18 +100,26 @@ impl Driver {
         shared: &Arc<Shared>,
         serve: Serve,
     ) -> Driver {
-        let hosts: Vec<Address> = {
-            let (peers, port) = (&config.settings.peers, config.settings.port);
-            peers.iter().map(|peer| resolve::peer(peer, port)).collect()
-        };
+        let mut hosts: Vec<Address> = Vec::new();
+        for peer in &config.settings.peers {
+            let host = resolve::peer(peer, config.settings.port);
+            // The same peer named twice is one peer.
+            if !hosts.contains(&host) {
+                hosts.push(host);
+            }
+        }
         let names = hosts.iter().map(Address::to_string).collect();
+        let named = |host| Named { host, known: Vec::new(), turn: 0, made_us: None, lost: false };
+        let peers: Vec<Named> = hosts.into_iter().map(named).collect();
         let mut settings = NodeConfig::new(config.id, names, config.settings.queue_max);
         settings.silence_us = config.settings.timeout_ms.max(1) * 1000;
         settings.heartbeat_us = (settings.silence_us / 8).clamp(1000, 600_000);
+        settings.secret = config.secret.clone();
+        settings.nonce_key = config.nonce_key;
         settings.resume_us = u64::from(store.config().tombstone_secs) * 1_000_000;
         let mut driver = Driver {
-            allowed: vec![Vec::new(); hosts.len()],
-            hosts,
+            access: Access::new(peers.len(), config.settings.allow.clone()),
+            peers,
             handle: store.handle(),
             store,
             clock,
@@ -106,17 +131,20 @@ impl Driver {
             listeners: Vec::new(),
             accept_again: false,
             conns: BTreeMap::new(),
+            attempts: 0,
             buffer: vec![0; READ_MAX],
             hashes: Vec::new(),
             batch_until_us: 0,
             published_us: 0,
             dirty: true,
-            strangers: 0,
-            stranger_log_us: None,
             stop_at_us: None,
+            quorum_due_us: None,
             config,
         };
-        driver.publish(driver.clock.now());
+        let now = driver.clock.now();
+        // Who may connect is known before the first one does, also of peers that are dialled later.
+        driver.look_up_all(now);
+        driver.publish(now);
         driver
     }
 
@@ -152,10 +180,11 @@ impl Driver {
     /// Until when there is nothing to do.
     fn sleep(&self) -> Duration {
         let now = self.clock.now().mono_us;
-        let dials = self.conns.values().filter_map(|c| Some(c.dialing.as_ref()?.deadline_us));
+        let dials = self.conns.values().filter_map(|c| Some(c.dialing.as_ref()?.due_us()));
         let next = dials
             .chain(self.node.next_timeout())
             .chain(self.stop_at_us)
+            .chain(self.quorum_due_us)
             .chain((self.batch_until_us > now).then_some(self.batch_until_us))
             .chain(self.dirty.then_some(self.published_us + STATS_US))
             .min()
@@ -173,11 +202,11 @@ impl Driver {
             self.accept_again = true;
             return;
         }
-        let link = LinkId((token - FIRST_LINK) as u64);
-        let Some(conn) = self.conns.get_mut(&link) else { return };
-        if conn.dialing.is_some() {
-            return self.connected(link, now);
+        if token % 2 == 1 {
+            return self.dial_ready(event.token(), now);
         }
+        let link = LinkId(((token - FIRST_LINK) / 2) as u64);
+        let Some(conn) = self.conns.get_mut(&link) else { return };
         conn.eof |= event.is_read_closed() || event.is_error();
         conn.readable |= event.is_readable() || conn.eof;
         conn.writable |= event.is_writable();
@@ -198,12 +227,17 @@ impl Driver {
         if self.node.next_timeout().is_some_and(|at| at <= now.mono_us) {
             self.node.on_timeout(&mut self.handle, now);
         }
-        self.expire_dials(now);
+        self.go_on_dialing(now);
         self.act(now);
         for &link in &links {
             busy |= self.write(link, now);
         }
         self.act(now);
+        if let Some((peers, timeout_us)) = self.config.acks.terms() {
+            let (quorum, due_us) = self.node.quorum(peers, timeout_us, now);
+            self.quorum_due_us = due_us;
+            self.config.acks.publish(quorum);
+        }
         self.shared.settled(self.node.lag_us(now), now);
         if self.dirty && now.mono_us >= self.published_us + STATS_US {
             self.publish(now);
@@ -216,6 +250,10 @@ impl Driver {
         if now.mono_us >= self.batch_until_us {
             // From here on a worker wakes us again. Before draining, so that nothing slips between.
             self.store.changed().take();
+        }
+        if self.config.acks.terms().is_some() {
+            // Before draining too: what clients wait for is drained now.
+            self.node.hurry(self.config.acks.take_wanted());
         }
         self.hashes.clear();
         if self.store.has_fed() {
@@ -234,8 +272,13 @@ impl Driver {
     }
 
     fn act(&mut self, now: Now) {
+        let mut told = false;
         while let Some(action) = self.node.poll_action() {
             self.dirty = true;
+            if matches!(action, Action::Log(_)) && !std::mem::replace(&mut told, true) {
+                // Who reads of an event in the log finds `stats` to be true already.
+                self.publish(now);
+            }
             match action {
                 Action::Log(line) => log::info!("{line}"),
                 Action::Debug(line) => log::debug!("{line}"),
@@ -247,19 +290,7 @@ impl Driver {
                         conn.watch(Duration::from_micros(timeout_us));
                     }
                 }
-                Action::Dial { link, peer, timeout_us } => {
-                    let deadline_us = now.mono_us + timeout_us;
-                    let dialing = Dialing {
-                        peer,
-                        deadline_us,
-                        rest: Vec::new(),
-                        last_error: "timed out".to_owned(),
-                    };
-                    self.conns.insert(link, Conn::new(link, None, Some(dialing)));
-                    if let Some(answer) = self.resolver.ask(peer, &self.hosts[peer]) {
-                        self.resolved(answer, now);
-                    }
-                }
+                Action::Dial { link, peer, timeout_us } => self.dial(link, peer, timeout_us, now),
                 Action::Close { link, last } => {
                     if let Some(mut conn) = self.conns.remove(&link) {
                         conn.output().extend_from_slice(&last);
@@ -267,160 +298,6 @@ impl Driver {
                         let _ = conn.write(0);
                     }
                 }
-            }
-        }
-    }
-
-    fn listen(&mut self, now: Now) {
-        match sockets::listen(&self.config.listen, self.config.settings.port) {
-            Ok(mut listeners) => {
-                for (at, listener) in listeners.iter_mut().enumerate() {
-                    let token = Token(1 + at % (FIRST_LINK - 1));
-                    if let Err(error) =
-                        self.poll.registry().register(listener, token, Interest::READABLE)
-                    {
-                        let error = crate::replication::ListenError::Other(error.to_string());
-                        return self.node.on_listen_failed(error, now);
-                    }
-                }
-                self.listeners = listeners;
-                self.accept_again = true;
-                self.node.on_listening();
-            }
-            Err(error) => self.node.on_listen_failed(error, now),
-        }
-    }
-
-    /// A peer's name has become addresses: tries the first one.
-    fn resolved(&mut self, answer: Answer, now: Now) {
-        let waiting = |conn: &&Conn| {
-            let dialing = conn.dialing.as_ref();
-            conn.stream.is_none() && dialing.is_some_and(|dialing| dialing.peer == answer.peer)
-        };
-        let link = self.conns.values().find(waiting).map(|conn| conn.link);
-        let result = answer.result.map(|mut addresses| {
-            self.allowed[answer.peer] = addresses.iter().map(|a| a.ip().to_canonical()).collect();
-            addresses.reverse();
-            addresses
-        });
-        // The try may have ended before its name was found.
-        let Some(conn) = link.and_then(|link| self.conns.get_mut(&link)) else { return };
-        let Some(dialing) = &mut conn.dialing else { return };
-        let link = conn.link;
-        match result {
-            Ok(addresses) => dialing.rest = addresses,
-            Err(error) => dialing.last_error = error,
-        }
-        self.try_next(link, now);
-    }
-
-    /// Tries the next address of a peer, or gives up.
-    fn try_next(&mut self, link: LinkId, now: Now) {
-        let Some(conn) = self.conns.get_mut(&link) else { return };
-        let Some(dialing) = &mut conn.dialing else { return };
-        conn.stream = None;
-        while let Some(address) = dialing.rest.pop() {
-            let token = Token(FIRST_LINK + link.0 as usize);
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            let opened = TcpStream::connect(address).and_then(|mut stream| {
-                self.poll.registry().register(&mut stream, token, interest)?;
-                Ok(stream)
-            });
-            match opened {
-                Ok(stream) => {
-                    conn.stream = Some(stream);
-                    return;
-                }
-                Err(error) => dialing.last_error = error.to_string(),
-            }
-        }
-        let why = std::mem::take(&mut dialing.last_error);
-        self.conns.remove(&link);
-        self.node.on_dial_failed(link, &why, now);
-    }
-
-    /// Something has happened to a connection that is being made.
-    fn connected(&mut self, link: LinkId, now: Now) {
-        let Some(conn) = self.conns.get_mut(&link) else { return };
-        let (Some(stream), Some(dialing)) = (&conn.stream, &mut conn.dialing) else { return };
-        let peer = match stream.take_error() {
-            Ok(None) => stream.peer_addr(),
-            Ok(Some(error)) | Err(error) => Err(error),
-        };
-        match peer {
-            Ok(address) => {
-                // A frame must not wait for the acknowledgement of the one before it.
-                let _ = stream.set_nodelay(true);
-                conn.dialing = None;
-                conn.readable = true;
-                conn.writable = true;
-                self.node.on_dialed(link, address.to_string(), now);
-            }
-            Err(error) if error.kind() == ErrorKind::NotConnected => {}
-            Err(error) => {
-                dialing.last_error = error.to_string();
-                self.try_next(link, now);
-            }
-        }
-    }
-
-    fn expire_dials(&mut self, now: Now) {
-        let over = |conn: &&Conn| {
-            conn.dialing.as_ref().is_some_and(|dialing| now.mono_us >= dialing.deadline_us)
-        };
-        while let Some(link) = self.conns.values().find(over).map(|conn| conn.link) {
-            self.conns.remove(&link);
-            self.node.on_dial_failed(link, "timed out", now);
-        }
-    }
-
-    /// Takes in connections. True when there may be more.
-    fn accept(&mut self, now: Now) -> bool {
-        if !std::mem::take(&mut self.accept_again) {
-            return false;
-        }
-        let mut budget = ACCEPT_MAX;
-        let mut arrived = Vec::new();
-        for listener in &self.listeners {
-            while budget > 0 {
-                budget -= 1;
-                match listener.accept() {
-                    Ok(connection) => arrived.push(connection),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                    // Gone again, or no descriptor left: the next turn tries again.
-                    Err(_) => self.accept_again = true,
-                }
-            }
-        }
-        self.accept_again |= budget == 0;
-        for (stream, address) in arrived {
-            self.arrived(stream, address.ip().to_canonical(), address.to_string(), now);
-        }
-        self.accept_again && budget == 0
-    }
-
-    fn arrived(&mut self, mut stream: TcpStream, ip: IpAddr, address: String, now: Now) {
-        if !ip.is_loopback() && !self.allowed.iter().flatten().any(|&allowed| allowed == ip) {
-            self.strangers += 1;
-            let quiet = |at: u64| now.mono_us.saturating_sub(at) < STRANGER_LOG_US;
-            if !self.stranger_log_us.is_some_and(quiet) {
-                self.stranger_log_us = Some(now.mono_us);
-                log::warn!("replication: refused a connection from {address}: not a peer (-x)");
-            }
-            return;
-        }
-        let peer = self.allowed.iter().position(|allowed| allowed.contains(&ip));
-        let origin = peer.map_or(Origin::Other, Origin::Peer);
-        let Some(link) = self.node.on_accepted(address, origin, now) else { return };
-        let token = Token(FIRST_LINK + link.0 as usize);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let _ = stream.set_nodelay(true);
-        match self.poll.registry().register(&mut stream, token, interest) {
-            Ok(()) => {
-                self.conns.insert(link, Conn::new(link, Some(stream), None));
-            }
-            Err(error) => {
-                self.node.on_lost(link, &error.to_string(), &mut self.handle, now);
             }
         }
     }
@@ -526,7 +403,9 @@ impl Driver {
         let lag = live.iter().map(|link| link.lag_us).max().unwrap_or(0);
         general(LAG, lag.to_string());
         general("repl_links_made", self.node.links_made().to_string());
-        general("repl_strangers", self.strangers.to_string());
+        general("repl_strangers", self.access.refused().to_string());
+        general("repl_handshakes_failed", self.node.strays().to_string());
+        general("repl_secret_mismatches", self.node.distrusted().to_string());
         general("repl_last_error", or_none(self.node.last_error()));
         for (at, link) in links.iter().enumerate() {
             let mut line =

@@ -1,17 +1,16 @@
 //! Names of peers to addresses, off the replication thread.
 //!
-//! Owns one helper thread for names: a slow name server must not
-//! keep heartbeats waiting. Addresses need no thread. Never caches: each try asks again.
+//! Owns a helper thread for each name: a slow name server must not keep heartbeats waiting, nor the
+//! name of one peer that of another. Addresses need no thread. Never caches: each try asks again.
 
+use super::dial::ADDRESSES_MAX;
 use crate::base::address::Address;
 use crate::net::listen;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::Arc;
-
-/// Most addresses of one name that are tried.
-const ADDRESSES_MAX: usize = 16;
 
 /// A peer of the command line with its port. What cannot be taken apart is taken as a name: the
 /// command line has refused it before.
@@ -33,11 +32,11 @@ pub(super) struct Answer {
     pub result: Result<Vec<SocketAddr>, String>,
 }
 
-/// The helper thread, started at the first name.
+/// The helper threads, each started at the first question about its name.
 #[derive(Debug)]
 pub(super) struct Resolver {
     waker: Arc<mio::Waker>,
-    questions: Option<Sender<(usize, Address)>>,
+    questions: BTreeMap<usize, Sender<Address>>,
     answers: (Sender<Answer>, Receiver<Answer>),
     /// Peers whose name is being looked up: one question per peer at a time.
     asked: Vec<usize>,
@@ -45,7 +44,8 @@ pub(super) struct Resolver {
 
 impl Resolver {
     pub fn new(waker: Arc<mio::Waker>) -> Resolver {
-        Resolver { waker, questions: None, answers: mpsc::channel(), asked: Vec::new() }
+        let (questions, asked) = (BTreeMap::new(), Vec::new());
+        Resolver { waker, questions, answers: mpsc::channel(), asked }
     }
 
     /// Asks for a peer's addresses; an address is answered by itself.
@@ -57,14 +57,14 @@ impl Resolver {
         if self.asked.contains(&peer) {
             return None;
         }
-        let question = (peer, address.clone());
-        match self.questions().and_then(|to| to.send(question).map_err(io::Error::other)) {
+        let question = address.clone();
+        match self.thread(peer).and_then(|to| to.send(question).map_err(io::Error::other)) {
             Ok(()) => {
                 self.asked.push(peer);
                 None
             }
             Err(error) => {
-                self.questions = None;
+                self.questions.remove(&peer);
                 Some(Answer { peer, result: Err(error.to_string()) })
             }
         }
@@ -77,13 +77,13 @@ impl Resolver {
         Some(answer)
     }
 
-    fn questions(&mut self) -> io::Result<&Sender<(usize, Address)>> {
-        if self.questions.is_none() {
-            let (to, from) = mpsc::channel::<(usize, Address)>();
+    fn thread(&mut self, peer: usize) -> io::Result<&Sender<Address>> {
+        if !self.questions.contains_key(&peer) {
+            let (to, from) = mpsc::channel::<Address>();
             let (answers, waker) = (self.answers.0.clone(), Arc::clone(&self.waker));
             // Ends when the replication thread, the only one who asks, is gone.
             std::thread::Builder::new().name("resolver".to_owned()).spawn(move || {
-                while let Ok((peer, address)) = from.recv() {
+                while let Ok(address) = from.recv() {
                     let found = listen::resolve(&address, 0);
                     let result = match found {
                         Ok(found) => Ok(found.into_iter().take(ADDRESSES_MAX).collect()),
@@ -94,9 +94,9 @@ impl Resolver {
                     }
                 }
             })?;
-            self.questions = Some(to);
+            self.questions.insert(peer, to);
         }
-        self.questions.as_ref().ok_or_else(|| io::Error::other("no resolver"))
+        self.questions.get(&peer).ok_or_else(|| io::Error::other("no resolver"))
     }
 }
 

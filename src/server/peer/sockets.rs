@@ -3,6 +3,7 @@
 //! Owns how the replication port is opened and what one connection holds: a socket and a bounded
 //! output. Knows no frames.
 
+use super::dial::Dialing;
 use super::resolve;
 use crate::base::address::Address;
 use crate::platform::socket::unacknowledged;
@@ -13,8 +14,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-/// Connections that may wait to be accepted: there are few peers.
-const BACKLOG: i32 = 64;
+/// Connections that may wait to be accepted: there are few peers, and who comes in crowds must not
+/// keep their place.
+const BACKLOG: i32 = 1024;
 
 /// Steps in which the silence of a machine without heartbeats is measured.
 const KEEPALIVE_PROBES: u32 = 5;
@@ -64,21 +66,11 @@ fn bind(ip: IpAddr, port: u16, only_v6: bool) -> Result<TcpListener, ListenError
     })
 }
 
-/// A dial under way.
-#[derive(Debug)]
-pub(super) struct Dialing {
-    pub peer: usize,
-    pub deadline_us: u64,
-    /// Addresses that were not tried yet.
-    pub rest: Vec<SocketAddr>,
-    pub last_error: String,
-}
-
 /// One connection, or the attempt at one.
 #[derive(Debug)]
 pub(super) struct Conn {
     pub link: LinkId,
-    /// None while the peer's name is being looked up.
+    /// None while the connection is being made.
     pub stream: Option<TcpStream>,
     pub dialing: Option<Dialing>,
     pub readable: bool,

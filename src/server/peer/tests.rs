@@ -32,6 +32,9 @@ fn node(port: u16, peers: &[String], id: u128) -> TestNode {
         },
         listen: vec!["127.0.0.1".to_owned()],
         id: NodeId(id),
+        secret: None,
+        nonce_key: [0; 32],
+        acks: Acks::new(None),
     };
     let (serve, served) = mpsc::channel();
     let tell = Box::new(move || serve.send(()).unwrap_or(()));
