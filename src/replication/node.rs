@@ -446,8 +446,7 @@ impl Node {
         let Target { dialing: None, known, next_us, .. } = self.targets[target] else {
             return None;
         };
-        // While a repcached is linked it accepts nobody.
-        if self.stopping || self.text_link(target).is_some() {
+        if self.stopping || self.is_dialled_text(target) {
             return None;
         }
         let suspect_us = self.config.suspect_us();

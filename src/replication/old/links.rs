@@ -19,9 +19,10 @@ use crate::replication::Action;
 const OLD_SILENCE_US: u64 = 500_000;
 
 impl Node {
-    /// The live link to a target's repcached.
-    pub(super) fn text_link(&self, target: usize) -> Option<LinkId> {
-        self.live().find(|(_, link)| link.text == Some(target)).map(|(id, _)| id)
+    /// Whether a target has answered as a repcached and is linked: it accepts nobody else then. One
+    /// that has dialled us is only taken for it, so that we go on dialling.
+    pub(super) fn is_dialled_text(&self, target: usize) -> bool {
+        self.live().any(|(_, link)| link.text == Some(target) && link.target == Some(target))
     }
 
     /// Whether a target is known to be linked. Who dialled us says only its node id: where that was

@@ -20,9 +20,10 @@
 //! ```
 //!
 //! # Which side's word holds
-//! - Live, the last word that reaches this node; see `echo`.
-//! - In the copy that a repcached sends to this node: what was changed here since that repcached was
-//!   told last (since ever, if it never was) stays. Everything else takes its value. So a node that
+//! - Live, the last word that reaches this node; see `echo`. A word of a repcached gets a version
+//!   of this node's making, above all that is known here, and is passed on to other nodes.
+//! - In the copy that a repcached sends to this node: what was changed here since it was told
+//!   last (since ever, if it never was) stays. Everything else takes its value. So a node that
 //!   starts takes all, and one that was cut off keeps what its clients did meanwhile.
 //! - Behind that copy it is sent all that it did not show: what stayed, and what it lacks. A
 //!   repcached that comes back empty is filled and empties nobody.
@@ -30,6 +31,7 @@
 //! - What was deleted there while the link was down comes back: it cannot tell a key that it has
 //!   deleted from one that it has evicted.
 
+mod echo;
 mod ledger;
 mod receive;
 mod send;

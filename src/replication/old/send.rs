@@ -1,7 +1,7 @@
 //! What goes out to a repcached: changes as lines, scans, and what it cannot take.
 //!
-//! Owns the order of the queue, of scans and of large values, as `outgoing` does on the native wire.
-//! Never holds more output than it is asked for, and never sends what the other end would take for
+//! Owns the order of the queue, of scans and of large values, as `outgoing` does natively. Never
+//! holds more output than it is asked for, and never sends what the other end would take for
 //! commands: such a key is not told, such a value ends the life of what is older there.
 //!
 //! ```text
@@ -14,6 +14,7 @@ use super::super::stream::Stream;
 use super::super::wire::native::{PART, WHOLE_MAX};
 use super::super::wire::repcached::{self, Rep, END};
 use super::super::{count_line, Role};
+use super::echo::Echo;
 use crate::base::clock::Now;
 use crate::store::{Change, FlushState, Handle, ScanCursor, Version, What};
 use std::collections::VecDeque;
@@ -126,6 +127,7 @@ pub(super) struct Outgoing {
     /// What the other end has told over this link: foreign versions above it.
     started: Version,
     said: FlushState,
+    pub echo: Echo,
     pub lines: VecDeque<String>,
     pub copies: u64,
 }
@@ -143,6 +145,7 @@ impl Outgoing {
             again: None,
             started,
             said,
+            echo: Echo::new(),
             lines: VecDeque::new(),
             copies: 1,
         };
@@ -198,6 +201,11 @@ impl Outgoing {
         self.scan.is_none() && self.again.is_none() && !self.writer.is_busy()
     }
 
+    /// Whether much that is not in the queue is being told.
+    pub fn is_scanning(&self) -> bool {
+        self.scan.is_some()
+    }
+
     /// Whether there is more to send now.
     pub fn has_more(&self) -> bool {
         !self.stream.is_empty() || self.stream.has_lost() || !self.is_between()
@@ -238,6 +246,7 @@ impl Outgoing {
                     return;
                 }
                 let Some(hash) = self.stream.pop() else { break };
+                self.echo.told(hash, now);
                 let writer = &mut self.writer;
                 handle.changes_of(hash, now, &mut |c| writer.change(c, item_max, now, out));
                 worked = true;

@@ -150,17 +150,23 @@ impl TextSession {
     fn advance(&mut self, handle: &mut Handle, now: Now) {
         while self.is_live() {
             match self.receiver.next(self.rule, handle, now) {
-                Ok(Some(heard)) => self.on_heard(heard, handle),
+                Ok(Some(heard)) => self.on_heard(heard, handle, now),
                 Ok(None) => return,
                 Err(error) => self.close(CloseReason::Text(error)),
             }
         }
     }
 
-    fn on_heard(&mut self, heard: Heard, handle: &Handle) {
+    fn on_heard(&mut self, heard: Heard, handle: &Handle, now: Now) {
         match heard {
-            Heard::Change(hash, Some(version)) => self.relays.push((hash, version)),
-            Heard::Change(_, None) | Heard::Nothing => {}
+            Heard::Change(hash, version) => {
+                self.relays.extend(version.map(|version| (hash, version)));
+                if self.state == State::Live {
+                    let crossing = self.outgoing.is_scanning();
+                    self.outgoing.echo.heard(hash, crossing, now);
+                }
+            }
+            Heard::Nothing => {}
             Heard::Flush => {
                 let state = handle.store_ref().flush_state();
                 self.outgoing.heard_flush(state);
@@ -211,7 +217,10 @@ impl TextSession {
     pub fn next_timeout(&self) -> Option<u64> {
         match self.state {
             State::Filling => Some(self.heard_us + self.silence_us),
-            State::Live if self.outgoing.is_between() => self.outgoing.stream.mark_due(),
+            State::Live => {
+                let mark = self.outgoing.stream.mark_due().filter(|_| self.outgoing.is_between());
+                mark.into_iter().chain(self.outgoing.echo.next_timeout()).min()
+            }
             _ => None,
         }
     }
@@ -221,9 +230,14 @@ impl TextSession {
         if self.state == State::Filling && silent >= self.silence_us {
             self.close(CloseReason::Silent(silent));
         }
-        if self.state == State::Live && self.outgoing.is_between() {
-            self.mark(now);
+        if self.state != State::Live {
+            return;
         }
+        while let Some(hash) = self.outgoing.echo.due(now) {
+            let nothing_new = Drained { upto: Version(0), overflowed: false };
+            self.outgoing.stream.push(&[hash], nothing_new, now);
+        }
+        self.mark(now);
     }
 
     /// Appends what is to be sent now, until `out` holds about `limit` bytes.

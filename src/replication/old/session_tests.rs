@@ -221,6 +221,24 @@ fn a_queue_that_runs_over_is_made_good_by_a_scan() {
 }
 
 #[test]
+fn two_words_that_cross_end_as_one() {
+    let (store, mut handle) = store();
+    let mut session = connected(Told::default(), b"marugoto_end\r\n", &store, &mut handle);
+    said(&mut session, &store, &mut handle, NOW);
+    handle.store(Mode::Set, b"k", 0, NEVER, b"ours", NOW);
+    assert!(said(&mut session, &store, &mut handle, NOW).starts_with("rep k "));
+    // It has said this before it has heard ours, and has ours now.
+    session.handle_bytes(b"rep k 0 0 6 9\r\ntheirs\r\n", &mut handle, NOW);
+    assert_eq!(said(&mut session, &store, &mut handle, NOW), "");
+    let due = (0..10).find_map(|_| {
+        let now = NOW.plus_us(session.next_timeout()? - NOW.mono_us);
+        session.handle_timeout(now);
+        Some(said(&mut session, &store, &mut handle, now)).filter(|said| !said.is_empty())
+    });
+    assert_eq!(due.as_deref(), Some("rep k 0 0 6 9\r\ntheirs\r\n"));
+}
+
+#[test]
 fn an_ordinary_memcached_is_no_repcached() {
     let (store, mut handle) = store();
     for answer in ["ERROR\r\n", "END\r\n", "VALUE k 0 1\r\n"] {

@@ -49,8 +49,8 @@ impl Session {
         }
     }
 
-    /// A repcached that is connected to sends its copy at once; one that connects says nothing. None
-    /// can prove that it knows a secret.
+    /// A repcached that is connected to sends its copy at once; one that connects says nothing.
+    /// None can prove that it knows a secret.
     pub(super) fn may_be_repcached(&self, input: &[u8]) -> bool {
         let at_its_opening = self.role == Role::Connector && self.state == State::Opening;
         self.gate.is_none() && at_its_opening && repcached::is_opening(input) != Some(false)

@@ -11,11 +11,10 @@
 //!   flush_all <unix seconds>\r\n                              deferred
 //!   marugoto_end\r\n                                          end of the full copy
 //! ```
-//! Nobody greets, answers or acknowledges; a line that is not known is ignored. What has to be known
-//! of the reader at the other end: it splits lines at blanks and ends them at a line feed or NUL; it
-//! takes flags of 32 bits without a sign only; it takes an exptime over 31 bits for a past one; and
-//! **where it cannot take an item, it takes the value for commands**. So nothing is sent that it
-//! could not take.
+//! Nobody greets, answers or acknowledges; a line that is not known is ignored. The reader at the
+//! other end splits lines at blanks and ends them at a line feed or NUL; it takes flags of 32 bits
+//! without a sign only; it takes an exptime over 31 bits for a past one; and **where it cannot take
+//! an item, it takes the value for commands**. So nothing is sent that it could not take.
 
 use super::line::MAGIC;
 use crate::base::num;
