@@ -4,8 +4,8 @@
 //! runs one `mio` poll over its own connections; one replication thread drives all peer links; one
 //! maintenance thread keeps memory free ahead of demand. ARCHITECTURE.md has the picture.
 //!
-//! Layers point one way: `main → cli → {server, proxy, verify, demo}`; `server → replication, store,
-//! protocol, net, platform`; `proxy → protocol, net, platform`; `replication → store`;
+//! Layers point one way: `main → cli → {server, proxy, verify, demo}`; `server → replication,
+//! store, protocol, net, platform`; `proxy → protocol, net, platform`; `replication → store`;
 //! everything → `base`. `tests/tidy.rs` checks it.
 
 #![deny(unsafe_code)]

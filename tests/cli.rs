@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Output, Stdio};
 
 use twincached::cli::table::{Flag, KeyTakes, Takes};
-use twincached::cli::{self, extended, magent, man, memcached, Command};
+use twincached::cli::{self, extended, magent, man, memcached, verify as verify_flags, Command};
 use twincached::demo::DemoConfig;
 use twincached::proxy::config::{Config as ProxyConfig, Distribution};
 use twincached::server::config::{Config, Personality, Port, Protocol, Replication};
@@ -345,7 +345,10 @@ fn what_is_wrong_gets_one_sentence() {
         ("--foo", "unrecognized option '--foo'"),
         ("--daemon=yes", "option '--daemon' doesn't allow an argument"),
         ("--un x", "option '--un' is ambiguous: '--unix-socket' or '--unix-mask'"),
-        ("extra", "unknown command 'extra'; there is proxy, demo and help, or flags for a server"),
+        (
+            "extra",
+            "unknown command 'extra'; there is proxy, verify, demo and help, or flags for a server",
+        ),
         ("-d extra", "unexpected argument 'extra'"),
         ("-d -- -v", "unexpected argument '-v'"),
         ("-p abc", "ERROR: Invalid port number abc."),
@@ -426,7 +429,7 @@ fn what_is_wrong_gets_one_sentence() {
         ("-Y", "option requires an argument -- 'Y'"),
         ("-Z", "-Z: TLS is not supported"),
         ("-e /x", "-e: a memory file is not supported"),
-        ("help me", "no help for 'me'; there is proxy and demo"),
+        ("help me", "no help for 'me'; there is proxy, verify and demo"),
         ("demo -x", "invalid option -- 'x'"),
     ] {
         assert_eq!(wrong(&format!("twincached {line}")), format!("twincached: {why}"), "{line}");
@@ -448,7 +451,9 @@ fn any_words_give_a_command_or_one_sentence() {
         ["", "-", "--", "=", "-p", "-1", "é", "\u{0}", "a\nb", "99999999999999999999"]
             .map(str::to_owned)
             .to_vec();
-    for word in ["proxy", "demo", "help", "man-page", "127.0.0.1", "[::1]:5", "a,b", "1g", ","] {
+    for word in
+        ["proxy", "verify", "demo", "help", "man-page", "127.0.0.1", "[::1]:5", "a,b", "1g", ","]
+    {
         pieces.push(word.into());
     }
     for flag in memcached::FLAGS {
@@ -621,6 +626,44 @@ fn help_lists_what_is_there_and_nothing_else() {
     assert_eq!(page("twincached help proxy"), page("twincached proxy -h"));
     // A page wins over other flags.
     assert!(page("twincached -d -p 5 -h").contains("--port"));
+}
+
+#[test]
+fn nodes_to_verify() {
+    use twincached::verify::Config as VerifyConfig;
+    let verify = |line: &str| match parse(&format!("twincached verify {line}")) {
+        Command::Verify(config) => config,
+        other => panic!("{line:?} gives {other:?}"),
+    };
+    let names = |config: &VerifyConfig| -> Vec<String> {
+        config.nodes.iter().map(ToString::to_string).collect()
+    };
+    let plain = verify("a:1 [::1]:2,c");
+    assert_eq!(names(&plain), ["a:1", "[::1]:2", "c"]);
+    assert_eq!(plain, VerifyConfig { nodes: plain.nodes.clone(), ..VerifyConfig::default() });
+    let all = verify("a:1 -w 0.5 -n3 b:2 -t 2s -Y users -Sv");
+    assert_eq!(names(&all), ["a:1", "b:2"]);
+    assert_eq!((all.wait_ms, all.names_max, all.timeout_ms), (500, 3, 2000));
+    assert_eq!(all.auth_file.as_deref(), Some(Path::new("users")));
+    assert!(all.binary && all.verbose);
+    assert_eq!(verify("a b -w0").wait_ms, 0);
+    for (line, why) in [
+        ("", "name at least two nodes"),
+        ("a", "name at least two nodes"),
+        ("a a", "a is named twice"),
+        ("a b:0", "Invalid port number"),
+        ("a b -n x", "-n: keys must be a number"),
+        ("a b -Z", "invalid option -- 'Z'"),
+    ] {
+        let Command::Usage { line: said, status } = parse(&format!("twincached verify {line}"))
+        else {
+            panic!("{line}");
+        };
+        assert!(said.starts_with("twincached verify: ") && said.contains(why), "{said}");
+        assert_eq!(status, 64, "{line}");
+    }
+    lists_every_flag(&page("twincached verify -h"), verify_flags::FLAGS);
+    assert_eq!(page("twincached help verify"), page("twincached verify -h"));
 }
 
 #[test]

@@ -13,7 +13,8 @@
 //! | full copy | [`a_full_copy_under_load_is_complete_before_the_port_opens`], `benches/` |
 //! | flags of 2147483648 and more | [`high_flags_arrive_and_no_value_is_run_as_a_command`] |
 //! | both started in the same instant | [`both_started_in_the_same_instant_link`] |
-//! | concurrent writers | [`concurrent_writers_converge_and_cas_never_goes_back`], [`increments_on_both_sides_converge`] |
+//! | concurrent writers | [`concurrent_writers_converge_and_cas_never_goes_back`] |
+//! | 6000 incr split over both | [`increments_on_both_sides_converge`] |
 //! | `flush_all 0` | [`flush_all_0_empties_the_peer`] |
 //! | cost of a replicated set | `benches/` |
 //! | anyone who connects to `-X` | [`strangers_hear_nothing_and_displace_nobody`] |

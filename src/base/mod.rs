@@ -1,8 +1,8 @@
 //! What every layer may use: time, buffers, numbers, hashing, digests, counters, ordered replies,
 //! logging.
 //!
-//! Owns no sockets, no threads and no global state but the logger. Depends on `std`, the `log` facade
-//! and `crc32fast` only.
+//! Owns no sockets, no threads and no global state but the logger. Depends on `std`, the `log`
+//! facade and `crc32fast` only.
 
 pub mod address;
 pub mod buf;

@@ -8,6 +8,7 @@
 //!   since = a mark     what is newer than the peer has: a link returned, a queue ran over
 //! ```
 
+use super::progress::Progress;
 use super::send::Sender;
 use crate::base::clock::Now;
 use crate::store::{Change, Handle, ScanCursor, Version, What};
@@ -37,6 +38,8 @@ pub struct Copy {
     pub asked: bool,
     /// The peer has been told that it begins.
     pub begun: bool,
+    /// What the log has heard of it.
+    pub(super) log: Progress,
 }
 
 impl Copy {
@@ -51,6 +54,7 @@ impl Copy {
             items: 0,
             asked,
             begun: false,
+            log: Progress::default(),
         }
     }
 

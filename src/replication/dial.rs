@@ -55,6 +55,8 @@ pub(crate) struct Target {
     pub itself: bool,
     /// Who was there last was a repcached, and what it had been told when its link ended.
     pub text: Option<Told>,
+    /// The last try was refused.
+    refused: bool,
     /// When the last try began.
     began_us: u64,
     tries: u32,
@@ -73,6 +75,7 @@ impl Target {
             hopeless: false,
             itself: false,
             text: None,
+            refused: false,
             began_us: 0,
             tries: 0,
             broken: 0,
@@ -95,6 +98,7 @@ impl Target {
         let next_us = self.began_us + wait / 2 + random % (wait / 2);
         self.next_us = next_us.max(now_us + random % (BACKOFF_MIN_US / 2));
         self.itself = outcome == Outcome::Itself;
+        self.refused = outcome == Outcome::Refused;
         match outcome {
             Outcome::Nobody | Outcome::Useless => self.hopeless = true,
             Outcome::Itself => {
@@ -138,6 +142,16 @@ impl Target {
             self.soon(now_us, random);
         } else {
             self.next_us = self.next_us.max(now_us + random % BACKOFF_MAX_US);
+        }
+    }
+
+    /// For `stats`: what is going on where it is not linked.
+    pub fn state(&self) -> &'static str {
+        match self {
+            Target { dialing: Some(_), .. } => "dialing",
+            Target { itself: true, .. } => "itself",
+            Target { refused: true, .. } => "refused",
+            _ => "waiting",
         }
     }
 

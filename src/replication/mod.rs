@@ -29,6 +29,7 @@ pub mod handshake;
 pub mod node;
 pub mod old;
 mod outgoing;
+mod progress;
 pub mod quorum;
 mod report;
 pub mod secret;

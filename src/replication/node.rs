@@ -19,6 +19,7 @@
 use super::action::{Action, LinkId, ListenError, NodeConfig, Origin};
 use super::complaints::Complaints;
 use super::dial::{Outcome, Target};
+use super::report::PeerErrors;
 use super::secret::{Mismatch, Nonces};
 use super::session::{CloseReason, Event, Session, SessionConfig};
 use super::wire::native::{Bye, Hello};
@@ -57,11 +58,11 @@ enum Listening {
 pub(super) struct Link {
     pub(super) role: Role,
     /// The target that was dialled.
-    target: Option<usize>,
+    pub(super) target: Option<usize>,
     /// None while the connection is being made.
     pub(super) session: Option<Session>,
     /// When it went live.
-    live_us: Option<u64>,
+    pub(super) live_us: Option<u64>,
     /// Dialled in the background: the log hears of it only when it succeeds.
     quiet: bool,
     /// The other end's address.
@@ -122,6 +123,7 @@ pub struct Node {
     covered: Version,
     random: u64,
     pub(super) last_error: String,
+    pub(super) errors: PeerErrors,
     pub(super) links_made: u64,
     /// Who was told "already connected" last: it will ask again each second, the log hears once.
     refused: Option<NodeId>,
@@ -157,6 +159,7 @@ impl Node {
             stopping: false,
             covered: Version(0),
             last_error: String::new(),
+            errors: PeerErrors::default(),
             links_made: 0,
             refused: None,
             complaints: Complaints::default(),
@@ -591,6 +594,7 @@ impl Node {
             if let Some(target) = link.text {
                 self.targets[target].text = session.told();
             }
+            self.errors.note(session.peer(), &self.last_error);
             if let Some(peer) = session.peer() {
                 self.records.remember(peer, session.have(), session.debt(), now);
             }

@@ -26,7 +26,7 @@ pub(super) struct Outgoing {
     base: Version,
     /// The peer has said what it wants: changes may flow.
     wanted: bool,
-    /// For the log. At most three per copy, taken after each transmit.
+    /// For the log. At most three per copy and one a second, taken after each transmit.
     pub lines: VecDeque<String>,
     /// Full copies and partial ones that were asked for.
     pub copies: u64,
@@ -145,7 +145,8 @@ impl Outgoing {
             let full = copy.is_full();
             self.copies += u64::from(full);
             self.resumes += u64::from(!full);
-            native::encode(out, &Frame::CopyBegin { full });
+            let items = if full { handle.store_ref().stats().curr_items } else { 0 };
+            native::encode(out, &Frame::CopyBegin { full, items });
         }
         let done = copy.send(&mut self.sender, out, limit, handle, now);
         if copy.asked && copy.is_full() && before.1 == 0 && copy.items > 0 {
@@ -155,6 +156,10 @@ impl Outgoing {
             self.stream.scan_ends();
             self.copied(&copy, out);
             return true;
+        }
+        if copy.asked && copy.is_full() && copy.items > 0 {
+            let line = copy.log.line("to", copy.progress(), copy.items, now);
+            self.lines.extend(line);
         }
         self.copy = Some(copy);
         out.len() > before.0

@@ -24,6 +24,7 @@
 use super::conflict::{Incoming, Tally};
 use super::old::TextSession;
 use super::outgoing::Outgoing;
+use super::progress::Receiving;
 use super::quorum::Applied;
 use super::secret::{End, Gate, Mismatch, Nonce, Proof, Secret};
 use super::stream::{Debt, Stream};
@@ -204,6 +205,7 @@ pub struct Session {
     incoming: Incoming,
     have: Version,
     filling_full: bool,
+    receiving: Receiving,
     copy_done: bool,
     relays: Vec<(u64, Version)>,
     peer_newest: Version,
@@ -242,6 +244,7 @@ impl Session {
             incoming: Incoming::default(),
             have: Version(0),
             filling_full: false,
+            receiving: Receiving::default(),
             copy_done: false,
             relays: Vec::new(),
             peer_newest: Version(0),
@@ -293,6 +296,9 @@ impl Session {
         }
         self.input.extend(bytes);
         self.advance(handle, now);
+        if let Some(line) = self.receiving.line(self.incoming.tally.items, now) {
+            self.log(line);
+        }
     }
 
     /// Accepts the peer whose hello was reported. `since`: what we have of it already; `debt`: what
@@ -500,12 +506,14 @@ impl Session {
         match frame {
             Frame::Hello(_) => return Err(WireError::OutOfPlace { what: "a second hello" }),
             Frame::Want { since } => self.on_want(since, handle)?,
-            Frame::CopyBegin { full } => {
+            Frame::CopyBegin { full, items } => {
                 self.filling_full = full;
+                self.receiving.begin(items, self.incoming.tally.items, now);
                 self.stats.copies_in += u64::from(full);
                 self.stats.resumes += u64::from(!full);
             }
             Frame::CopyEnd { .. } => {
+                self.receiving.end();
                 if !std::mem::replace(&mut self.copy_done, true) {
                     self.events.push_back(Event::CopyDone { full: self.filling_full });
                 }
@@ -754,6 +762,11 @@ impl Session {
     /// How far the copy that we send is, in millionths; a million when none is under way.
     pub fn copy_progress(&self) -> u32 {
         self.text.as_ref().map_or(self.outgoing.progress(), |text| text.copy_progress())
+    }
+
+    /// How far the copy that we receive is, in millionths; a million when none is under way.
+    pub fn receive_progress(&self) -> u32 {
+        self.receiving.done(self.incoming.tally.items)
     }
 
     /// The newest version the peer has told of.

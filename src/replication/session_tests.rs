@@ -91,7 +91,7 @@ fn the_listener_consents_then_copies_then_marks() {
         frames(&out)[1..],
         [
             Frame::Want { since: Version(0) },
-            Frame::CopyBegin { full: true },
+            Frame::CopyBegin { full: true, items: 1 },
             Frame::Item { head, value: b"value" },
             Frame::CopyEnd { items: 1 },
             Frame::Mark { upto },

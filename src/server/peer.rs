@@ -14,6 +14,7 @@ mod access;
 mod connect;
 mod dial;
 mod driver;
+mod figures;
 mod resolve;
 mod sockets;
 
@@ -26,13 +27,12 @@ use crate::replication::secret::Secret;
 use crate::replication::NodeId;
 use crate::store::Store;
 use driver::Driver;
+use figures::Stats;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-/// The version of repcached whose behaviour `stats` promises.
-const REPCACHED_VERSION: &str = "2.3.1";
 /// Settings of the replication thread.
 #[derive(Clone, Debug)]
 pub struct PeerConfig {
@@ -84,15 +84,6 @@ struct Shared {
 const SETTLED: u64 = 0;
 /// Nobody is linked.
 const ALONE: u64 = u64::MAX;
-/// The one figure of `stats` that is exact at any time.
-const LAG: &str = "repl_lag_us";
-
-/// What `stats` shows, as of the last turn or so.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Stats {
-    pub general: Vec<(String, String)>,
-    pub links: Vec<(String, String)>,
-}
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -194,18 +185,14 @@ impl Replication for Arc<Peer> {
     }
 
     fn stats(&self) -> Vec<(String, String)> {
-        let lag = self.shared.lag_us(&self.store, self.clock.now()).to_string();
-        let mut stats = lock(&self.shared.stats).general.clone();
-        stats
-            .iter_mut()
-            .filter(|(name, _)| name == LAG)
-            .for_each(|(_, value)| value.clone_from(&lag));
+        let lag = self.shared.lag_us(&self.store, self.clock.now());
+        let mut stats = lock(&self.shared.stats).general(lag);
         stats.extend(self.acks.stats().map(|(name, value)| (name.to_owned(), value.to_string())));
         stats
     }
 
     fn stats_replication(&self) -> Vec<(String, String)> {
-        lock(&self.shared.stats).links.clone()
+        lock(&self.shared.stats).peers(self.clock.now())
     }
 }
 

@@ -1,9 +1,9 @@
 //! Walking all items for an operator: `lru_crawler metadump`, `stats cachedump`, `stats sizes`,
 //! `stats digest`.
 //!
-//! Owns [`Handle::dump`] and [`Handle::dump_read`]. A walk goes through the index in bounded steps and holds one stripe's
-//! lock for a few dozen items at a time, so nobody waits for it; what is there during the whole
-//! walk is shown once, what comes or goes meanwhile is shown or not.
+//! Owns [`Handle::dump`] and [`Handle::dump_read`]. A walk goes through the index in bounded steps
+//! and holds one stripe's lock for a few dozen items at a time, so nobody waits for it; what is
+//! there during the whole walk is shown once, what comes or goes meanwhile is shown or not.
 
 use super::core::{Status, Store};
 use super::handle::Seen;

@@ -268,6 +268,7 @@ fn answer(conn: &mut Conn, exec: &mut Executor, out: &mut Vec<u8>) -> bool {
         match step {
             Step::Read => return true,
             Step::Close => return false,
+            Step::Hold => panic!("replies wait for peers without -o repl_ack"),
             Step::Write | Step::Yield => {}
         }
     }

@@ -7,6 +7,7 @@ use crate::common::{Client, DEADLINE};
 use crate::lab::Host;
 use crate::load::{value_of, Told};
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Keys asked for at once.
@@ -108,12 +109,22 @@ pub fn await_equal(hosts: &[&Host]) -> Content {
                 })
                 .collect();
             if differ.is_empty() {
+                verify(hosts);
                 return contents.into_iter().next().expect("nodes");
             }
             assert!(!late, "not equal:\n{}\n{}", differ.join("\n"), logs(hosts));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The program's own comparison says the same.
+fn verify(hosts: &[&Host]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_twincached"));
+    command.arg("verify").args(hosts.iter().map(|host| host.door.to_string()));
+    let output = command.output().expect("verify runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}\n{}", logs(hosts));
 }
 
 /// What the nodes have said and what they know of their links, for a failure's report.

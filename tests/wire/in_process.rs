@@ -166,6 +166,7 @@ impl Connection {
             match step {
                 Step::Yield | Step::Write => {}
                 Step::Read => return,
+                Step::Hold => unreachable!("replies wait for peers without -o repl_ack"),
                 Step::Close => {
                     self.closed = true;
                     return;

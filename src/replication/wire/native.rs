@@ -135,6 +135,8 @@ pub enum Frame<'a> {
     CopyBegin {
         /// Everything, not only what is newer than what was asked for.
         full: bool,
+        /// About how many items it has, for the other side's `stats`; 0: not known. Since 1.2.
+        items: u64,
     },
     /// The copy is complete; `items` were sent in it.
     CopyEnd {
@@ -281,8 +283,9 @@ pub fn encode(out: &mut Vec<u8>, frame: &Frame<'_>) {
             HELLO
         }
         Frame::Want { since } => put_version(out, since, WANT),
-        Frame::CopyBegin { full } => {
+        Frame::CopyBegin { full, items } => {
             out.push(u8::from(full));
+            put_u64(out, items);
             COPY_BEGIN
         }
         Frame::CopyEnd { items } => {
@@ -461,7 +464,9 @@ fn fields(kind: u8, payload: &[u8]) -> Option<Frame<'_>> {
             flush: take.flush()?,
         }),
         WANT => Frame::Want { since: take.version()? },
-        COPY_BEGIN => Frame::CopyBegin { full: take.u8()? & 1 == 1 },
+        COPY_BEGIN => {
+            Frame::CopyBegin { full: take.u8()? & 1 == 1, items: take.u64().unwrap_or(0) }
+        }
         COPY_END => Frame::CopyEnd { items: take.u64()? },
         ITEM => {
             let (mut head, len) = take.head()?;

@@ -24,7 +24,7 @@ fn all_frames(value: &[u8]) -> Vec<Frame<'_>> {
             flush: FlushState { watermark: Version(2), pending: Some(pending) },
         }),
         Frame::Want { since: Version(1) },
-        Frame::CopyBegin { full: true },
+        Frame::CopyBegin { full: true, items: 12 },
         Frame::Item { head, value },
         Frame::Item { head: ItemHead { exptime: Exptime::Never, ..head }, value: b"" },
         Frame::Item { head: ItemHead { cas: Some(0), ..head }, value },

@@ -5,9 +5,10 @@
 //! work per link and turn, so that no link keeps another one (or a heartbeat) waiting.
 
 use super::access::Access;
+use super::figures::Stats;
 use super::resolve::{self, Resolver};
 use super::sockets::{Conn, Io};
-use super::{PeerConfig, Serve, Shared, Stats, LAG, REPCACHED_VERSION};
+use super::{PeerConfig, Serve, Shared};
 use crate::base::address::Address;
 use crate::base::clock::{Clock, Now, RealClock};
 use crate::replication::{Action, LinkId, Node, NodeConfig};
@@ -390,67 +391,7 @@ impl Driver {
     fn publish(&mut self, now: Now) {
         self.dirty = false;
         self.published_us = now.mono_us;
-        let mut stats = Stats::default();
-        let mut general = |name: &str, value: String| stats.general.push((name.to_owned(), value));
-        let links = self.node.link_stats(now);
-        let live: Vec<_> =
-            links.iter().filter(|link| matches!(link.state, "copying" | "live")).collect();
-        general("replication", self.node.role().name().to_owned());
-        general("repcached_version", REPCACHED_VERSION.to_owned());
-        // repcached keeps one item of its queue in hand: an idle node with -q 8192 says 8191.
-        general("repcached_qi_free", self.node.queue_free().saturating_sub(1).to_string());
-        general("repl_peers_linked", live.len().to_string());
-        let lag = live.iter().map(|link| link.lag_us).max().unwrap_or(0);
-        general(LAG, lag.to_string());
-        general("repl_links_made", self.node.links_made().to_string());
-        general("repl_strangers", self.access.refused().to_string());
-        general("repl_handshakes_failed", self.node.strays().to_string());
-        general("repl_secret_mismatches", self.node.distrusted().to_string());
-        general("repl_last_error", or_none(self.node.last_error()));
-        for (at, link) in links.iter().enumerate() {
-            let mut line =
-                |name: &str, value: String| stats.links.push((format!("{at}:{name}"), value));
-            let figures = &link.figures;
-            line("state", link.state.to_owned());
-            line("role", link.role.name().to_owned());
-            line("address", link.address.clone());
-            line("wire", if link.text { "repcached" } else { "native" }.to_owned());
-            let lag_us = if link.text { "unknown".to_owned() } else { link.lag_us.to_string() };
-            line("lag_us", lag_us);
-            line("node", link.id.map_or_else(|| "unknown".to_owned(), |id| id.to_string()));
-            for (name, value) in [
-                ("queue", link.queue as u64),
-                ("copy_percent", u64::from(link.progress) / 10_000),
-                ("bytes_in", figures.bytes_in),
-                ("bytes_out", figures.bytes_out),
-                ("items_in", figures.tally.items),
-                ("items_out", figures.items_out),
-                ("deletes_in", figures.tally.deletes),
-                ("deletes_out", figures.deletes_out),
-                ("applied", figures.tally.won),
-                ("duplicates", figures.tally.same),
-                ("conflicts", figures.tally.stale),
-                ("refused", figures.tally.refused),
-                ("unsaid", figures.unsaid),
-                ("full_copies_in", figures.copies_in),
-                ("full_copies_out", figures.copies_out),
-                ("resumes", figures.resumes),
-                ("overflows", figures.overflows),
-            ] {
-                line(name, value.to_string());
-            }
-        }
-        for (name, error) in self.node.target_errors() {
-            stats.links.push((format!("{name}:last_error"), or_none(error)));
-        }
+        let stats = Stats::of(&self.node, self.access.refused(), now);
         self.shared.publish(stats);
-    }
-}
-
-fn or_none(text: &str) -> String {
-    if text.is_empty() {
-        "none".to_owned()
-    } else {
-        text.to_owned()
     }
 }
