@@ -273,9 +273,14 @@ impl TextSession {
         if !self.outgoing.is_between() {
             return;
         }
+        let flush = self.outgoing.said();
         if let Some(upto) = self.outgoing.stream.take_mark() {
             self.outgoing.stream.ack(upto);
-            self.ledger.note(self.said, Told { upto, flush: self.outgoing.said() });
+            self.ledger.note(self.said, Told { upto, flush }, now);
+        }
+        if !self.outgoing.has_more() {
+            // Nothing waits: no mark is needed to know.
+            self.ledger.note(self.said, Told { upto: self.covered, flush }, now);
         }
     }
 
