@@ -383,3 +383,54 @@ fn settings_say_what_was_asked_for() {
     }
     assert_eq!(figure(&mut node.client(), "repl_ack"), 2);
 }
+
+/// The ends of a process: a graceful one waits for the peer as its clients do, the other promises
+/// nothing more.
+#[test]
+fn a_node_that_stops_keeps_its_promises() {
+    let (mut first, second, _) = pair(PATIENT);
+    let (mut held, mut watch) = (first.client(), first.client());
+    second.signal("STOP");
+    held.send(set_of("k"));
+    await_waiting(&mut watch, 1);
+    first.signal("USR1");
+    eventually("the port is closed", || (!first.port_open()).then_some(()));
+    assert_eq!(watch.rest(), b"", "whoever waits for nothing is closed at once");
+    second.signal("CONT");
+    assert_eq!(held.rest(), b"STORED\r\n");
+    assert_eq!(first.exit_code(), Some(0));
+    assert_eq!(second.client().get("k").as_deref(), Some("k"));
+
+    let (mut first, second, _) = pair(PATIENT);
+    let (mut held, mut watch) = (first.client(), first.client());
+    second.signal("STOP");
+    held.send(set_of("k"));
+    await_waiting(&mut watch, 1);
+    first.signal("TERM");
+    assert_eq!(held.rest(), b"");
+    assert_eq!(first.exit_code(), Some(0));
+}
+
+#[test]
+fn whoever_waits_is_not_idle_and_a_login_does_not_wait() {
+    let scratch = common::Scratch::new("ack");
+    let users = scratch.path("users");
+    std::fs::write(&users, "user:secret\n").expect("a file of users");
+    let more = [PATIENT[0], PATIENT[1], "-o", "idle_timeout=1", "-Y", &users];
+    let (first, second, _) = pair(&more);
+    let login = |node: &Node| {
+        let mut client = node.client();
+        assert_eq!(client.ask("set login 0 0 11\r\nuser secret"), "STORED");
+        client
+    };
+    let mut held = login(&first);
+    second.signal("STOP");
+    held.send(set_of("k"));
+    // Opened later and idle: it goes first.
+    let mut idle = login(&first);
+    assert_eq!(idle.rest(), b"");
+    assert_eq!(figure(&mut login(&first), "repl_ack_waiting"), 1);
+    second.signal("CONT");
+    assert_eq!(held.line(), "STORED");
+    assert_eq!(login(&second).get("k").as_deref(), Some("k"));
+}

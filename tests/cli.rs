@@ -659,7 +659,7 @@ fn nodes_to_verify() {
         else {
             panic!("{line}");
         };
-        assert!(said.starts_with("twincached verify: ") && said.contains(why), "{said}");
+        assert!(said.starts_with("twincached: ") && said.contains(why), "{said}");
         assert_eq!(status, 64, "{line}");
     }
     lists_every_flag(&page("twincached verify -h"), verify_flags::FLAGS);

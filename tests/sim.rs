@@ -3,6 +3,12 @@
 //! `SEEDS=N` runs N seeds per test (from `FROM` on), `SEED=N` one, `NODES=M` only clusters of that
 //! size. A failing seed prints itself and replays. `make sim SEEDS=N` runs many.
 
+#[path = "sim/acks.rs"]
+mod acks;
+#[path = "sim/forget.rs"]
+mod forget;
+#[path = "sim/meshes.rs"]
+mod meshes;
 #[path = "sim/network.rs"]
 mod network;
 #[path = "sim/ops.rs"]

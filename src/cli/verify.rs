@@ -17,10 +17,10 @@ const NODES_MAX: usize = 64;
 
 /// What it does, for `-h`.
 pub const ABOUT: &str = "\
-Compares what nodes hold, through their client ports: keys, values, flags, expiry
-times, CAS uniques, marks. Names keys that differ. Exits with 0 when all nodes
-hold the same, with 1 when they do not, and with 69 when one cannot be reached
-or compared.
+Compares what nodes hold, through their client ports: keys, values, flags,
+expiry times, CAS uniques, marks. Names keys that differ. Exits with 0 when all
+nodes hold the same, with 1 when they do not, and with 69 when one cannot be
+reached or compared.
 ";
 
 /// A command line of `verify` while it is being read.

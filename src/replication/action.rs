@@ -32,13 +32,11 @@ pub struct NodeConfig {
     pub heartbeat_us: u64,
     /// Longest time without hearing anything, in microseconds.
     pub silence_us: u64,
-    /// For how long a broken link may resume, in microseconds: the lifetime of tombstones.
-    pub resume_us: u64,
     /// For jitter.
     pub seed: u64,
     /// What peers have to know; without it whoever may connect may link.
     pub secret: Option<Arc<Secret>>,
-    /// Makes the nonces of the challenge: to be drawn where there is a secret.
+    /// Makes the nonces of the challenge and the passes of links: to be drawn at random.
     pub nonce_key: [u8; 32],
 }
 
@@ -51,7 +49,6 @@ impl NodeConfig {
             queue_max,
             heartbeat_us: 600_000,
             silence_us: 5_000_000,
-            resume_us: 3_600_000_000,
             seed: (id.0 >> 64) as u64 ^ id.0 as u64,
             secret: None,
             nonce_key: [0; 32],
@@ -60,16 +57,16 @@ impl NodeConfig {
 }
 
 impl NodeConfig {
-    /// Silence after which a linked peer is suspect, in microseconds: three heartbeats. It is dialled
-    /// anew beside its link: after a cut the kernel tries a connection again at doubling intervals,
-    /// and would find a network that has healed seconds late. And it gives way to another node that
+    /// Silence after which a linked peer is suspect, in microseconds: three heartbeats. It is
+    /// dialled anew beside its link: after a cut the kernel tries a connection again at doubling
+    /// intervals, and would find a network that has healed seconds late. And it gives way to another node that
     /// wants its place, which is most likely the same machine, restarted.
     pub fn suspect_us(&self) -> u64 {
-        3 * self.heartbeat_us
+        (3 * self.heartbeat_us).max(self.silence_us / 25 * 9)
     }
 
-    /// How long the first try of a peer may take: the node serves nobody meanwhile. A lost packet of
-    /// a connection's beginning is sent again after a second, so that no setting makes it shorter.
+    /// How long the first try of a peer may take: the node serves nobody meanwhile. A lost packet
+    /// of a connection's beginning is sent again after a second: no setting makes it shorter.
     pub fn dial_first_us(&self) -> u64 {
         self.silence_us.clamp(1_000_000, 3_000_000)
     }

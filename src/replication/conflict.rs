@@ -45,6 +45,11 @@ struct Arriving {
 #[derive(Debug, Default)]
 pub struct Incoming {
     arriving: Option<Arriving>,
+    /// All that the peer has up to here this node has had, too: what of it is not here any more was
+    /// dropped here.
+    pub agreed: Version,
+    /// Items that were dropped here by a delete: hash of the key, version of the delete.
+    pub buried: Vec<(u64, Version)>,
     /// Outcomes so far.
     pub tally: Tally,
 }
@@ -141,7 +146,7 @@ impl Incoming {
     }
 
     fn apply(&mut self, change: &Change<'_>, to: &mut Handle, now: Now) -> bool {
-        match to.apply(change, now) {
+        match to.apply_known(change, self.agreed, now) {
             Applied::Won => {
                 self.tally.won += 1;
                 return true;
@@ -149,7 +154,11 @@ impl Incoming {
             Applied::Same => self.tally.same += 1,
             Applied::Stale => self.tally.stale += 1,
             Applied::TooLarge | Applied::OutOfMemory => self.tally.refused += 1,
-            Applied::Buried | Applied::Left => self.tally.stale += 1,
+            Applied::Buried => {
+                self.buried.push((to.hash(change.key), Version(change.version.0 + 1)));
+                self.tally.stale += 1;
+            }
+            Applied::Left => self.tally.stale += 1,
         }
         false
     }

@@ -58,6 +58,11 @@ impl Copy {
         }
     }
 
+    /// Everything, where that was nothing: what has come since the peer asked need not be looked at.
+    pub fn nothing() -> Copy {
+        Copy { scanned: true, ..Copy::new(Version(0), true) }
+    }
+
     /// Whether it is everything.
     pub fn is_full(&self) -> bool {
         self.since == Version(0)

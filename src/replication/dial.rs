@@ -15,9 +15,6 @@ const ITSELF_US: u64 = 30_000_000;
 /// Broken connections before an initial fill is given up: a network that drops every connection is
 /// no better than no peer.
 const BROKEN_MAX: u32 = 3;
-/// How long a node that is told "already connected" waits before it serves unfilled. A peer that
-/// has lost its old link without noticing finds out within that time (`NodeConfig::suspect_us`).
-const REFUSED_PATIENCE_US: u64 = 4_000_000;
 
 /// How a try ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +27,7 @@ pub(crate) enum Outcome {
     Useless,
     /// The peer is linked to somebody else.
     Refused,
-    /// There is another link to that node.
+    /// There is another link to that node, or there will be one later.
     Duplicate,
     /// It is this node.
     Itself,
@@ -57,6 +54,11 @@ pub(crate) struct Target {
     pub text: Option<Told>,
     /// The last try was refused.
     refused: bool,
+    /// It was dialled at least once.
+    pub tried: bool,
+    /// How long a node that is told "already connected" waits before it serves unfilled: a peer
+    /// that has lost its old link without noticing finds out within that time.
+    patience_us: u64,
     /// When the last try began.
     began_us: u64,
     tries: u32,
@@ -65,7 +67,8 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    pub fn new(name: String) -> Target {
+    /// A target that was not tried yet. `patience_us`: how long it may say "already connected".
+    pub fn new(name: String, patience_us: u64) -> Target {
         Target {
             name,
             dialing: None,
@@ -76,6 +79,8 @@ impl Target {
             itself: false,
             text: None,
             refused: false,
+            tried: false,
+            patience_us,
             began_us: 0,
             tries: 0,
             broken: 0,
@@ -86,6 +91,7 @@ impl Target {
     /// A try begins.
     pub fn begins(&mut self, now_us: u64) {
         self.began_us = now_us;
+        self.tried = true;
     }
 
     /// A try has ended. Waits count from its beginning: one that hung until its time was over has
@@ -111,7 +117,7 @@ impl Target {
             }
             Outcome::Refused => {
                 let since = *self.refused_us.get_or_insert(now_us);
-                self.hopeless |= now_us - since >= REFUSED_PATIENCE_US;
+                self.hopeless |= now_us - since >= self.patience_us;
             }
             Outcome::Duplicate => {}
         }
@@ -167,7 +173,7 @@ mod tests {
 
     #[test]
     fn waits_grow_to_a_second_and_no_more() {
-        let mut target = Target::new("a:1".to_owned());
+        let mut target = Target::new("a:1".to_owned(), 4_000_000);
         let mut now = 0;
         let mut waits = Vec::new();
         for n in 0..20u64 {
@@ -190,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_try_that_hung_is_repeated_at_once() {
-        let mut target = Target::new("a:1".to_owned());
+        let mut target = Target::new("a:1".to_owned(), 4_000_000);
         let mut now = 0;
         for n in 0..20u64 {
             target.begins(now);
@@ -203,10 +209,10 @@ mod tests {
 
     #[test]
     fn a_refused_node_is_patient_for_a_while() {
-        let mut target = Target::new("a:1".to_owned());
+        let mut target = Target::new("a:1".to_owned(), 4_000_000);
         target.ended(Outcome::Refused, 10, 0);
         assert!(!target.hopeless);
-        target.ended(Outcome::Refused, 10 + REFUSED_PATIENCE_US, 0);
+        target.ended(Outcome::Refused, 10 + 4_000_000, 0);
         assert!(target.hopeless);
     }
 }

@@ -8,6 +8,8 @@
 //! ```text
 //!              Action: Dial Listen Close Log Serve
 //!   Node <----------------------------------------> driver (sockets, clock)
+//!    |--- dial, fill    whom to try when; who fills a node that starts
+//!    |--- mesh          who answers for whom: relays, claims, what is owed
 //!    | one per link
 //!   Session --- handshake   line, hello, who wants what from when on
 //!    |--------- secret      proofs, where there is a shared secret
@@ -21,13 +23,20 @@
 //! ```
 
 pub mod action;
+mod admit;
 mod complaints;
 pub mod conflict;
 pub mod copy;
 mod dial;
+mod events;
+mod fill;
+mod graves;
 pub mod handshake;
+mod link;
+mod mesh;
 pub mod node;
 pub mod old;
+mod opening;
 mod outgoing;
 mod progress;
 pub mod quorum;
@@ -39,11 +48,12 @@ pub mod stream;
 pub mod wire;
 
 pub use action::{Action, LinkId, ListenError, NodeConfig, Origin};
+pub use events::{CloseReason, Event, Footing, SessionConfig, SessionStats};
 pub use handshake::Records;
 pub use node::Node;
 pub use quorum::Quorum;
 pub use report::LinkStats;
-pub use session::{CloseReason, Event, Session, SessionConfig, SessionStats};
+pub use session::Session;
 
 use crate::base::num;
 use std::fmt;

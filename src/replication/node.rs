@@ -1,7 +1,8 @@
 //! The node: whom to dial and when, which links live, what the log says, when clients may come.
 //!
 //! Owns the links (one [`Session`] each), the targets named by `-x` and the memory of peers. Never
-//! opens a socket: it hands out [`Action`]s and is told what became of them.
+//! opens a socket: it hands out [`Action`]s and is told what became of them. Who is told what is
+//! `mesh`'s part of it, how a node that starts is filled `fill`'s.
 //!
 //! ```text
 //!             start                    link lost
@@ -13,16 +14,22 @@
 //!     +--quietly--    close --> listen --accept--> (copy to the peer)  linked, as listener
 //! ```
 //!
-//! A node listens whenever it can, also while it is linked as connector, and dials quietly whenever
-//! it is not linked. Both ends dialling at once settle on the link that the lower node id dialled.
+//! A node listens whenever it can, also while it is linked as connector, and dials quietly the
+//! targets that it is not linked to, by whichever side's doing. Who answers at a target is known
+//! when it has been dialled once; where that node is linked already, the try goes no further than
+//! its line. Both ends dialling at once settle on the link that the lower node id dialled.
 
 use super::action::{Action, LinkId, ListenError, NodeConfig, Origin};
 use super::complaints::Complaints;
 use super::dial::{Outcome, Target};
+use super::events::{CloseReason, Event, Footing};
+use super::fill::STAGGER_US;
+use super::graves::Graves;
+use super::link::Link;
 use super::report::PeerErrors;
-use super::secret::{Mismatch, Nonces};
-use super::session::{CloseReason, Event, Session, SessionConfig};
-use super::wire::native::{Bye, Hello};
+use super::secret::{Nonce, Nonces};
+use super::session::Session;
+use super::wire::native::{Bye, Hello, HOPE_FILLED, HOPE_NONE};
 use super::{NodeId, Records, Role};
 use crate::base::clock::Now;
 use crate::store::{Drained, Handle, Version};
@@ -31,10 +38,11 @@ use std::collections::{BTreeMap, VecDeque};
 #[path = "old/links.rs"]
 mod old_links;
 
-/// Incoming connections of one [`Standing`] that wait to become links: each costs a descriptor and
-/// a small buffer for as long as a handshake may take. One more takes the place of the oldest, as a
-/// peer speaks at once and a stranger who waits must not keep it out.
-const PENDING_MAX: usize = 16;
+/// Live links of one node.
+pub(super) const LINKS_MAX: usize = 16;
+/// How much of the silence after which a peer is given up a starting node is patient with one that
+/// has no place for it.
+const PATIENCE_PERCENT: u64 = 80;
 /// Two links between the same nodes that came up within this time were dialled at once, by both.
 const CROSSED_US: u64 = 1_000_000;
 /// First wait before the replication port is tried again. On one host the peer that died holds it
@@ -48,56 +56,10 @@ const LIVED_US: u64 = 1_000_000;
 /// Times that a starting node dials again because somebody else holds the replication port.
 const IN_USE_MAX: u32 = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Listening {
+pub(super) enum Listening {
     Off,
     Asked,
     On,
-}
-
-#[derive(Debug)]
-pub(super) struct Link {
-    pub(super) role: Role,
-    /// The target that was dialled.
-    pub(super) target: Option<usize>,
-    /// None while the connection is being made.
-    pub(super) session: Option<Session>,
-    /// When it went live.
-    pub(super) live_us: Option<u64>,
-    /// Dialled in the background: the log hears of it only when it succeeds.
-    quiet: bool,
-    /// The other end's address.
-    pub(super) address: String,
-    /// Where it came from, if it came.
-    origin: Origin,
-    /// The target whose repcached is at the other end.
-    pub(super) text: Option<usize>,
-}
-
-/// How far an incoming connection has come that is no link yet. Those of one standing compete for
-/// places with each other only: what strangers can do never takes the place of one who can do more.
-type Standing = (bool, bool, bool);
-
-impl Link {
-    pub(super) fn is_live(&self) -> bool {
-        self.live_us.is_some()
-    }
-
-    pub(super) fn peer(&self) -> Option<NodeId> {
-        self.session.as_ref().and_then(Session::peer)
-    }
-
-    /// When the peer was last heard, monotonic microseconds.
-    fn heard_us(&self) -> u64 {
-        self.session.as_ref().map_or(0, Session::heard_us)
-    }
-
-    /// The standing of a connection that waits: from an address of `-x`, with a line, trusted.
-    fn pending(&self) -> Option<Standing> {
-        let session = self.session.as_ref()?;
-        let waits = self.role == Role::Listener && !self.is_live();
-        let named = self.origin != Origin::Other;
-        waits.then_some((named, session.knows_line(), session.peer().is_some()))
-    }
 }
 
 /// The decisions of one node.
@@ -105,30 +67,50 @@ impl Link {
 pub struct Node {
     pub(super) config: NodeConfig,
     pub(super) links: BTreeMap<LinkId, Link>,
-    next_link: u64,
+    pub(super) next_link: u64,
     pub(super) targets: Vec<Target>,
-    records: Records,
-    actions: VecDeque<Action>,
-    listening: Listening,
-    listen_retry_us: Option<u64>,
+    pub(super) records: Records,
+    pub(super) graves: Graves,
+    pub(super) actions: VecDeque<Action>,
+    pub(super) listening: Listening,
+    pub(super) listen_retry_us: Option<u64>,
     /// How long the next wait will be.
     listen_wait_us: u64,
     /// Say `listen` when the port is open.
     listen_log: bool,
     in_use: u32,
     listen_error: String,
-    serving: bool,
-    filled: bool,
-    stopping: bool,
+    pub(super) serving: bool,
+    /// A filled peer has given this node all it had.
+    pub(super) filled: bool,
+    /// The link that does so.
+    pub(super) filling: Option<LinkId>,
+    /// What that peer had of others when its copy began.
+    pub(super) fill_haves: BTreeMap<NodeId, Version>,
+    /// Who filled this node.
+    pub(super) filler: Option<NodeId>,
+    /// When a node that waits to be filled may try the next target.
+    pub(super) stagger_us: u64,
+    pub(super) stopping: bool,
     covered: Version,
+    /// Nothing was changed here up to this version.
+    pub(super) made: Version,
+    pub(super) made_any: bool,
+    /// From whom something came that was news here. Where each of them is linked to a third node,
+    /// that one needs nothing of this node but what was made here.
+    pub(super) sources: Vec<NodeId>,
+    /// From more than can be remembered.
+    pub(super) mixed: bool,
     random: u64,
     pub(super) last_error: String,
     pub(super) errors: PeerErrors,
     pub(super) links_made: u64,
     /// Who was told "already connected" last: it will ask again each second, the log hears once.
     refused: Option<NodeId>,
-    nonces: Nonces,
-    complaints: Complaints,
+    pub(super) nonces: Nonces,
+    /// What peers told on links that ended, oldest first.
+    pub(super) passes: Vec<(NodeId, Nonce)>,
+    pub(super) complaints: Complaints,
     /// Incoming connections that ended before they were links.
     pub(super) strays: u64,
     /// Of these and of those we made: links that ended for want of the same secret.
@@ -136,13 +118,18 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that starts: dials its peers, or listens where it has none.
+    /// A node that starts: it listens, and dials its first peer at the first
+    /// [`Node::on_timeout`].
     pub fn new(config: NodeConfig) -> Node {
-        let targets = config.peers.iter().cloned().map(Target::new).collect();
+        let patience_us = config.silence_us / 100 * PATIENCE_PERCENT;
+        let target = |name: &String| Target::new(name.clone(), patience_us);
+        let targets = config.peers.iter().map(target).collect();
         let mut node = Node {
-            records: Records::new(config.resume_us),
+            records: Records::default(),
+            graves: Graves::default(),
             random: config.seed | 1,
             nonces: Nonces::new(config.nonce_key),
+            passes: Vec::new(),
             config,
             links: BTreeMap::new(),
             next_link: 0,
@@ -156,8 +143,16 @@ impl Node {
             listen_error: String::new(),
             serving: false,
             filled: false,
+            filling: None,
+            fill_haves: BTreeMap::new(),
+            filler: None,
+            stagger_us: 0,
             stopping: false,
             covered: Version(0),
+            made: Version(0),
+            made_any: false,
+            sources: Vec::new(),
+            mixed: false,
             last_error: String::new(),
             errors: PeerErrors::default(),
             links_made: 0,
@@ -166,13 +161,9 @@ impl Node {
             strays: 0,
             distrusted: 0,
         };
-        for target in 0..node.targets.len() {
-            node.log_connect(target);
-            node.dial(target, false, 0);
-        }
-        if node.targets.is_empty() {
-            node.listen(true);
-        }
+        // At once, so that nodes that start together find each other.
+        let alone = node.targets.is_empty();
+        node.listen(alone);
         node
     }
 
@@ -191,7 +182,7 @@ impl Node {
     }
 
     /// xorshift64: jitter needs no better.
-    fn random(&mut self) -> u64 {
+    pub(super) fn random(&mut self) -> u64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
@@ -199,16 +190,12 @@ impl Node {
     }
 
     fn dial(&mut self, target: usize, quiet: bool, now_us: u64) {
-        let id = self.add_link(Link {
-            role: Role::Connector,
-            target: Some(target),
-            session: None,
-            live_us: None,
-            quiet,
-            address: self.targets[target].name.clone(),
-            origin: Origin::Peer(target),
-            text: None,
-        });
+        if !quiet {
+            self.log_connect(target);
+        }
+        let name = self.targets[target].name.clone();
+        let from = Origin::Peer(target);
+        let id = self.add_link(Link::new(Role::Connector, Some(target), quiet, name, from));
         self.targets[target].dialing = Some(id);
         self.targets[target].begins(now_us);
         let config = &self.config;
@@ -216,7 +203,7 @@ impl Node {
         self.actions.push_back(Action::Dial { link: id, peer: target, timeout_us });
     }
 
-    fn add_link(&mut self, link: Link) -> LinkId {
+    pub(super) fn add_link(&mut self, link: Link) -> LinkId {
         let id = LinkId(self.next_link);
         self.next_link += 1;
         self.links.insert(id, link);
@@ -224,7 +211,7 @@ impl Node {
     }
 
     /// Opens the port, or says that it is open already.
-    fn listen(&mut self, log: bool) {
+    pub(super) fn listen(&mut self, log: bool) {
         self.listen_log |= log;
         match self.listening {
             Listening::On => {
@@ -276,6 +263,7 @@ impl Node {
             ListenError::Other(text) => self.listen_failed(&text),
         }
         self.maybe_serve();
+        self.gossip(now);
     }
 
     /// Says why the port cannot be opened, once per reason.
@@ -301,77 +289,25 @@ impl Node {
         if let Some(link) = self.links.remove(&link) {
             self.dial_ended(&link, Outcome::Nobody, why, now);
             self.maybe_serve();
-        }
-    }
-
-    /// A connection came in from an address that may connect. `None`: close it at once.
-    pub fn on_accepted(&mut self, address: String, from: Origin, now: Now) -> Option<LinkId> {
-        if self.stopping {
-            return None;
-        }
-        let config = self.session_config();
-        let link = self.add_link(Link {
-            role: Role::Listener,
-            target: None,
-            session: Some(Session::new(Role::Listener, config, now)),
-            live_us: None,
-            quiet: true,
-            address,
-            origin: from,
-            text: None,
-        });
-        self.make_room(link);
-        Some(link)
-    }
-
-    /// Where too many connections of one standing wait, the oldest gives way to this one.
-    fn make_room(&mut self, newcomer: LinkId) {
-        let standing = self.links.get(&newcomer).and_then(Link::pending);
-        let alike = |(_, link): &(&LinkId, &Link)| standing.is_some() && link.pending() == standing;
-        if self.links.iter().filter(alike).count() <= PENDING_MAX {
-            return;
-        }
-        let oldest = self.links.iter().filter(alike).map(|(&id, _)| id).find(|&id| id != newcomer);
-        if let Some(oldest) = oldest {
-            self.links.remove(&oldest);
-            self.strays += 1;
-            self.actions.push_back(Action::Close { link: oldest, last: Vec::new() });
-        }
-    }
-
-    fn session_config(&mut self) -> SessionConfig {
-        let secret = self.config.secret.clone();
-        SessionConfig {
-            id: self.config.id,
-            cold: !self.serving,
-            queue_max: self.config.queue_max,
-            heartbeat_us: self.config.heartbeat_us,
-            silence_us: self.config.silence_us,
-            relay: self.targets.len() > 1,
-            auth: secret.map(|secret| (secret, self.nonces.draw())),
+            self.gossip(now);
         }
     }
 
     /// Bytes came in.
     pub fn on_bytes(&mut self, link: LinkId, bytes: &[u8], handle: &mut Handle, now: Now) {
+        let relay = self.relays_from(link);
         let Some(session) = self.session_mut(link) else { return };
-        let knew = session.knows_line();
+        session.set_relay(relay);
+        let (told, knew) = (session.told().is_some(), session.knows_line());
         session.handle_bytes(bytes, handle, now);
-        let news = session.knows_line() != knew;
-        let relays = session.take_relays();
-        if !relays.is_empty() {
-            let linked: Vec<NodeId> = self.live().filter_map(|(_, l)| l.peer()).collect();
-            for (hash, version) in relays {
-                for (_, other) in self.links.iter_mut().filter(|(&id, _)| id != link) {
-                    if let Some(session) = &mut other.session {
-                        session.push_relay(hash, version, now);
-                    }
-                }
-                self.records.owe_all_but(&linked, version);
-            }
+        let news = session.told().is_some() != told;
+        let line = session.knows_line() != knew;
+        self.relay(link, now);
+        self.tell_buried(link, now);
+        if self.pump(link, handle, now) || news {
+            self.gossip(now);
         }
-        self.pump(link, handle, now);
-        if news {
+        if line {
             self.make_room(link);
         }
     }
@@ -381,12 +317,17 @@ impl Node {
         if let Some(session) = self.session_mut(link) {
             session.lost(why);
             self.pump(link, handle, now);
+            self.gossip(now);
         }
     }
 
     /// What was drained from the feeds.
     pub fn on_feed(&mut self, hashes: &[u64], drained: Drained, now: Now) {
         self.covered = self.covered.max(drained.upto);
+        self.made_any |= !hashes.is_empty() || drained.overflowed;
+        if !self.made_any {
+            self.made = self.covered;
+        }
         for link in self.links.values_mut() {
             if let Some(session) = &mut link.session {
                 session.push(hashes, drained, now);
@@ -414,10 +355,8 @@ impl Node {
         self.links.get_mut(&link)?.session.as_mut()
     }
 
-    fn is_suspect(&self, link: &Link, now: Now) -> bool {
-        // A repcached has no heartbeats.
-        let silent_us = now.mono_us.saturating_sub(link.heard_us());
-        link.text.is_none() && silent_us >= self.config.suspect_us()
+    pub(super) fn is_suspect(&self, link: &Link, now: Now) -> bool {
+        link.is_suspect(now, self.config.suspect_us())
     }
 
     pub(super) fn live(&self) -> impl Iterator<Item = (LinkId, &Link)> {
@@ -429,34 +368,41 @@ impl Node {
         self.live().next().is_some()
     }
 
-    /// Links that may be live at once: one per peer named.
-    fn links_max(&self) -> usize {
-        self.targets.len().max(1)
-    }
-
     /// When [`Node::on_timeout`] wants to be called, monotonic microseconds.
     pub fn next_timeout(&self) -> Option<u64> {
         let sessions = self.links.values().filter_map(|l| l.session.as_ref()?.next_timeout());
         let dials = (0..self.targets.len()).filter_map(|target| self.dial_due(target));
-        let listen = self.listen_retry_us.filter(|_| !self.is_linked() && !self.stopping);
+        let listen = self.listen_retry_us.filter(|_| !self.stopping);
+        let compare = self.comparing_due().map(|(_, at)| at);
         let mute = self.mute_due().map(|(due, ..)| due);
-        sessions.chain(dials).chain(listen).chain(mute).min()
+        sessions.chain(dials).chain(listen).chain(compare).chain(mute).min()
+    }
+
+    /// The live link to the node that answered at a target.
+    pub(super) fn link_of(&self, target: usize) -> Option<(LinkId, &Link)> {
+        let known = self.targets[target].known;
+        self.live().find(|(_, link)| known.is_some() && link.peer() == known)
     }
 
     /// When a target is to be dialled: when its time has come and it is not linked, or when its
     /// linked peer has become suspect.
     fn dial_due(&self, target: usize) -> Option<u64> {
-        let Target { dialing: None, known, next_us, .. } = self.targets[target] else {
+        let Target { dialing: None, next_us, tried, .. } = self.targets[target] else {
             return None;
         };
         if self.stopping || self.is_dialled_text(target) {
             return None;
         }
-        let suspect_us = self.config.suspect_us();
-        let only = self.targets.len() == 1;
-        let mut live = self.live();
-        let linked = live.find(|(_, link)| only || (known.is_some() && link.peer() == known));
-        Some(linked.map_or(next_us, |(_, link)| next_us.max(link.heard_us() + suspect_us)))
+        if let Some((_, link)) = self.link_of(target) {
+            return Some(next_us.max(link.heard_us() + self.config.suspect_us()));
+        }
+        if self.is_filling() || self.live().count() >= LINKS_MAX {
+            return None;
+        }
+        if !self.serving && !tried {
+            return (self.next_untried() == Some(target)).then_some(self.stagger_us);
+        }
+        Some(next_us)
     }
 
     /// Looks at the time: heartbeats, silent peers, dials that are due.
@@ -469,20 +415,27 @@ impl Node {
             }
         }
         self.greet_mute(handle, now);
+        if let Some((id, _)) = self.comparing_due().filter(|&(_, at)| now.mono_us >= at) {
+            self.on_lost(id, "a delete was forgotten too soon: all is compared anew", handle, now);
+        }
         for target in 0..self.targets.len() {
             if self.dial_due(target).is_some_and(|due| now.mono_us >= due) {
-                self.dial(target, true, now.mono_us);
+                let first = !self.serving && !self.targets[target].tried;
+                self.stagger_us = now.mono_us + STAGGER_US;
+                self.dial(target, !first, now.mono_us);
             }
         }
-        let retry = self.listen_retry_us.is_some_and(|at| now.mono_us >= at);
-        if retry && !self.is_linked() && !self.stopping {
+        if self.listen_retry_us.is_some_and(|at| now.mono_us >= at) && !self.stopping {
             self.listen(false);
         }
+        self.gossip(now);
     }
 
-    /// Works through what a session reports.
-    fn pump(&mut self, id: LinkId, handle: &mut Handle, now: Now) {
+    /// Works through what a session reports. True when there was anything.
+    fn pump(&mut self, id: LinkId, handle: &mut Handle, now: Now) -> bool {
+        let mut any = false;
         while let Some(event) = self.session_mut(id).and_then(Session::poll_event) {
+            any = true;
             match event {
                 Event::Line(peer) => self.on_line(id, peer, now),
                 Event::Hello(hello) => self.on_hello(id, &hello, handle, now),
@@ -492,12 +445,18 @@ impl Node {
                     if self.links[&id].role == Role::Connector {
                         self.log("replication: start");
                     }
-                    self.filled = true;
-                    self.maybe_serve();
+                    self.copied(id, now);
                 }
+                Event::Linked { node, have, told, early } => {
+                    self.on_linked(id, node, (have, told), early);
+                }
+                Event::Unlinked { node, since } => self.on_unlinked(id, node, since, now),
+                Event::Hope(hope) => self.on_hope(id, hope),
                 Event::Closed(reason) => self.on_closed(id, reason, now),
             }
         }
+        self.watch_deletes(handle);
+        any
     }
 
     fn refuse(&mut self, id: LinkId, bye: Bye) {
@@ -512,10 +471,25 @@ impl Node {
         if peer == self.config.id {
             return self.refuse(id, Bye::Itself);
         }
+        let mesh = self.introduction(peer, id);
+        if let Some(session) = self.session_mut(id) {
+            session.introduce(mesh);
+        }
         let Some(target) = self.links[&id].target else { return };
-        if self.live().any(|(_, link)| link.peer() == Some(peer) && !self.is_suspect(link, now)) {
+        // Linked, or about to be by another name of the same node.
+        let twin = self.links.iter().any(|(&other, link)| {
+            let ours = link.role == Role::Connector && !link.is_live();
+            other != id
+                && link.peer() == Some(peer)
+                && (ours || (link.is_live() && !self.is_suspect(link, now)))
+        });
+        if twin {
             self.targets[target].known = Some(peer);
-            self.refuse(id, Bye::Duplicate);
+            return self.refuse(id, Bye::Duplicate);
+        }
+        let pass = self.pass_for(peer);
+        if let (Some(pass), Some(session)) = (pass, self.session_mut(id)) {
+            session.show(pass);
         }
     }
 
@@ -535,10 +509,14 @@ impl Node {
             if crossed {
                 self.refuse(old, Bye::Duplicate);
                 self.pump(old, handle, now);
-            } else {
+            } else if self.may_replace(old, id, now) {
                 self.on_lost(old, "the peer has made a new connection", handle, now);
+            } else {
+                return self.refuse(id, Bye::Duplicate);
             }
-        } else if self.live().count() >= self.links_max() {
+        } else if !hello.cold && self.has_better(role) {
+            return self.refuse(id, Bye::Filling);
+        } else if self.live().count() >= LINKS_MAX {
             let suspect = self.live().find(|(_, link)| self.is_suspect(link, now));
             match suspect.map(|(id, _)| id) {
                 Some(old) => self.on_lost(old, "silent, and another node is here", handle, now),
@@ -556,10 +534,29 @@ impl Node {
     }
 
     fn accept(&mut self, id: LinkId, hello: &Hello, handle: &mut Handle, now: Now) {
-        let (since, debt) = self.records.resume(hello.id, now);
-        let covered = self.covered;
+        let memory = self.records.resume(hello.id);
+        let (agreed, all) = self.agreed_with(hello.id, memory.debt, handle);
+        let filler = self.filler_debt(hello.mesh.and_then(|mesh| mesh.filler));
+        let footing = Footing {
+            since: memory.since,
+            via: memory.via,
+            all,
+            agreed,
+            debt: memory.debt,
+            known: memory.met,
+            filler,
+            covered: self.covered,
+        };
+        let mesh = self.introduction(hello.id, id);
         let Some(link) = self.links.get_mut(&id) else { return };
         link.live_us = Some(now.mono_us);
+        link.speaks_mesh = hello.mesh.is_some();
+        link.basis = filler.map(|(filler, _)| filler).filter(|_| !memory.met);
+        link.hope = match hello.mesh {
+            _ if !hello.cold => HOPE_FILLED,
+            Some(mesh) => mesh.hope.max(1),
+            None => HOPE_NONE,
+        };
         let (target, quiet) = (link.target, link.quiet);
         self.links_made += 1;
         self.in_use = 0;
@@ -573,12 +570,20 @@ impl Node {
             }
             None => self.log("replication: accept"),
         }
-        if self.listening == Listening::Off {
-            self.listen(false);
+        if !self.serving && !hello.cold {
+            self.fill_from(id, now);
+        } else {
+            self.next_target_now(now);
         }
         if let Some(session) = self.session_mut(id) {
-            session.start(hello, since, debt, covered, handle, now);
+            if session.role() == Role::Listener {
+                session.introduce(mesh);
+            }
+            session.start(hello, footing, handle, now);
+            let said = session.introduced().hope;
+            self.links.entry(id).and_modify(|link| link.hope_said = said);
         }
+        self.gossip(now);
     }
 
     fn on_closed(&mut self, id: LinkId, reason: CloseReason, now: Now) {
@@ -591,26 +596,30 @@ impl Node {
         );
         if link.is_live() {
             self.last_error = reason.to_string();
-            if let Some(target) = link.text {
-                self.targets[target].text = session.told();
-            }
             self.errors.note(session.peer(), &self.last_error);
+            if let Some(target) = link.text {
+                self.targets[target].text = session.told_text();
+            }
             if let Some(peer) = session.peer() {
-                self.records.remember(peer, session.have(), session.debt(), now);
+                self.records.remember(peer, &session.reached(), now);
+                self.remember_agreed(peer, session.agreed(), session.has_missed(), now);
+                self.keep_pass(peer, session.pass_told());
             }
             if !swapped {
                 self.log("replication: close");
                 self.listen_wait_us = LISTEN_RETRY_FIRST_US;
-                if !self.stopping {
+                if !self.stopping && !self.is_linked() {
                     self.listen(true);
                 }
             }
-            let lived = link.live_us.is_some_and(|at| now.mono_us - at >= LIVED_US);
-            let random = self.random();
-            for target in &mut self.targets {
-                target.broke(lived, now.mono_us, random);
-            }
+            self.broke(&link, session.peer(), now);
         }
+        if self.filling == Some(id) {
+            self.filling = None;
+            self.next_target_now(now);
+        }
+        link.session = Some(session);
+        self.lost_claims(&link, now);
         self.strays += u64::from(link.role == Role::Listener && !link.is_live());
         if let CloseReason::Secret(why) = reason {
             self.on_distrust(&link, why, now);
@@ -631,21 +640,24 @@ impl Node {
         self.maybe_serve();
     }
 
-    /// The two ends of a link do not know the same secret.
-    fn on_distrust(&mut self, link: &Link, why: Mismatch, now: Now) {
-        self.distrusted += 1;
-        self.last_error = why.to_string();
-        let Some(unsaid) = self.complaints.complain(link.target, why, now) else { return };
-        let way = if link.target.is_some() { "to" } else { "from" };
-        let mut line = format!("replication: no link {way} {}: {why}", link.address);
-        if unsaid > 0 {
-            line.push_str(&format!(" (and {unsaid} times since this was said last)"));
+    /// A live link has ended: its target is tried again soon.
+    fn broke(&mut self, link: &Link, peer: Option<NodeId>, now: Now) {
+        let lived = link.live_us.is_some_and(|at| now.mono_us - at >= LIVED_US);
+        let random = self.random();
+        let is_it = |at: usize, target: &Target| {
+            link.target == Some(at) || (peer.is_some() && target.known == peer)
+        };
+        // Where no target is known to be the peer any of them may be.
+        let any = !self.targets.iter().enumerate().any(|(at, target)| is_it(at, target));
+        for (at, target) in self.targets.iter_mut().enumerate() {
+            if any || is_it(at, target) {
+                target.broke(lived, now.mono_us, random);
+            }
         }
-        self.actions.push_back(Action::Warn(line));
     }
 
     /// A try to link as connector is over, or the link that came of it.
-    fn dial_ended(&mut self, link: &Link, outcome: Outcome, why: &str, now: Now) {
+    pub(super) fn dial_ended(&mut self, link: &Link, outcome: Outcome, why: &str, now: Now) {
         let Some(at) = link.target else { return };
         let random = self.random();
         let was_itself = self.targets[at].itself;
@@ -657,25 +669,14 @@ impl Node {
             let line = format!("replication: {} is this node itself", target.name);
             self.actions.push_back(Action::Debug(line));
         }
+        self.next_target_now(now);
         if !link.quiet && !link.is_live() {
             self.log("replication: close");
-            self.listen(true);
-        }
-    }
-
-    /// Clients may come when this node is filled, or when there is nobody to fill it.
-    fn maybe_serve(&mut self) {
-        if self.serving || self.stopping {
-            return;
-        }
-        let filling = self.live().any(|(_, link)| {
-            link.role == Role::Connector && !link.session.as_ref().is_some_and(Session::is_filled)
-        });
-        let hopeless = self.targets.iter().all(|target| target.hopeless);
-        let alone = hopeless && !filling && self.listening != Listening::Asked;
-        if self.filled || alone {
-            self.serving = true;
-            self.actions.push_back(Action::Serve);
+            if self.filling.is_none() {
+                let first_tries = self.links.values().any(|l| !l.quiet && !l.is_live());
+                let last = !first_tries && (self.serving || self.next_untried().is_none());
+                self.listen(last && !self.is_linked());
+            }
         }
     }
 

@@ -24,8 +24,16 @@ pub(super) struct Outgoing {
     copy: Option<Copy>,
     /// Everything changed here up to it had left the feeds when the link began.
     base: Version,
+    /// What the peer had had of this node when the link began.
+    pub agreed: Version,
     /// The peer has said what it wants: changes may flow.
     wanted: bool,
+    /// When the link went live there was nothing here: all that came since is live, or the peer's.
+    pub nothing: bool,
+    /// From where on the copy that was asked for scans: the peer has what is below.
+    asked: Version,
+    /// Where in the stream "all before this was sent" is to be said.
+    filled_at: Option<u64>,
     /// For the log. At most three per copy and one a second, taken after each transmit.
     pub lines: VecDeque<String>,
     /// Full copies and partial ones that were asked for.
@@ -42,7 +50,11 @@ impl Outgoing {
             stream: Stream::new(queue_max, covered),
             copy: None,
             base: covered,
+            agreed: Version(0),
             wanted: false,
+            nothing: false,
+            asked: Version(0),
+            filled_at: None,
             lines: VecDeque::new(),
             copies: 0,
             resumes: 0,
@@ -54,8 +66,18 @@ impl Outgoing {
         if std::mem::replace(&mut self.wanted, true) {
             return false;
         }
-        self.copy = Some(Copy::new(self.stream.debt().lower(since), true));
-        self.stream.scan_begins(self.base);
+        self.asked = self.stream.debt().lower(since);
+        let mut base = self.base;
+        if self.stream.lost_since().is_some_and(|lost| lost >= self.asked) {
+            // The scan that begins now finds that as well.
+            self.stream.take_lost();
+            base = self.stream.covered();
+        }
+        self.copy = Some(Copy::new(self.asked, true));
+        if self.nothing {
+            self.copy = Some(Copy::nothing());
+        }
+        self.stream.scan_begins(base);
         true
     }
 
@@ -63,6 +85,24 @@ impl Outgoing {
     /// not even said what it wants.
     pub fn late_since(&self) -> Option<Option<u64>> {
         self.wanted.then(|| self.stream.late_since())
+    }
+
+    /// Whether the peer has said what it wants.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// What the peer has, so that others need to tell it only what is newer, should this link end.
+    /// None while that would be everything.
+    pub fn told(&self) -> Option<Version> {
+        let told = self.stream.debt().lower(self.asked.max(self.stream.acked()));
+        let known = self.stream.has_carried() || told > Version(0);
+        Some(told.max(Version(1))).filter(|_| self.wanted && known)
+    }
+
+    /// Has it said, behind all that waits now, that this node is filled.
+    pub fn say_filled(&mut self) {
+        self.filled_at = Some(self.stream.position());
     }
 
     /// How far the copy under way is, in millionths; a million when there is none.
@@ -77,7 +117,7 @@ impl Outgoing {
 
     /// Whether there is more to send now.
     pub fn has_more(&self) -> bool {
-        let waiting = !self.stream.is_empty() || self.stream.has_lost();
+        let waiting = !self.stream.is_empty() || self.stream.has_lost() || self.filled_at.is_some();
         self.wanted && (waiting || self.copy.is_some() || self.sender.is_busy())
     }
 
@@ -112,6 +152,11 @@ impl Outgoing {
             worked |= self.copy_turn(out, limit, handle, now);
         }
         if self.wanted && !self.sender.is_busy() {
+            let at = self.filled_at.filter(|_| self.copy.is_none());
+            if at.is_some_and(|position| self.stream.is_past(position)) {
+                self.filled_at = None;
+                native::encode(out, &Frame::Hope(native::HOPE_FILLED));
+            }
             self.stream.place_mark(now);
             self.mark(out);
         }
@@ -145,8 +190,9 @@ impl Outgoing {
             let full = copy.is_full();
             self.copies += u64::from(full);
             self.resumes += u64::from(!full);
+            let agreed = self.agreed;
             let items = if full { handle.store_ref().stats().curr_items } else { 0 };
-            native::encode(out, &Frame::CopyBegin { full, items });
+            native::encode(out, &Frame::CopyBegin { full, items, agreed });
         }
         let done = copy.send(&mut self.sender, out, limit, handle, now);
         if copy.asked && copy.is_full() && before.1 == 0 && copy.items > 0 {

@@ -2,8 +2,10 @@
 //!
 //! Reads figures; changes nothing.
 
-use super::node::{Link, Node};
-use super::session::{Session, SessionStats};
+use super::events::SessionStats;
+use super::link::Link;
+use super::node::Node;
+use super::session::Session;
 use super::{NodeId, Role};
 use crate::base::clock::Now;
 use std::collections::VecDeque;
@@ -65,7 +67,7 @@ impl LinkStats {
         let state = match session {
             None => "dialing",
             Some(_) if !link.is_live() => "hello",
-            Some(session) if !session.is_filled() || session.copy_progress() < 1_000_000 => {
+            Some(session) if !session.is_copied() || session.copy_progress() < 1_000_000 => {
                 "copying"
             }
             Some(_) => "live",
@@ -197,13 +199,16 @@ impl Node {
 mod tests {
     use super::*;
     use crate::replication::{LinkId, NodeConfig};
+    use crate::store::{Config, Store};
 
     const NOW: Now = Now { unix_us: 0, mono_us: 5 };
 
     #[test]
     fn a_target_that_is_not_linked_is_shown_with_its_error() {
         let config = NodeConfig::new(NodeId(7), vec!["a:1".into(), "b:2".into()], 10);
+        let store = Store::new(Config { memory_limit: 1 << 20, ..Config::default() }, NOW);
         let mut node = Node::new(config);
+        node.on_timeout(&mut store.handle(), NOW);
         let states = |node: &Node| -> Vec<(&str, String)> {
             let peers = node.peer_stats(NOW);
             assert!(peers.iter().all(|peer| peer.link.is_none()));

@@ -24,12 +24,11 @@ fn session(role: Role, secret: Option<&str>, nonce: u8) -> Session {
     let secret = secret.map(|text| Arc::new(Secret::new(text.as_bytes().to_vec()).unwrap()));
     let config = SessionConfig {
         id,
-        cold: false,
         queue_max: 16,
         heartbeat_us: 600_000,
         silence_us: 5_000_000,
-        relay: false,
         auth: secret.map(|secret| (secret, [nonce; NONCE_LEN])),
+        pass: [nonce; NONCE_LEN],
     };
     Session::new(role, config, now())
 }
@@ -215,7 +214,7 @@ fn nothing_but_a_proof_counts_before_it() {
         bytes
     };
     for frame in [
-        Frame::Want { since: crate::store::Version(0) },
+        Frame::Want { since: crate::store::Version(0), via: None },
         Frame::Ping { newest: crate::store::Version(1) },
         Frame::Unknown(77),
         Frame::Part(&[0; 4000]),

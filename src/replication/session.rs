@@ -17,31 +17,31 @@
 //!     hello                    ->
 //!                              <-      hello, want(since)         its consent
 //!     want(since)              ->
+//!     linked...                <->     linked...                  who else is linked to whom
 //!     copy of what is wanted  <->      copy of what is wanted     both directions at once,
 //!     changes, marks, acks    <->      changes, marks, acks       changes from the first moment
 //! ```
 
-use super::conflict::{Incoming, Tally};
+use super::conflict::Incoming;
+use super::events::{bye_text, CloseReason, Event, Footing, Relays, SessionConfig, SessionStats};
+use super::handshake::Reached;
 use super::old::TextSession;
 use super::outgoing::Outgoing;
 use super::progress::Receiving;
 use super::quorum::Applied;
-use super::secret::{End, Gate, Mismatch, Nonce, Proof, Secret};
+use super::secret::{End, Gate, Nonce, Proof};
 use super::stream::{Debt, Stream};
-use super::wire::line::{self, Line};
-use super::wire::native::{self, Bye, Frame, Hello, WireError};
-use super::wire::repcached::TextError;
+use super::wire::line;
+use super::wire::native::{self, Bye, Frame, Hello, Mesh, WireError};
 use super::{NodeId, Role};
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::store::{Drained, FlushState, Handle, Version};
-use std::collections::VecDeque;
-use std::fmt;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Longest time from a connection to a hello that is accepted, whatever comes in between: who is
-/// slower than that is no peer, and must not hold a place. With a shorter `repl_timeout` it is that,
-/// but no less than [`HANDSHAKE_MIN_US`].
+/// slower than that is no peer, and must not hold a place. With a shorter `repl_timeout` it is
+/// that, but no less than [`HANDSHAKE_MIN_US`].
 const HANDSHAKE_MAX_US: u64 = 5_000_000;
 /// Shortest such time: a few round trips and a busy moment of either machine.
 const HANDSHAKE_MIN_US: u64 = 1_000_000;
@@ -54,93 +54,18 @@ mod takeover;
 /// An emptied input buffer larger than this is given back.
 const KEEP_INPUT: usize = 16 * 1024;
 
-/// What a session is made with.
-#[derive(Clone, Debug)]
-pub struct SessionConfig {
-    /// This node.
-    pub id: NodeId,
-    /// This node waits to be filled.
-    pub cold: bool,
-    /// Hashes that may wait in the queue (`-q`).
-    pub queue_max: usize,
-    /// Longest time without saying anything, in microseconds.
-    pub heartbeat_us: u64,
-    /// Longest time without hearing anything, in microseconds.
-    pub silence_us: u64,
-    /// Report won changes in [`Session::take_relays`], for other links.
-    pub relay: bool,
-    /// The secret that the peer has to know, and our nonce for this link.
-    pub auth: Option<(Arc<Secret>, Nonce)>,
+/// What is to be said about a third node: first that it is not answered for, then that it is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Gossip {
+    unlinked: Option<Version>,
+    linked: Option<(Version, Version)>,
 }
 
-/// Why a link ended. Logs and stats share it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The connection broke or was closed, with what the system said.
-    Lost(String),
-    /// Nothing was heard for this many microseconds.
-    Silent(u64),
-    /// The peer broke the protocol.
-    Wire(WireError),
-    /// The peer, a repcached, broke its protocol.
-    Text(TextError),
-    /// The peer said so.
-    Bye(Bye),
-    /// We said so.
-    Refused(Bye),
-    /// The two ends do not know the same secret.
-    Secret(Mismatch),
-}
-
-impl fmt::Display for CloseReason {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CloseReason::Lost(text) => write!(out, "connection lost: {text}"),
-            CloseReason::Silent(us) => write!(out, "nothing heard for {} ms", us / 1000),
-            CloseReason::Wire(error) => write!(out, "{error}"),
-            CloseReason::Text(error) => write!(out, "{error}"),
-            CloseReason::Bye(reason) => write!(out, "ended by the peer: {}", bye_text(*reason)),
-            CloseReason::Refused(reason) => write!(out, "ended here: {}", bye_text(*reason)),
-            CloseReason::Secret(why) => write!(out, "{why}"),
-        }
-    }
-}
-
-fn bye_text(bye: Bye) -> &'static str {
-    match bye {
-        Bye::Stopping => "stopping",
-        Bye::AlreadyConnected => "already connected",
-        Bye::Duplicate => "another link between the same nodes stays",
-        Bye::Itself => "both ends are the same node",
-        Bye::Protocol => "protocol error",
-        Bye::Secret => "not the same secret (-o repl_secret_file)",
-        Bye::Other(_) => "for a reason this version does not know",
-    }
-}
-
-/// What a session reports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The peer's opening line has come, and its proof where there is a secret.
-    Line(NodeId),
-    /// Its hello has come; nothing more happens until [`Session::start`] or [`Session::refuse`].
-    Hello(Hello),
-    /// The other end opens as a repcached; nothing more happens until [`Session::start_text`] or
-    /// [`Session::refuse`].
-    Repcached,
-    /// A line for the log, at level info.
-    Log(String),
-    /// The peer has sent all that we wanted at the start.
-    CopyDone {
-        /// It was everything, not only what was newer.
-        full: bool,
-    },
-    /// The link is over. The last bytes may still be sent.
-    Closed(CloseReason),
-}
+/// Third nodes that may be talked about and have not been yet: more than a node can know.
+const GOSSIP_MAX: usize = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Opening,
     Proving,
     Greeting,
@@ -149,68 +74,56 @@ enum State {
     Closed,
 }
 
-/// Figures of one link, for `stats replication`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SessionStats {
-    /// Bytes received.
-    pub bytes_in: u64,
-    /// Bytes sent.
-    pub bytes_out: u64,
-    /// What came in, and how it fared.
-    pub tally: Tally,
-    /// Items sent.
-    pub items_out: u64,
-    /// Deletes sent.
-    pub deletes_out: u64,
-    /// Keys and values that a repcached cannot be told.
-    pub unsaid: u64,
-    /// Full copies sent.
-    pub copies_out: u64,
-    /// Full copies received.
-    pub copies_in: u64,
-    /// Copies of only what was newer, sent or received.
-    pub resumes: u64,
-    /// Times that the queue ran over.
-    pub overflows: u64,
-}
-
 /// The state machine of one link.
 #[derive(Debug)]
 pub struct Session {
-    config: SessionConfig,
-    role: Role,
-    state: State,
+    pub(super) config: SessionConfig,
+    pub(super) role: Role,
+    pub(super) state: State,
     input: Buf,
-    events: VecDeque<Event>,
-    peer: Option<NodeId>,
+    pub(super) events: VecDeque<Event>,
+    pub(super) peer: Option<NodeId>,
     /// The peer has sent a line: it knows frames.
-    knows_frames: bool,
-    gate: Option<Gate>,
+    pub(super) knows_frames: bool,
+    pub(super) gate: Option<Gate>,
     begun_us: u64,
     /// Monotonic times of the last received and the last sent byte.
     heard_us: u64,
     said_us: u64,
     // What is to be said next; each at most once, so that control never queues up.
-    line_due: bool,
-    proof_due: Option<Proof>,
-    hello_due: bool,
-    want_due: Option<Version>,
+    pub(super) line_due: bool,
+    pub(super) proof_due: Option<Proof>,
+    pub(super) hello_due: bool,
+    /// A pass to show before our hello, or to tell once the link lives.
+    pub(super) pass_due: Option<Nonce>,
+    /// What the peer has told, and what it has shown.
+    pub(super) pass_told: Option<Nonce>,
+    pub(super) shown: Option<Nonce>,
+    mesh: Mesh,
+    want_due: Option<(Version, Option<NodeId>)>,
+    gossip_due: BTreeMap<NodeId, Gossip>,
+    hope_due: Option<u8>,
     ack_due: Option<Version>,
     ping_due: bool,
     bye_due: Option<(Bye, String)>,
     flush_said: Option<FlushState>,
     // Outgoing changes.
+    footing: Footing,
     outgoing: Outgoing,
     // Incoming changes.
     incoming: Incoming,
     have: Version,
     filling_full: bool,
+    missed: bool,
     receiving: Receiving,
+    copy_begun: bool,
     copy_done: bool,
-    relays: Vec<(u64, Version)>,
+    /// Whether others are to hear of what wins here, key by key.
+    relay: bool,
+    relays: Relays,
     peer_newest: Version,
     stats: SessionStats,
-    /// The rest of the conversation, where the other end is a repcached.
+    /// The rest of the conversation, where the other end is a repcached: nothing here is live then.
     text: Option<Box<TextSession>>,
 }
 
@@ -235,18 +148,28 @@ impl Session {
             line_due: role == Role::Connector,
             proof_due: None,
             hello_due: false,
+            pass_due: None,
+            pass_told: None,
+            shown: None,
+            mesh: Mesh { made: Version(0), filler: None, hope: native::HOPE_NONE },
             want_due: None,
+            gossip_due: BTreeMap::new(),
+            hope_due: None,
             ack_due: None,
             ping_due: false,
             bye_due: None,
             flush_said: None,
+            footing: Footing::default(),
             outgoing: Outgoing::new(role, config.queue_max, Version(0)),
             incoming: Incoming::default(),
             have: Version(0),
             filling_full: false,
+            missed: false,
             receiving: Receiving::default(),
+            copy_begun: false,
             copy_done: false,
-            relays: Vec::new(),
+            relay: true,
+            relays: Relays::default(),
             peer_newest: Version(0),
             stats: SessionStats::default(),
             text: None,
@@ -269,9 +192,9 @@ impl Session {
         self.knows_frames
     }
 
-    /// Whether changes flow.
+    /// Whether changes flow, in frames.
     pub fn is_live(&self) -> bool {
-        self.text.as_ref().map_or(self.state == State::Live, |text| text.is_live())
+        self.state == State::Live
     }
 
     /// Whether the link is over.
@@ -301,29 +224,62 @@ impl Session {
         }
     }
 
-    /// Accepts the peer whose hello was reported. `since`: what we have of it already; `debt`: what
-    /// we owe it; `covered`: everything changed here up to this version has left the feeds.
-    pub fn start(
-        &mut self,
-        hello: &Hello,
-        since: Version,
-        debt: Debt,
-        covered: Version,
-        handle: &mut Handle,
-        now: Now,
-    ) {
+    /// What our hello is to say. To be called before it is sent: when the peer's line has come, or
+    /// with [`Session::start`].
+    pub fn introduce(&mut self, mesh: Mesh) {
+        self.mesh = mesh;
+    }
+
+    /// What our hello said, or will say.
+    pub fn introduced(&self) -> Mesh {
+        self.mesh
+    }
+
+    /// Accepts the peer whose hello was reported.
+    pub fn start(&mut self, hello: &Hello, footing: Footing, handle: &mut Handle, now: Now) {
         if self.state != State::Vetting {
             return;
         }
         self.state = State::Live;
         self.hello_due |= self.role == Role::Listener;
+        self.pass_due = Some(self.config.pass);
+        // Who waits to be filled wants everything.
+        let filled = self.mesh.hope == native::HOPE_FILLED;
+        let offered = hello.mesh.filter(|_| filled).map_or(Version(0), |mesh| mesh.made);
+        let since = if footing.all { Version(0) } else { footing.since.max(offered) };
+        let via = footing.via.filter(|_| since == footing.since && !footing.all);
         self.have = since;
-        self.want_due = Some(since);
+        self.want_due = Some((since, via));
         self.peer_newest = hello.newest;
-        self.outgoing = Outgoing::new(self.role, self.config.queue_max, covered);
-        self.outgoing.stream.owe(debt);
+        self.footing = footing;
+        self.outgoing = Outgoing::new(self.role, self.config.queue_max, footing.covered);
+        self.outgoing.agreed = footing.agreed;
+        self.outgoing.nothing = handle.store_ref().newest() == Version(0);
+        self.outgoing.stream.owe(footing.debt);
         handle.apply_flush(hello.flush, now);
         self.advance(handle, now);
+    }
+
+    /// What the peer has had of us by now.
+    pub fn agreed(&self) -> Version {
+        let stream = &self.outgoing.stream;
+        stream.debt().lower(self.outgoing.agreed.max(stream.acked()))
+    }
+
+    /// Notes that a delete was forgotten before the peer was told of it.
+    pub fn note_missed(&mut self) {
+        self.missed = true;
+    }
+
+    /// Whether that happened.
+    pub fn has_missed(&self) -> bool {
+        self.missed
+    }
+
+    /// Items of the peer that were deleted here long ago and are remembered as deleted again: hash
+    /// of the key, version of the delete. To be told to everybody, the peer included.
+    pub fn take_buried(&mut self) -> Vec<(u64, Version)> {
+        std::mem::take(&mut self.incoming.buried)
     }
 
     /// Ends the link and tells the peer why.
@@ -336,7 +292,7 @@ impl Session {
         self.close(CloseReason::Lost(why.to_owned()), None);
     }
 
-    fn close(&mut self, reason: CloseReason, bye: Option<(Bye, String)>) {
+    pub(super) fn close(&mut self, reason: CloseReason, bye: Option<(Bye, String)>) {
         if self.is_closed() {
             return;
         }
@@ -363,8 +319,7 @@ impl Session {
 
     /// What is new; to be asked until there is nothing.
     pub fn poll_event(&mut self) -> Option<Event> {
-        let event = self.events.pop_front();
-        event.or_else(|| self.text.as_mut()?.poll_event())
+        self.events.pop_front().or_else(|| self.text.as_mut()?.poll_event())
     }
 
     fn log(&mut self, line: String) {
@@ -415,98 +370,23 @@ impl Session {
         self.input = input;
     }
 
-    fn line(&self) -> Line {
-        Line { id: self.config.id, nonce: self.gate.as_ref().map(Gate::nonce) }
-    }
-
-    fn on_line(&mut self, line: &Line) {
-        self.knows_frames = true;
-        // The listener answers a line that it knows: a stranger hears nothing at all.
-        self.line_due |= self.role == Role::Listener;
-        match (&mut self.gate, line.nonce) {
-            (None, None) => self.trust(line.id),
-            (Some(_), None) => self.distrust(Mismatch::PeerHasNone),
-            (None, Some(_)) => self.distrust(Mismatch::WeHaveNone),
-            (Some(gate), Some(nonce)) => {
-                gate.claims(End { id: line.id, nonce });
-                // The connector proves first: the listener tells a stranger nothing it can use.
-                self.proof_due = gate.proof().filter(|_| self.role == Role::Connector);
-                self.state = State::Proving;
-            }
-        }
-    }
-
-    /// The peer is taken for who it says it is.
-    fn trust(&mut self, id: NodeId) {
-        self.peer = Some(id);
-        self.state = State::Greeting;
-        // The listener's hello follows when it has accepted the connector's: it is the consent.
-        self.hello_due = self.role == Role::Connector;
-        self.events.push_back(Event::Line(id));
-    }
-
-    fn distrust(&mut self, why: Mismatch) {
-        let bye = (Bye::Secret, why.to_string());
-        self.close(CloseReason::Secret(why), Some(bye));
-    }
-
-    fn on_bye(&mut self, reason: Bye) {
-        let why = match reason {
-            Bye::Secret => CloseReason::Secret(Mismatch::Differ),
-            reason => CloseReason::Bye(reason),
-        };
-        self.close(why, None);
-    }
-
-    fn on_proof(&mut self, frame: Frame<'_>) -> Result<(), WireError> {
-        match frame {
-            Frame::Proof(proof) => {
-                let Some(gate) = &self.gate else { return Ok(()) };
-                match gate.check(&proof) {
-                    Some(id) => {
-                        self.proof_due = gate.proof().filter(|_| self.role == Role::Listener);
-                        self.trust(id);
-                    }
-                    None => self.distrust(Mismatch::Differ),
-                }
-                Ok(())
-            }
-            Frame::Bye { reason, .. } => {
-                self.on_bye(reason);
-                Ok(())
-            }
-            _ => Err(WireError::OutOfPlace { what: "another frame before its proof" }),
-        }
-    }
-
     fn on_frame(
         &mut self,
         frame: Frame<'_>,
         handle: &mut Handle,
         now: Now,
     ) -> Result<(), WireError> {
-        if self.state == State::Proving {
-            return self.on_proof(frame);
-        }
-        if self.state == State::Greeting {
-            return match frame {
-                Frame::Hello(hello) if self.peer == Some(hello.id) => {
-                    self.state = State::Vetting;
-                    self.events.push_back(Event::Hello(hello));
-                    Ok(())
-                }
-                Frame::Bye { reason, .. } => {
-                    self.on_bye(reason);
-                    Ok(())
-                }
-                Frame::Unknown(_) => Ok(()),
-                _ => Err(WireError::OutOfPlace { what: "another frame before its hello" }),
-            };
+        match self.state {
+            State::Proving => return self.on_proof(frame),
+            State::Greeting => return self.on_greeting(frame),
+            _ => {}
         }
         match frame {
             Frame::Hello(_) => return Err(WireError::OutOfPlace { what: "a second hello" }),
-            Frame::Want { since } => self.on_want(since, handle)?,
-            Frame::CopyBegin { full, items } => {
+            Frame::Want { since, via } => self.on_want(since, via, handle)?,
+            Frame::CopyBegin { full, items, agreed } => {
+                self.copy_begun = true;
+                self.incoming.agreed = if full { agreed } else { Version(0) };
                 self.filling_full = full;
                 self.receiving.begin(items, self.incoming.tally.items, now);
                 self.stats.copies_in += u64::from(full);
@@ -546,16 +426,40 @@ impl Session {
                 self.outgoing.stream.ack(upto);
             }
             Frame::Ping { newest } => self.peer_newest = self.peer_newest.max(newest),
+            Frame::Linked { node, have, told } => {
+                let early = !self.copy_begun;
+                self.events.push_back(Event::Linked { node, have, told, early });
+            }
+            Frame::Unlinked { node, since } => {
+                self.events.push_back(Event::Unlinked { node, since });
+            }
+            Frame::Hope(hope) => self.events.push_back(Event::Hope(hope)),
             Frame::Bye { reason, .. } => self.on_bye(reason),
+            Frame::Pass(pass) => self.pass_told = Some(pass),
             Frame::Proof(_) => return Err(WireError::OutOfPlace { what: "a proof too late" }),
             Frame::Unknown(_) => {}
         }
         Ok(())
     }
 
-    fn on_want(&mut self, since: Version, handle: &Handle) -> Result<(), WireError> {
+    fn on_want(
+        &mut self,
+        since: Version,
+        via: Option<NodeId>,
+        handle: &Handle,
+    ) -> Result<(), WireError> {
         // A peer can only have what we have made: a mark beyond that is of nobody we were.
         let since = if since > handle.store_ref().newest() { Version(0) } else { since };
+        let since = match (via, self.footing.filler) {
+            // What it has came by a node that we were linked to, and may lack what that one lacks.
+            (Some(via), Some((filler, debt))) if via == filler => {
+                self.outgoing.stream.owe(debt);
+                since
+            }
+            (None, _) if self.footing.known => since,
+            // Nothing is known of what we owe it, but for what we offered ourselves.
+            _ => since.min(self.mesh.made),
+        };
         if self.outgoing.want(since) {
             Ok(())
         } else {
@@ -564,18 +468,68 @@ impl Session {
     }
 
     fn relay(&mut self, key: &[u8], version: Version, handle: &Handle) {
-        if self.config.relay {
-            self.relays.push((handle.hash(key), version));
+        self.relays.lowest = Some(self.relays.lowest.map_or(version, |low| low.min(version)));
+        if self.relay {
+            self.relays.changes.push((handle.hash(key), version));
         }
+    }
+
+    /// Whether [`Session::take_relays`] is to name each change, or just the lowest version.
+    pub fn set_relay(&mut self, relay: bool) {
+        self.relay = relay;
     }
 
     /// Changes of the peer that won here and that other links must hear of. At most as many as
     /// there were frames in the bytes last handed in.
-    pub fn take_relays(&mut self) -> Vec<(u64, Version)> {
+    pub fn take_relays(&mut self) -> Relays {
         if let Some(text) = &mut self.text {
-            return text.take_relays();
+            return text.take_relays(self.relay);
         }
         std::mem::take(&mut self.relays)
+    }
+
+    /// What is newer than `since` is to be looked up and sent: whoever answered for this peer does
+    /// not any more.
+    pub fn catch_up(&mut self, since: Version, now: Now) {
+        if let Some(text) = &mut self.text {
+            return text.catch_up(since, now);
+        }
+        if self.is_live() {
+            self.outgoing.stream.catch_up(since, now);
+        }
+    }
+
+    /// What the peer has of us, so that others need to tell it only what is newer, should this link
+    /// end. None while that would be everything.
+    pub fn told(&self) -> Option<Version> {
+        self.outgoing.told()
+    }
+
+    /// Says that this node answers for a third one.
+    pub fn say_linked(&mut self, node: NodeId, have: Version, told: Version) {
+        if self.gossip_due.len() < GOSSIP_MAX {
+            self.gossip_due.entry(node).or_default().linked = Some((have, told));
+        }
+    }
+
+    /// Says that it does not any more.
+    pub fn say_unlinked(&mut self, node: NodeId, since: Version) {
+        if self.gossip_due.len() < GOSSIP_MAX || self.gossip_due.contains_key(&node) {
+            let gossip = self.gossip_due.entry(node).or_default();
+            gossip.linked = None;
+            gossip.unlinked = Some(gossip.unlinked.map_or(since, |said| said.min(since)));
+        }
+    }
+
+    /// Says how far from being filled this node is. That it is filled is said behind all changes
+    /// that wait.
+    pub fn say_hope(&mut self, hope: u8) {
+        if hope == native::HOPE_FILLED {
+            self.hope_due = None;
+            self.outgoing.say_filled();
+        } else {
+            self.hope_due = Some(hope);
+        }
     }
 
     /// What was drained from the feeds.
@@ -668,6 +622,12 @@ impl Session {
         }
     }
 
+    fn transmit_pass(&mut self, out: &mut Vec<u8>) {
+        if let Some(pass) = self.pass_due.take() {
+            native::encode(out, &Frame::Pass(pass));
+        }
+    }
+
     fn transmit_control(&mut self, out: &mut Vec<u8>, handle: &Handle, now: Now) {
         let store = handle.store_ref();
         if std::mem::take(&mut self.line_due) {
@@ -675,6 +635,10 @@ impl Session {
         }
         if let Some(proof) = self.proof_due.take() {
             native::encode(out, &Frame::Proof(proof));
+        }
+        if !self.is_live() {
+            // Shown before the hello, which it speaks for.
+            self.transmit_pass(out);
         }
         if std::mem::take(&mut self.hello_due) {
             let flush = store.flush_state();
@@ -684,16 +648,20 @@ impl Session {
                 &Frame::Hello(Hello {
                     id: self.config.id,
                     newest: store.newest(),
-                    cold: self.config.cold,
+                    cold: self.mesh.hope != native::HOPE_FILLED,
                     unix_us: now.unix_us,
                     flush,
+                    mesh: Some(self.mesh),
                 }),
             );
         }
-        if let Some(since) = self.want_due.take() {
-            native::encode(out, &Frame::Want { since });
+        // Told behind the hello: nothing may come before it.
+        self.transmit_pass(out);
+        if let Some((since, via)) = self.want_due.take() {
+            native::encode(out, &Frame::Want { since, via });
         }
-        if self.state == State::Live {
+        if self.is_live() {
+            self.transmit_gossip(out);
             let flush = store.flush_state();
             if self.flush_said != Some(flush) {
                 self.flush_said = Some(flush);
@@ -705,6 +673,20 @@ impl Session {
         }
         if std::mem::take(&mut self.ping_due) {
             native::encode(out, &Frame::Ping { newest: store.newest() });
+        }
+    }
+
+    fn transmit_gossip(&mut self, out: &mut Vec<u8>) {
+        for (node, gossip) in std::mem::take(&mut self.gossip_due) {
+            if let Some(since) = gossip.unlinked {
+                native::encode(out, &Frame::Unlinked { node, since });
+            }
+            if let Some((have, told)) = gossip.linked {
+                native::encode(out, &Frame::Linked { node, have, told });
+            }
+        }
+        if let Some(hope) = self.hope_due.take() {
+            native::encode(out, &Frame::Hope(hope));
         }
     }
 
@@ -726,9 +708,25 @@ impl Session {
         self.have
     }
 
+    /// Changes sent so far.
+    pub fn sent(&self) -> u64 {
+        self.outgoing.sender.items + self.outgoing.sender.deletes
+    }
+
     /// Our last mark that the peer acknowledged.
     pub fn acked(&self) -> Version {
         self.outgoing.stream.acked()
+    }
+
+    /// What is to be remembered of the peer when the link ends.
+    pub fn reached(&self) -> Reached {
+        Reached {
+            have: self.have,
+            via: self.footing.via.filter(|_| !self.copy_done),
+            debt: self.debt(),
+            told: self.told(),
+            met: self.outgoing.is_wanted(),
+        }
     }
 
     /// Clients wait for the peer's acknowledgement of what was changed here up to `wanted`.
@@ -738,7 +736,7 @@ impl Session {
 
     /// What the peer has for certain. None where it acknowledges nothing (yet).
     pub fn applied(&self) -> Option<Applied> {
-        let late_us = self.outgoing.late_since().filter(|_| self.state == State::Live)?;
+        let late_us = self.outgoing.late_since().filter(|_| self.is_live())?;
         let (upto, from, live) = self.outgoing.stream.applied();
         let live = if live > upto { (from, live) } else { (Version(0), upto) };
         Some(Applied { upto, live, late_us })
@@ -755,7 +753,7 @@ impl Session {
     }
 
     /// Whether all that we wanted at the start has come.
-    pub fn is_filled(&self) -> bool {
+    pub fn is_copied(&self) -> bool {
         self.text.as_ref().map_or(self.copy_done, |text| text.is_filled())
     }
 

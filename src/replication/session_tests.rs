@@ -11,18 +11,17 @@ const PEER: NodeId = NodeId(77);
 fn config() -> SessionConfig {
     SessionConfig {
         id: NodeId(1),
-        cold: false,
         queue_max: 16,
         heartbeat_us: 1_000_000,
         silence_us: 5_000_000,
-        relay: true,
         auth: None,
+        pass: [7; 16],
     }
 }
 
 fn hello() -> Hello {
     let (newest, flush) = (Version(5), FlushState::default());
-    Hello { id: PEER, newest, cold: false, unix_us: 0, flush }
+    Hello { id: PEER, newest, cold: false, unix_us: 0, flush, mesh: None }
 }
 
 fn now() -> Now {
@@ -45,7 +44,7 @@ fn live(handle: &mut Handle) -> Session {
     session.handle_bytes(&bytes, handle, now());
     assert_eq!(session.poll_event(), Some(Event::Line(PEER)));
     assert_eq!(session.poll_event(), Some(Event::Hello(hello())));
-    session.start(&hello(), Version(0), Debt::default(), Version(0), handle, now());
+    session.start(&hello(), Footing::default(), handle, now());
     session
 }
 
@@ -66,7 +65,7 @@ fn the_listener_consents_then_copies_then_marks() {
     handle.store(Mode::Set, b"k", 7, Exptime::Never, b"value", now());
     let mut session = live(&mut handle);
     let mut bytes = Vec::new();
-    native::encode(&mut bytes, &Frame::Want { since: Version(0) });
+    native::encode(&mut bytes, &Frame::Want { since: Version(0), via: None });
     session.handle_bytes(&bytes, &mut handle, now());
     let mut hashes = Vec::new();
     let drained = store.drain_feeds(&mut hashes);
@@ -90,8 +89,9 @@ fn the_listener_consents_then_copies_then_marks() {
     assert_eq!(
         frames(&out)[1..],
         [
-            Frame::Want { since: Version(0) },
-            Frame::CopyBegin { full: true, items: 1 },
+            Frame::Pass([7; 16]),
+            Frame::Want { since: Version(0), via: None },
+            Frame::CopyBegin { full: true, items: 1, agreed: Version(0) },
             Frame::Item { head, value: b"value" },
             Frame::CopyEnd { items: 1 },
             Frame::Mark { upto },
@@ -121,7 +121,7 @@ fn nothing_is_said_before_a_line_and_no_item_before_consent() {
     assert_eq!(out, b"");
     let mut bytes = Vec::new();
     line::encode(&mut bytes, &Line { id: PEER, nonce: None });
-    native::encode(&mut bytes, &Frame::Want { since: Version(0) });
+    native::encode(&mut bytes, &Frame::Want { since: Version(0), via: None });
     session.handle_bytes(&bytes, &mut handle, now());
     assert!(session.is_closed(), "a wish before a hello");
     session.poll_transmit(&mut out, 1 << 16, &mut handle, now());
@@ -141,7 +141,10 @@ fn out_of_place_frames_end_the_link_and_say_why() {
     let large = Frame::Large { head, len: 100_000 };
     let bad: [&[Frame<'_>]; 5] = [
         &[Frame::Hello(hello())],
-        &[Frame::Want { since: Version(0) }, Frame::Want { since: Version(0) }],
+        &[
+            Frame::Want { since: Version(0), via: None },
+            Frame::Want { since: Version(0), via: None },
+        ],
         &[Frame::Part(b"x")],
         &[large, large],
         &[Frame::Large { head, len: 3 }, Frame::Part(b"four")],

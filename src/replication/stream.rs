@@ -131,6 +131,8 @@ pub struct Stream {
     mark: Option<Mark>,
     marked_us: Option<u64>,
     acked: Version,
+    /// A mark was acknowledged.
+    carried: bool,
     /// Relayed changes: not in a mark yet, and in the one that is waiting.
     debt_new: Debt,
     debt_marked: Debt,
@@ -169,6 +171,7 @@ impl Stream {
             mark: None,
             marked_us: None,
             acked: Version(0),
+            carried: false,
             debt_new: Debt::default(),
             debt_marked: Debt::default(),
             made_new: None,
@@ -197,6 +200,24 @@ impl Stream {
             self.late_new.get_or_insert(now.mono_us);
         }
         self.covered = self.covered.max(drained.upto);
+    }
+
+    /// Has what is newer than `since` looked up and sent: others do not answer for it any more.
+    pub fn catch_up(&mut self, since: Version, now: Now) {
+        self.debt_new.add(Version(since.0.saturating_add(1)));
+        self.made_new.get_or_insert(now.mono_us);
+        self.lost = Some(self.lost.map_or(since, |lost| lost.min(since)));
+    }
+
+    /// How much has been pushed so far, for [`Stream::is_past`].
+    pub fn position(&self) -> u64 {
+        self.pushed
+    }
+
+    /// Whether all that was pushed up to a position has been handed out, and nothing was dropped
+    /// that is not.
+    pub fn is_past(&self, position: u64) -> bool {
+        self.lost.is_none() && self.popped >= position
     }
 
     /// Takes in a change that came from another peer.
@@ -261,6 +282,11 @@ impl Stream {
         self.lost.take()
     }
 
+    /// From where on a scan has to begin, if one has to.
+    pub fn lost_since(&self) -> Option<Version> {
+        self.lost
+    }
+
     /// Whether something was dropped that no scan has been begun for.
     pub fn has_lost(&self) -> bool {
         self.lost.is_some()
@@ -305,6 +331,8 @@ impl Stream {
             }
             (true, _) => MARK_US,
             (false, true) => IDLE_MARK_US,
+            // The first one says that the link has carried, even nothing.
+            (false, false) if !self.carried => 0,
             (false, false) => return None,
         };
         Some(self.marked_us.map_or(0, |marked| marked + pause))
@@ -312,7 +340,7 @@ impl Stream {
 
     /// Places a mark behind what waits, if one is due.
     pub fn place_mark(&mut self, now: Now) {
-        if !self.mark_due().is_some_and(|due| now.mono_us >= due) {
+        if self.mark_due().is_none_or(|due| now.mono_us < due) {
             return;
         }
         self.marked_us = Some(now.mono_us);
@@ -348,6 +376,7 @@ impl Stream {
             self.live_acked = (base, mark.upto);
         } else {
             self.acked = upto;
+            self.carried = true;
             self.debt_marked = Debt::default();
             self.made_marked = None;
         }
@@ -370,6 +399,11 @@ impl Stream {
     /// What the peer acknowledged last.
     pub fn acked(&self) -> Version {
         self.acked
+    }
+
+    /// Whether the peer has acknowledged anything, were it that there was nothing.
+    pub fn has_carried(&self) -> bool {
+        self.carried
     }
 
     /// Whether the peer has acknowledged everything that was pushed.

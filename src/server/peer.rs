@@ -44,7 +44,7 @@ pub struct PeerConfig {
     pub id: NodeId,
     /// What peers have to know.
     pub secret: Option<Arc<Secret>>,
-    /// Makes the nonces of the challenge: drawn at random where there is a secret.
+    /// Makes the nonces of the challenge and the passes of links: drawn at random.
     pub nonce_key: [u8; 32],
     /// Who waits for what peers acknowledge.
     pub acks: Arc<Acks>,

@@ -30,7 +30,7 @@ const WITHOUT: &str =
 pub struct Keys {
     /// What peers have to know.
     pub secret: Option<Arc<Secret>>,
-    /// Makes the nonces; nothing where there is no secret.
+    /// Makes the nonces and passes.
     pub nonce_key: [u8; 32],
     warning: Option<String>,
 }
@@ -50,8 +50,9 @@ impl Keys {
 pub fn find(replication: Option<&Replication>) -> Result<Option<Keys>, String> {
     let Some(replication) = replication else { return Ok(None) };
     let Some(path) = &replication.secret_file else {
-        let warning = Some(WITHOUT.to_owned());
-        return Ok(Some(Keys { secret: None, nonce_key: [0; 32], warning }));
+        // It only makes passes then, and a node that has to do without randomness still replicates.
+        let nonce_key = random_key().unwrap_or_default();
+        return Ok(Some(Keys { secret: None, nonce_key, warning: Some(WITHOUT.to_owned()) }));
     };
     let (secret, warning) = load(path)?;
     let nonce_key = random_key().map_err(|why| {

@@ -5,11 +5,10 @@
 
 use twincached::base::clock::Now;
 use twincached::replication::old::Told;
-use twincached::replication::stream::Debt;
 use twincached::replication::wire::line::{self, Line};
 use twincached::replication::wire::native::{self, Frame, HEAD};
 use twincached::replication::wire::repcached::{self, Line as Text, Rep};
-use twincached::replication::{Event, NodeId, Role, Session, SessionConfig};
+use twincached::replication::{Event, Footing, NodeId, Role, Session, SessionConfig};
 use twincached::store::{Config, Exptime, FlushState, Store, Version};
 
 const NOW: Now = Now { unix_us: 1_800_000_000_000_000, mono_us: 5_000_000 };
@@ -35,6 +34,11 @@ pub fn run(data: &[u8]) {
         cold: seed & 1 != 0,
         unix_us: NOW.unix_us,
         flush: FlushState::default(),
+        mesh: (seed & 2 != 0).then_some(native::Mesh {
+            made: Version(u64::from(seed >> 2)),
+            filler: None,
+            hope: seed as u8,
+        }),
     };
     native::encode(&mut greeting, &Frame::Hello(hello));
     session(Role::Listener, super::pieces(seed, &[&greeting[..], &framed].concat()));
@@ -100,25 +104,23 @@ fn session<'a>(role: Role, pieces: impl Iterator<Item = &'a [u8]>) {
     let mut handle = store.handle();
     let config = SessionConfig {
         id: NodeId(1),
-        cold: false,
         queue_max: 16,
         heartbeat_us: 1_000_000,
         silence_us: 5_000_000,
-        relay: true,
         auth: None,
+        pass: [7; 16],
     };
     let mut session = Session::new(role, config, NOW);
     let mut out = Vec::new();
     for piece in pieces.take(TURNS) {
         session.handle_bytes(piece, &mut handle, NOW);
         while let Some(event) = session.poll_event() {
-            let none = Version(0);
             match event {
                 Event::Hello(hello) => {
-                    session.start(&hello, none, Debt::default(), none, &mut handle, NOW);
+                    session.start(&hello, Footing::default(), &mut handle, NOW);
                 }
                 Event::Repcached => {
-                    session.start_text(Told::default(), none, &mut handle, NOW);
+                    session.start_text(Told::default(), Version(0), &mut handle, NOW);
                 }
                 _ => {}
             }

@@ -5,8 +5,9 @@
 //! seed, `ROUNDS=N` so many troubles, `SEEDS=N` so many seeds, `FORGET=1` nodes that forget deletes.
 
 use crate::common::Client;
-use crate::compare::{await_equal, Content};
+use crate::compare::{await_equal, nothing_is_missing, Content};
 use crate::lab::{Host, Lab};
+use crate::load::{trickle, Told, Writer};
 use crate::rng::Rng;
 use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +17,8 @@ use std::time::Duration;
 
 /// Keys that the clients change: few, so that nodes change the same ones at once.
 const KEYS: usize = 3000;
+/// Length of values that are promised.
+const VALUE: usize = 60;
 /// Commands between two looks at whether to go on.
 const BATCH: usize = 40;
 
@@ -104,11 +107,14 @@ pub struct Chaos {
     meddlers: Vec<Meddler>,
     args: Vec<String>,
     said: Vec<String>,
+    /// Only the first node ever dies, and each node makes promises instead of a mess.
+    promises: bool,
+    writers: Vec<Writer>,
 }
 
 impl Chaos {
     /// Nodes that are linked and are being written to. `None` where namespaces cannot be made.
-    pub fn new(nodes: usize, seed: u64, args: &[&str]) -> Option<Chaos> {
+    pub fn new(nodes: usize, seed: u64, promises: bool, args: &[&str]) -> Option<Chaos> {
         let lab = Lab::new(nodes)?;
         let mut chaos = Chaos {
             lab,
@@ -118,6 +124,8 @@ impl Chaos {
             meddlers: Vec::new(),
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             said: Vec::new(),
+            promises,
+            writers: Vec::new(),
         };
         for host in 0..nodes {
             chaos.start(host);
@@ -132,8 +140,13 @@ impl Chaos {
         let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
         let started = self.lab.start(host, &args);
         let seed = self.rng.below(usize::MAX) as u64;
-        // It waits until its node serves.
-        self.meddlers.push(Meddler::start(started.door, seed));
+        // They wait until their node serves.
+        if self.promises {
+            let name = format!("p{host}-{}", self.writers.len());
+            self.writers.push(trickle(&started, &name, VALUE));
+        } else {
+            self.meddlers.push(Meddler::start(started.door, seed));
+        }
         self.hosts[host] = Some(started);
         self.stopped[host] = false;
     }
@@ -166,6 +179,7 @@ impl Chaos {
             }
             12 => self.signal(a, "STOP"),
             13 | 14 => self.signal(a, "CONT"),
+            15 | 16 if self.promises => self.end(0, "KILL"),
             15 => self.end(a, "KILL"),
             16 => self.end(a, "TERM"),
             17 => {
@@ -236,12 +250,28 @@ impl Chaos {
         for host in &hosts {
             host.await_linked(nodes - 1);
         }
-        await_equal(&hosts)
+        let told: Vec<Told> = self.writers.drain(..).map(Writer::stop).collect();
+        let content = await_equal(&hosts);
+        nothing_is_missing(&content, &told, VALUE);
+        if self.promises {
+            let refused: usize = told.iter().map(|told| told.refused).sum();
+            println!("{refused} writes were not promised");
+        }
+        content
     }
 }
 
-/// Runs seeds of a cluster of so many nodes.
+/// Runs seeds of a cluster of so many nodes, each of which is changed at random.
 pub fn run(nodes: usize, rounds: u64, args: &[&str]) {
+    seeds(nodes, rounds, false, args);
+}
+
+/// Runs seeds of a cluster in which the first node dies again and again, and each makes promises.
+pub fn run_promises(nodes: usize, rounds: u64, args: &[&str]) {
+    seeds(nodes, rounds, true, args);
+}
+
+fn seeds(nodes: usize, rounds: u64, promises: bool, args: &[&str]) {
     let one = std::env::var("SEED").ok().and_then(|text| text.parse().ok());
     let start = one.unwrap_or_else(|| u64::from(std::process::id()));
     let seeds = if one.is_some() { 1 } else { setting("SEEDS", 1) };
@@ -256,7 +286,7 @@ pub fn run(nodes: usize, rounds: u64, args: &[&str]) {
             args.extend(["-o", "repl_tombstone=1"]);
         }
         println!("SEED={seed} with {nodes} nodes, {args:?}");
-        let Some(mut chaos) = Chaos::new(nodes, seed, &args) else { return };
+        let Some(mut chaos) = Chaos::new(nodes, seed, promises, &args) else { return };
         for _ in 0..setting("ROUNDS", rounds) {
             chaos.trouble();
         }

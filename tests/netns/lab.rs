@@ -95,12 +95,17 @@ impl Lab {
         ip(&format!("-n {space} addr add {}/64 dev r0 nodad", Lab::address6(host)));
         ip(&format!("-n {space} link set r0 up"));
         let (ours, theirs) = self.clients_wire(host);
-        let wire = format!("tw{:x}h{host}", self.number & 0xff_ffff);
+        let wire = self.wire(host);
         ip(&format!("link add {wire} type veth peer name c0 netns {space}"));
         ip(&format!("-n {space} addr add {theirs}/30 dev c0"));
         ip(&format!("-n {space} link set c0 up"));
         ip(&format!("addr add {ours}/30 dev {wire}"));
         ip(&format!("link set {wire} up"));
+    }
+
+    /// The name of our end of the wire that clients use.
+    fn wire(&self, host: usize) -> String {
+        format!("tw{:x}h{host}", self.number & 0xff_ffff)
     }
 
     /// Both ends of the wire that clients use: a net of four from the range for benchmarks.
@@ -261,6 +266,8 @@ fn ip_tc(args: &str) {
 impl Drop for Lab {
     fn drop(&mut self) {
         for host in 0..self.hosts {
+            // By itself: connections that wait for a lost packet keep a namespace alive for minutes.
+            let _ = tool("ip", &format!("link del {}", self.wire(host)));
             remove(&self.space(host));
         }
         remove(&self.switch());

@@ -4,14 +4,14 @@ use super::world::World;
 use twincached::replication::Role;
 use twincached::store::{DeleteTerms, Exptime, GetTerms, Handle, Item, Marks, Mode, Stored, Terms};
 
-fn set(world: &mut World, machine: usize, key: &str, value: &[u8]) {
+pub fn set(world: &mut World, machine: usize, key: &str, value: &[u8]) {
     world.work(machine, |handle, now| {
         let stored = handle.store(Mode::Set, key.as_bytes(), 3, Exptime::Never, value, now);
         assert!(matches!(stored, Stored::Stored(_)), "{stored:?}");
     });
 }
 
-fn get(world: &mut World, machine: usize, key: &str) -> Option<Vec<u8>> {
+pub fn get(world: &mut World, machine: usize, key: &str) -> Option<Vec<u8>> {
     world.work(machine, |handle, now| handle.peek(key.as_bytes(), now, |i| i.value.to_vec()))
 }
 
@@ -160,18 +160,30 @@ fn a_peer_that_leaves_in_order_sends_everything_first() {
 }
 
 #[test]
-fn a_third_node_is_refused_and_serves_alone() {
+fn a_third_node_joins_a_pair() {
     let mut world = World::new(6);
     pair(&mut world);
+    set(&mut world, 1, "k", b"v");
     let c = world.add(3, &[1]);
     world.start(c);
-    world.run_secs(1.0);
-    assert!(!world.serving(c), "the listener might have lost its peer without noticing");
-    world.run_secs(6.0);
+    world.run_secs(0.5);
     assert!(world.serving(c));
-    assert_eq!(world.log(c), ["connect (peer=h1:11111)", "marugoto copying", "close", "listen"]);
-    assert_eq!(world.log(0), ["already connected"], "said once");
-    assert!(world.is_linked(0) && world.is_linked(1) && !world.is_linked(c));
+    assert_eq!(get(&mut world, c, "k").unwrap(), b"v");
+    assert_eq!(world.log(c), ["connect (peer=h1:11111)", "marugoto copying", "start"]);
+    assert_eq!(world.log(0), ["accept", "marugoto start", "marugoto 1", "marugoto owari"]);
+    // Only the node in the middle is linked to both.
+    set(&mut world, c, "from c", b"1");
+    set(&mut world, 1, "from b", b"2");
+    world.run_secs(0.2);
+    assert_eq!(get(&mut world, 1, "from c").unwrap(), b"1");
+    assert_eq!(get(&mut world, c, "from b").unwrap(), b"2");
+    // A link less, but not the last one: nobody has to wait for a peer.
+    world.kill(c);
+    world.run_secs(0.2);
+    assert_eq!(world.log(0), ["close"]);
+    world.kill(1);
+    world.run_secs(0.2);
+    assert_eq!(world.log(0), ["close", "listen"]);
 }
 
 #[test]
@@ -235,7 +247,9 @@ fn nodes_started_in_the_same_instant_link() {
         assert_eq!(get(&mut world, b, "k").unwrap(), b"v");
         let links = world.network.connections;
         world.run_secs(60.0);
-        assert_eq!(world.network.connections, links, "seed {seed}: the links do not stay");
+        // On one host the one that listens meets itself, each half minute.
+        let links = links + if one_host { 3 } else { 0 };
+        assert!(world.network.connections <= links, "seed {seed}: the links do not stay");
     }
 }
 

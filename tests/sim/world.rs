@@ -77,6 +77,13 @@ pub struct World {
     dials: BTreeMap<usize, Dial>,
     dialed: usize,
     runs: u64,
+    /// Peers that a change is to be acknowledged by; 0: nobody waits. See `acks`.
+    pub ack: usize,
+    pub promises: Vec<super::acks::Promise>,
+    /// Promises that were found kept.
+    pub kept: u64,
+    /// Processes that died, where `ack` is set.
+    pub graves: Vec<(usize, Running)>,
 }
 
 /// How often a system looks after a connection that it watches; the second time in vain is one too
@@ -104,6 +111,10 @@ impl World {
             dials: BTreeMap::new(),
             dialed: 0,
             runs: 0,
+            ack: 0,
+            promises: Vec::new(),
+            kept: 0,
+            graves: Vec::new(),
         }
     }
 
@@ -167,26 +178,28 @@ impl World {
     /// kill -9: the kernel closes the connections.
     pub fn kill(&mut self, machine: usize) {
         self.wake(machine);
-        if let Some(running) = self.machines[machine].up.take() {
-            for (conn, side) in running.links.into_values() {
+        if let Some(mut running) = self.machines[machine].up.take() {
+            for (conn, side) in std::mem::take(&mut running.links).into_values() {
                 self.network.shut(conn, side, &[], self.now_us);
             }
-            for conn in running.backlog {
+            for conn in std::mem::take(&mut running.backlog) {
                 self.network.shut(conn, 1, &[], self.now_us);
             }
+            self.bury(machine, running);
         }
     }
 
     /// Power loss: nobody is told.
     pub fn power_off(&mut self, machine: usize) {
         self.wake(machine);
-        if let Some(running) = self.machines[machine].up.take() {
-            for (conn, side) in running.links.into_values() {
+        if let Some(mut running) = self.machines[machine].up.take() {
+            for (conn, side) in std::mem::take(&mut running.links).into_values() {
                 self.network.conns[conn].ends[side].open = false;
             }
-            for conn in running.backlog {
+            for conn in std::mem::take(&mut running.backlog) {
                 self.network.conns[conn].ends[1].open = false;
             }
+            self.bury(machine, running);
         }
         self.machines[machine].dark = true;
     }
@@ -259,7 +272,9 @@ impl World {
             if self.machines[machine].stopped {
                 return;
             }
-            if !self.turn(machine) {
+            let more = self.turn(machine);
+            self.check_acks(machine);
+            if !more {
                 return self.set_timer(machine);
             }
         }
@@ -280,7 +295,10 @@ impl World {
     fn turn(&mut self, machine: usize) -> bool {
         let now = self.now(machine);
         let Some(running) = &mut self.machines[machine].up else { return false };
-        let Running { node, store, repl, .. } = running;
+        let Running { node, store, repl, worker, .. } = running;
+        if self.ack > 0 {
+            node.hurry(worker.issued());
+        }
         let mut hashes = Vec::new();
         store.changed().take();
         let drained = store.drain_feeds(&mut hashes);
@@ -350,6 +368,8 @@ impl World {
                 }
             }
             Action::Close { link, last } => {
+                let run = self.up(machine).run;
+                self.dials.retain(|_, d| (d.machine, d.run, d.link) != (machine, run, link));
                 if let Some((conn, side)) = self.up(machine).links.remove(&link) {
                     self.network.shut(conn, side, &last, self.now_us);
                 }

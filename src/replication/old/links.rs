@@ -11,6 +11,7 @@
 //! A connection from anywhere else hears nothing, as ever.
 
 use super::{Bye, Handle, Link, LinkId, Listening, Node, NodeId, Now, Origin, Role};
+use crate::replication::wire::native::HOPE_FILLED;
 use crate::replication::Action;
 
 /// How long a connection from a peer's address is silent before it is taken for a repcached that
@@ -42,7 +43,7 @@ impl Node {
     /// Whether a connection may be one of a target: its address is. The targets of one host share
     /// it, and whoever connects has a port that says nothing.
     fn may_be(&self, origin: Origin, target: usize) -> bool {
-        let host = |at: usize| self.targets[at].name.rsplit_once(':').map(|(host, _)| host);
+        let host = |at: usize| self.targets.get(at)?.name.rsplit_once(':').map(|(host, _)| host);
         match origin {
             Origin::Peer(at) => at == target || host(at) == host(target),
             Origin::Other => false,
@@ -92,6 +93,9 @@ impl Node {
         if native || self.stopping {
             return self.refuse(id, Bye::Duplicate);
         }
+        if self.is_filling() {
+            return self.refuse(id, Bye::Filling);
+        }
         let text = self.live().find(|(_, link)| link.text.is_some());
         if let Some((old, link)) = text {
             if link.text != Some(target) {
@@ -110,6 +114,7 @@ impl Node {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.live_us = Some(now.mono_us);
         link.text = Some(target);
+        link.hope = HOPE_FILLED;
         let (role, quiet) = (link.role, link.quiet);
         self.links_made += 1;
         self.in_use = 0;
@@ -125,9 +130,17 @@ impl Node {
         if self.listening == Listening::Off {
             self.listen(false);
         }
+        if self.serving {
+            self.next_target_now(now);
+        } else {
+            self.fill_from(id, now);
+        }
         if let Some(session) = self.session_mut(id) {
             session.start_text(before, covered, handle, now);
         }
+        // What it has sent already.
+        self.relay(id, now);
+        self.gossip(now);
     }
 
     /// A twincached has said hello: if it stands where a repcached was, that one is gone. By its

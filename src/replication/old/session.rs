@@ -8,7 +8,7 @@
 //!                 `--------------------------------^         listener: ours goes out
 //! ```
 
-use super::super::session::{CloseReason, Event, SessionStats};
+use super::super::events::{CloseReason, Event, Relays, SessionStats};
 use super::super::stream::Stream;
 use super::super::Role;
 use super::ledger::{Ledger, Told};
@@ -195,8 +195,18 @@ impl TextSession {
         self.events.pop_front()
     }
 
-    pub fn take_relays(&mut self) -> Vec<(u64, Version)> {
-        std::mem::take(&mut self.relays)
+    /// What won here. `named`: others are to hear of it key by key.
+    pub fn take_relays(&mut self, named: bool) -> Relays {
+        let changes = std::mem::take(&mut self.relays);
+        let lowest = changes.iter().map(|&(_, version)| version).min();
+        Relays { changes: if named { changes } else { Vec::new() }, lowest }
+    }
+
+    /// What is newer than `since` may be unknown there. Before this side speaks all of it is.
+    pub fn catch_up(&mut self, since: Version, now: Now) {
+        if self.state == State::Live {
+            self.outgoing.stream.catch_up(since, now);
+        }
     }
 
     /// What was drained from the feeds.

@@ -1,6 +1,6 @@
 //! A session with a repcached, in both roles.
 
-use super::super::super::session::SessionConfig;
+use super::super::super::events::SessionConfig;
 use super::super::super::{NodeId, Session};
 use super::*;
 use crate::store::{Config, Exptime, Mode, Store};
@@ -19,12 +19,11 @@ fn store() -> (Arc<Store>, Handle) {
 fn session(role: Role) -> Session {
     let config = SessionConfig {
         id: NodeId(1),
-        cold: false,
         queue_max: 16,
         heartbeat_us: 1_000_000,
         silence_us: 5_000_000,
-        relay: true,
         auth: None,
+        pass: [7; 16],
     };
     Session::new(role, config, NOW)
 }
@@ -59,9 +58,9 @@ fn connected(before: Told, bytes: &[u8], store: &Store, handle: &mut Handle) -> 
     assert_eq!(events(&mut session), []);
     session.handle_bytes(&bytes[2..], handle, NOW);
     assert_eq!(events(&mut session), [Event::Repcached]);
-    assert!(!session.is_live());
+    assert!(!session.is_text_live());
     session.start_text(before, Version(0), handle, NOW);
-    assert!(session.is_live() || session.is_closed());
+    assert!(session.is_text_live() || session.is_closed());
     session
 }
 
@@ -70,14 +69,14 @@ fn a_cold_node_is_filled_and_says_nothing_before() {
     let (store, mut handle) = store();
     let copy = b"rep k 7 0 5 42\r\nvalue\r\nrep n -1 0 1 43\r\n1\r\n";
     let mut session = connected(Told::default(), copy, &store, &mut handle);
-    assert!(!session.is_filled());
+    assert!(!session.is_copied());
     assert_eq!(said(&mut session, &store, &mut handle, NOW), "");
     session.handle_bytes(b"unknown words\r\nmarugoto_end\r\n", &mut handle, NOW);
     assert_eq!(events(&mut session), [Event::CopyDone { full: true }]);
-    assert!(session.is_filled());
+    assert!(session.is_copied());
     assert_eq!(get(&mut handle, "k").as_deref(), Some("7 42 value"));
     assert_eq!(get(&mut handle, "n").as_deref(), Some("4294967295 43 1"));
-    assert_eq!(session.take_relays().len(), 2);
+    assert_eq!(session.take_relays().changes.len(), 2);
     // It shows nothing back of what it was shown.
     assert_eq!(said(&mut session, &store, &mut handle, NOW), "");
     handle.store(Mode::Set, b"mine", 3, Exptime::At(1_704_067_300), b"m", NOW);
@@ -105,7 +104,8 @@ fn a_warm_node_keeps_its_own_and_gives_what_is_missing() {
     assert!(get(&mut handle, "only").is_some_and(|item| item.ends_with("theirs")));
     assert!(get(&mut handle, "both").is_some_and(|item| item.ends_with("ours")));
     // An empty one empties nobody.
-    let mut session = connected(session.told().unwrap(), b"marugoto_end\r\n", &store, &mut handle);
+    let mut session =
+        connected(session.told_text().unwrap(), b"marugoto_end\r\n", &store, &mut handle);
     let told = said(&mut session, &store, &mut handle, NOW);
     for key in ["rep both ", "rep lacks ", "rep only "] {
         assert!(told.contains(key), "{key} in {told}");
@@ -126,7 +126,7 @@ fn a_link_that_returns_knows_which_side_is_newer() {
     // The last one was still on its way.
     session.unsent(5);
     session.lost("cut");
-    let before = session.told().unwrap();
+    let before = session.told_text().unwrap();
     handle.store(Mode::Set, b"new", 0, NEVER, b"1", NOW);
     handle.delete(b"deleted", NOW);
     let copy = b"rep arrived 0 0 1 9\r\n2\r\nrep deleted 0 0 1 8\r\n2\r\nrep new 0 0 1 7\r\n2\r\n\
@@ -150,7 +150,7 @@ fn a_flush_ordered_meanwhile_holds() {
     said(&mut session, &store, &mut handle, NOW);
     session.handle_timeout(NOW.plus_us(1_000_000));
     session.lost("cut");
-    let told = session.told().unwrap();
+    let told = session.told_text().unwrap();
     assert!(told.upto > Version(0));
     handle.flush_all(None, NOW);
     handle.store(Mode::Set, b"behind", 0, NEVER, b"v", NOW);
@@ -188,7 +188,7 @@ fn one_that_connects_is_given_everything() {
     // It is never too silent, and a node of ours is told from it.
     assert!(session.next_timeout().is_none_or(|due| due > 1));
     session.handle_timeout(NOW.plus_us(3_600_000_000));
-    assert!(session.is_live());
+    assert!(session.is_text_live());
     session.handle_bytes(b"twincached replication 1.2 0\r\n", &mut handle, NOW);
     assert!(session.is_closed());
 }
@@ -199,7 +199,7 @@ fn one_that_hangs_in_its_copy_is_given_up() {
     let mut session = connected(Told::default(), b"rep k 0 0 1 1\r\n", &store, &mut handle);
     assert_eq!(session.next_timeout(), Some(NOW.mono_us + 5_000_000));
     session.handle_timeout(NOW.plus_us(4_999_999));
-    assert!(session.is_live());
+    assert!(session.is_text_live());
     session.handle_timeout(NOW.plus_us(5_000_000));
     assert!(session.is_closed());
 }

@@ -36,8 +36,13 @@ impl Session {
         }
     }
 
+    /// Whether the other end is a repcached, and changes flow.
+    pub fn is_text_live(&self) -> bool {
+        self.text.as_ref().is_some_and(|text| text.is_live())
+    }
+
     /// What a repcached at the other end has been told. None: it is none.
-    pub fn told(&self) -> Option<Told> {
+    pub fn told_text(&self) -> Option<Told> {
         self.text.as_ref().map(|text| text.told())
     }
 

@@ -1,9 +1,10 @@
 //! The line of text that opens every link.
 //!
 //! ```text
-//!   twincached replication 1.2 0123456789abcdef0123456789abcdef auth=00112233445566778899aabbccddeeff\r\n
-//!   what it is             |   node id                          nonce, where the node has a secret
-//!                          protocol major.minor
+//!   twincached replication 1.2 <node id>[ auth=<nonce>]\r\n
+//!                          |   |               `- where the node has a secret; 32 hexadecimal digits
+//!                          |   `- 32 hexadecimal digits
+//!                          `- protocol, major.minor
 //! ```
 //!
 //! Owns its form. A real repcached ignores a line it does not know, and whoever does not open with

@@ -13,10 +13,11 @@
 //! Neither side sends a frame before it has seen the other's line, so that a line is all that ever
 //! reaches a peer of the old world. A frame of an unknown type is skipped, and bytes behind the
 //! fields a frame is known to have are ignored: a newer minor version may add both. 1.1 has added
-//! the attributes behind items, 1.2 the proofs of a secret.
+//! the attributes behind items, 1.2 the proofs of a secret and what meshes need: the frames linked,
+//! unlinked and hope, and fields behind hello and want.
 
 use super::line;
-use crate::replication::secret::Proof;
+use crate::replication::secret::{Nonce, Proof};
 use crate::replication::NodeId;
 use crate::store::{Exptime, FlushState, Marks, PendingFlush, Version, KEY_MAX};
 use std::fmt;
@@ -30,6 +31,13 @@ pub const FRAME_MAX: usize = 64 * 1024;
 pub const WHOLE_MAX: usize = 32 * 1024;
 /// Value bytes in one [`Frame::Part`].
 pub const PART: usize = 32 * 1024;
+/// In a [`Frame::Hope`]: filled.
+pub const HOPE_FILLED: u8 = 0;
+/// In a [`Frame::Hope`]: most links between a node and the one it waits for. Cold nodes in a ring
+/// count up to it and then know that none of them can be filled.
+pub const HOPE_MAX: u8 = 16;
+/// In a [`Frame::Hope`]: none.
+pub const HOPE_NONE: u8 = 255;
 /// Longest text of a [`Frame::Bye`].
 pub const BYE_TEXT_MAX: usize = 200;
 
@@ -57,6 +65,20 @@ pub struct Hello {
     pub unix_us: u64,
     /// Its `flush_all` watermark.
     pub flush: FlushState,
+    /// What a mesh needs; none from a peer of version 1.1 or older.
+    pub mesh: Option<Mesh>,
+}
+
+/// What a hello says since 1.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mesh {
+    /// What it holds up to this version it has not made itself, and those it has that from are
+    /// linked to the other side and tell it themselves. 0: it promises nothing.
+    pub made: Version,
+    /// Who filled it when it started.
+    pub filler: Option<NodeId>,
+    /// Whether it is filled or may yet be, see [`Frame::Hope`].
+    pub hope: u8,
 }
 
 /// Why a side ends the link.
@@ -74,6 +96,8 @@ pub enum Bye {
     Protocol,
     /// The two ends do not know the same secret, or one of them has none. Since 1.2.
     Secret,
+    /// It is being filled by another node, and takes one copy only: later. Since 1.2.
+    Filling,
     /// A reason of a newer minor version.
     Other(u8),
 }
@@ -87,6 +111,7 @@ impl Bye {
             Bye::Itself => 4,
             Bye::Protocol => 5,
             Bye::Secret => 6,
+            Bye::Filling => 7,
             Bye::Other(code) => code,
         }
     }
@@ -99,6 +124,7 @@ impl Bye {
             4 => Bye::Itself,
             5 => Bye::Protocol,
             6 => Bye::Secret,
+            7 => Bye::Filling,
             code => Bye::Other(code),
         }
     }
@@ -130,6 +156,8 @@ pub enum Frame<'a> {
     Want {
         /// What the asking side has already applied of the other's.
         since: Version,
+        /// It has that not from the other side but by a copy from this node. Since 1.2.
+        via: Option<NodeId>,
     },
     /// A copy begins, `full` when it is everything.
     CopyBegin {
@@ -137,6 +165,9 @@ pub enum Frame<'a> {
         full: bool,
         /// About how many items it has, for the other side's `stats`; 0: not known. Since 1.2.
         items: u64,
+        /// The asking side has had everything of the sender's up to this version before: what of it
+        /// is not there any more was deleted, evicted or has expired there. Since 1.2.
+        agreed: Version,
     },
     /// The copy is complete; `items` were sent in it.
     CopyEnd {
@@ -183,6 +214,28 @@ pub enum Frame<'a> {
         /// The newest version the sender has made or seen.
         newest: Version,
     },
+    /// "I am linked to that node." What comes from the sender need not be passed on to it. Since
+    /// 1.2.
+    Linked {
+        /// The third node.
+        node: NodeId,
+        /// The sender has applied all that the node had to tell it up to here.
+        have: Version,
+        /// The node has applied all that the sender had to tell it up to here. 0: not known yet,
+        /// so that the sender does not answer for it.
+        told: Version,
+    },
+    /// "I do not answer for that node any more." Since 1.2.
+    Unlinked {
+        /// The third node.
+        node: NodeId,
+        /// It has what the sender had to tell it up to here.
+        since: Version,
+    },
+    /// How far the sender is from being filled: 0: it is, and all it holds was sent before this
+    /// frame; up to [`HOPE_MAX`]: so many links from a node that may yet be; else there is no hope
+    /// there. Since 1.2.
+    Hope(u8),
     /// The last frame of a side that ends the link on purpose.
     Bye {
         /// For the other side's decisions.
@@ -190,6 +243,9 @@ pub enum Frame<'a> {
         /// For its log.
         text: &'a [u8],
     },
+    /// While the link lives: what to show on the next one. Before a hello: what was told. Since
+    /// 1.2.
+    Pass(Nonce),
     /// The sender knows the secret, see [`secret`](crate::replication::secret). Since 1.2.
     Proof(Proof),
     /// A frame of a newer minor version: skipped.
@@ -209,7 +265,11 @@ const MARK: u8 = 10;
 const ACK: u8 = 11;
 const PING: u8 = 12;
 const BYE: u8 = 13;
+const LINKED: u8 = 14;
+const UNLINKED: u8 = 15;
+const HOPE: u8 = 17;
 const PROOF: u8 = 16;
+const PASS: u8 = 18;
 
 /// What is wrong with received bytes. It is always the peer (or the network) that is at fault: what
 /// we send cannot fail to encode.
@@ -280,12 +340,22 @@ pub fn encode(out: &mut Vec<u8>, frame: &Frame<'_>) {
             out.push(u8::from(hello.cold));
             put_u64(out, hello.unix_us);
             put_flush(out, hello.flush);
+            if let Some(mesh) = &hello.mesh {
+                put_u64(out, mesh.made.0);
+                put_node(out, mesh.filler);
+                out.push(mesh.hope);
+            }
             HELLO
         }
-        Frame::Want { since } => put_version(out, since, WANT),
-        Frame::CopyBegin { full, items } => {
+        Frame::Want { since, via } => {
+            put_u64(out, since.0);
+            put_node(out, via);
+            WANT
+        }
+        Frame::CopyBegin { full, items, agreed } => {
             out.push(u8::from(full));
             put_u64(out, items);
+            put_u64(out, agreed.0);
             COPY_BEGIN
         }
         Frame::CopyEnd { items } => {
@@ -320,10 +390,27 @@ pub fn encode(out: &mut Vec<u8>, frame: &Frame<'_>) {
         Frame::Mark { upto } => put_version(out, upto, MARK),
         Frame::Ack { upto } => put_version(out, upto, ACK),
         Frame::Ping { newest } => put_version(out, newest, PING),
+        Frame::Linked { node, have, told } => {
+            put_node(out, Some(node));
+            put_u64(out, have.0);
+            put_version(out, told, LINKED)
+        }
+        Frame::Unlinked { node, since } => {
+            put_node(out, Some(node));
+            put_version(out, since, UNLINKED)
+        }
+        Frame::Hope(hope) => {
+            out.push(hope);
+            HOPE
+        }
         Frame::Bye { reason, text } => {
             out.push(reason.code());
             out.extend_from_slice(&text[..text.len().min(BYE_TEXT_MAX)]);
             BYE
+        }
+        Frame::Pass(pass) => {
+            out.extend_from_slice(&pass);
+            PASS
         }
         Frame::Proof(proof) => {
             out.extend_from_slice(&proof);
@@ -382,6 +469,11 @@ fn put_u32(out: &mut Vec<u8>, n: u32) {
 
 fn put_u64(out: &mut Vec<u8>, n: u64) {
     out.extend_from_slice(&n.to_le_bytes());
+}
+
+/// 0 is nobody: no process draws it.
+fn put_node(out: &mut Vec<u8>, node: Option<NodeId>) {
+    out.extend_from_slice(&node.map_or(0, |node| node.0).to_le_bytes());
 }
 
 fn put_version(out: &mut Vec<u8>, version: Version, kind: u8) -> u8 {
@@ -462,10 +554,14 @@ fn fields(kind: u8, payload: &[u8]) -> Option<Frame<'_>> {
             cold: take.u8()? & 1 == 1,
             unix_us: take.u64()?,
             flush: take.flush()?,
+            mesh: take.mesh()?,
         }),
-        WANT => Frame::Want { since: take.version()? },
+        WANT => Frame::Want { since: take.version()?, via: take.node().flatten() },
         COPY_BEGIN => {
-            Frame::CopyBegin { full: take.u8()? & 1 == 1, items: take.u64().unwrap_or(0) }
+            let full = take.u8()? & 1 == 1;
+            // A node of 1.1 does not say.
+            let items = take.u64().unwrap_or(0);
+            Frame::CopyBegin { full, items, agreed: take.version().unwrap_or_default() }
         }
         COPY_END => Frame::CopyEnd { items: take.u64()? },
         ITEM => {
@@ -485,8 +581,14 @@ fn fields(kind: u8, payload: &[u8]) -> Option<Frame<'_>> {
         MARK => Frame::Mark { upto: take.version()? },
         ACK => Frame::Ack { upto: take.version()? },
         PING => Frame::Ping { newest: take.version()? },
+        LINKED => {
+            Frame::Linked { node: take.node()??, have: take.version()?, told: take.version()? }
+        }
+        UNLINKED => Frame::Unlinked { node: take.node()??, since: take.version()? },
+        HOPE => Frame::Hope(take.u8()?),
         BYE => Frame::Bye { reason: Bye::from_code(take.u8()?), text: take.0 },
         PROOF => Frame::Proof(take.array()?),
+        PASS => Frame::Pass(take.array()?),
         kind => Frame::Unknown(kind),
     })
 }
@@ -550,6 +652,20 @@ impl<'a> Take<'a> {
             head.cas = Some(self.u64()?);
         }
         Some(())
+    }
+
+    fn node(&mut self) -> Option<Option<NodeId>> {
+        let id = u128::from_le_bytes(self.array()?);
+        Some((id != 0).then_some(NodeId(id)))
+    }
+
+    /// A peer of version 1.1 sends none of it.
+    fn mesh(&mut self) -> Option<Option<Mesh>> {
+        if self.0.is_empty() {
+            return Some(None);
+        }
+        let (made, filler, hope) = (self.version()?, self.node()?, self.u8()?);
+        Some(Some(Mesh { made, filler, hope }))
     }
 
     fn flush(&mut self) -> Option<FlushState> {

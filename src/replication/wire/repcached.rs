@@ -91,7 +91,7 @@ impl fmt::Display for TextError {
 /// Whether `bytes` are what a repcached opens with; `None` while they may become so.
 pub fn is_opening(bytes: &[u8]) -> Option<bool> {
     let starts = |opening: &&[u8]| bytes.starts_with(opening);
-    if OPENINGS.iter().any(|opening| starts(&opening)) {
+    if OPENINGS.iter().any(starts) {
         return Some(true);
     }
     let may = OPENINGS.iter().any(|opening| opening.starts_with(bytes));

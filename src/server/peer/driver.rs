@@ -117,7 +117,6 @@ impl Driver {
         settings.heartbeat_us = (settings.silence_us / 8).clamp(1000, 600_000);
         settings.secret = config.secret.clone();
         settings.nonce_key = config.nonce_key;
-        settings.resume_us = u64::from(store.config().tombstone_secs) * 1_000_000;
         let mut driver = Driver {
             access: Access::new(peers.len(), config.settings.allow.clone()),
             peers,
