@@ -19,6 +19,7 @@ pub mod limits;
 pub mod logging;
 pub mod pidfile;
 pub mod signals;
+pub mod socket;
 pub mod syslog;
 pub mod user;
 

@@ -100,6 +100,13 @@ pub enum Action {
         /// What it has still to say.
         last: Vec<u8>,
     },
+    /// This link has no heartbeats: let the system notice when the other machine has vanished.
+    Watch {
+        /// Which.
+        link: LinkId,
+        /// Within about this many microseconds.
+        timeout_us: u64,
+    },
     /// A line for the log, at level info.
     Log(String),
     /// A line for the log, at level debug.

@@ -3,6 +3,7 @@
 //! Owns one target's backoff and what is known about who answers there. Never opens a connection.
 
 use super::action::LinkId;
+use super::old::Told;
 use super::NodeId;
 
 /// First wait after a failed try; doubles from there.
@@ -49,6 +50,8 @@ pub(crate) struct Target {
     pub hopeless: bool,
     /// The last try reached this node.
     pub itself: bool,
+    /// Who was there last was a repcached, and what it had been told when its link ended.
+    pub text: Option<Told>,
     /// The last try was refused.
     refused: bool,
     /// It was dialled at least once.
@@ -74,6 +77,7 @@ impl Target {
             last_error: String::new(),
             hopeless: false,
             itself: false,
+            text: None,
             refused: false,
             tried: false,
             patience_us,
@@ -123,8 +127,18 @@ impl Target {
     pub fn linked(&mut self, id: NodeId) {
         self.dialing = None;
         self.known = Some(id);
+        self.text = None;
         self.itself = false;
         self.refused_us = None;
+    }
+
+    /// Linked with a repcached; returns what it was told when it was linked last.
+    pub fn linked_text(&mut self) -> Told {
+        self.dialing = None;
+        self.known = None;
+        self.itself = false;
+        self.refused_us = None;
+        *self.text.get_or_insert_default()
     }
 
     /// A link of this node has ended, after a life or at once.

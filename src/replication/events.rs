@@ -6,6 +6,7 @@ use super::conflict::Tally;
 use super::secret::{Mismatch, Nonce, Secret};
 use super::stream::Debt;
 use super::wire::native::{Bye, Hello, WireError};
+use super::wire::repcached::TextError;
 use super::NodeId;
 use crate::store::Version;
 use std::fmt;
@@ -59,6 +60,8 @@ pub enum CloseReason {
     Silent(u64),
     /// The peer broke the protocol.
     Wire(WireError),
+    /// The peer, a repcached, broke its protocol.
+    Text(TextError),
     /// The peer said so.
     Bye(Bye),
     /// We said so.
@@ -73,6 +76,7 @@ impl fmt::Display for CloseReason {
             CloseReason::Lost(text) => write!(out, "connection lost: {text}"),
             CloseReason::Silent(us) => write!(out, "nothing heard for {} ms", us / 1000),
             CloseReason::Wire(error) => write!(out, "{error}"),
+            CloseReason::Text(error) => write!(out, "{error}"),
             CloseReason::Bye(reason) => write!(out, "ended by the peer: {}", bye_text(*reason)),
             CloseReason::Refused(reason) => write!(out, "ended here: {}", bye_text(*reason)),
             CloseReason::Secret(why) => write!(out, "{why}"),
@@ -109,6 +113,9 @@ pub enum Event {
     Line(NodeId),
     /// Its hello has come; nothing more happens until the owner says `start` or `refuse`.
     Hello(Hello),
+    /// The other end opens as a repcached; nothing more happens until `Session::start_text` or
+    /// `Session::refuse`.
+    Repcached,
     /// A line for the log, at level info.
     Log(String),
     /// The peer answers for a third node, see `native::Frame::Linked`.
@@ -153,6 +160,8 @@ pub struct SessionStats {
     pub items_out: u64,
     /// Deletes sent.
     pub deletes_out: u64,
+    /// Keys and values that a repcached cannot be told.
+    pub unsaid: u64,
     /// Full copies sent.
     pub copies_out: u64,
     /// Full copies received.

@@ -26,6 +26,8 @@ pub(super) struct Link {
     pub address: String,
     /// Where it came from, if it came.
     pub origin: Origin,
+    /// The target whose repcached is at the other end.
+    pub text: Option<usize>,
     /// How far from being filled the peer is, as it says (`native::HOPE_*`).
     pub hope: u8,
     /// What it was told of ours.
@@ -62,6 +64,7 @@ impl Link {
             quiet,
             address,
             origin,
+            text: None,
             hope: 0,
             hope_said: 0,
             speaks_mesh: false,
@@ -94,7 +97,8 @@ impl Link {
     }
 
     pub fn is_suspect(&self, now: Now, after_us: u64) -> bool {
-        now.mono_us.saturating_sub(self.heard_us()) >= after_us
+        // A repcached has no heartbeats.
+        self.text.is_none() && now.mono_us.saturating_sub(self.heard_us()) >= after_us
     }
 
     /// All that was wanted of the peer at the start has come.

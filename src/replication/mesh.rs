@@ -108,6 +108,8 @@ impl Node {
         let relays = link.session.as_mut().map(|session| session.take_relays()).unwrap_or_default();
         link.note_won(relays.lowest);
         let Some(lowest) = relays.lowest else { return };
+        // What a repcached has told is a change of this node's making.
+        self.made_any |= link.text.is_some();
         let claimed: Vec<NodeId> = link.claims.keys().copied().collect();
         if let Some(peer) = link.peer().filter(|peer| !self.sources.contains(peer)) {
             match self.sources.len() < SOURCES_MAX {

@@ -18,6 +18,7 @@
 //!    |--------- stream      live changes: bounded queue of key hashes, marks and acks
 //!    |--------- send        changes -> frames, large values in parts
 //!    |--------- conflict    frames -> changes: the highest version wins
+//!    |--------- old         the same with a real repcached, which has no versions
 //!    `--------- wire        frames <-> bytes
 //! ```
 
@@ -34,6 +35,7 @@ pub mod handshake;
 mod link;
 mod mesh;
 pub mod node;
+pub mod old;
 mod opening;
 mod outgoing;
 mod progress;

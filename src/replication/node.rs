@@ -35,6 +35,9 @@ use crate::base::clock::Now;
 use crate::store::{Drained, Handle, Told, Version};
 use std::collections::{BTreeMap, VecDeque};
 
+#[path = "old/links.rs"]
+mod old_links;
+
 /// Live links of one node.
 pub(super) const LINKS_MAX: usize = 16;
 /// How much of the silence after which a peer is given up a starting node is patient with one that
@@ -92,7 +95,7 @@ pub struct Node {
     covered: Version,
     /// Nothing was changed here up to this version.
     pub(super) made: Version,
-    made_any: bool,
+    pub(super) made_any: bool,
     /// From whom something came that was news here. Where each of them is linked to a third node,
     /// that one needs nothing of this node but what was made here.
     pub(super) sources: Vec<NodeId>,
@@ -378,7 +381,7 @@ impl Node {
     }
 
     pub(super) fn is_suspect(&self, link: &Link, now: Now) -> bool {
-        now.mono_us.saturating_sub(link.heard_us()) >= self.config.suspect_us()
+        link.is_suspect(now, self.config.suspect_us())
     }
 
     pub(super) fn live(&self) -> impl Iterator<Item = (LinkId, &Link)> {
@@ -396,7 +399,8 @@ impl Node {
         let dials = (0..self.targets.len()).filter_map(|target| self.dial_due(target));
         let listen = self.listen_retry_us.filter(|_| !self.stopping);
         let compare = self.comparing_due().map(|(_, at)| at);
-        sessions.chain(dials).chain(listen).chain(compare).min()
+        let mute = self.mute_due().map(|(due, ..)| due);
+        sessions.chain(dials).chain(listen).chain(compare).chain(mute).min()
     }
 
     /// The live link to the node that answered at a target.
@@ -411,7 +415,7 @@ impl Node {
         let Target { dialing: None, next_us, tried, .. } = self.targets[target] else {
             return None;
         };
-        if self.stopping {
+        if self.stopping || self.is_dialled_text(target) {
             return None;
         }
         if let Some((_, link)) = self.link_of(target) {
@@ -435,6 +439,7 @@ impl Node {
                 self.pump(id, handle, now);
             }
         }
+        self.greet_mute(handle, now);
         if let Some((id, _)) = self.comparing_due().filter(|&(_, at)| now.mono_us >= at) {
             self.on_lost(id, "a delete was forgotten too soon: all is compared anew", handle, now);
         }
@@ -459,6 +464,7 @@ impl Node {
             match event {
                 Event::Line(peer) => self.on_line(id, peer, now),
                 Event::Hello(hello) => self.on_hello(id, &hello, handle, now),
+                Event::Repcached => self.on_repcached(id, handle, now),
                 Event::Log(line) => self.log(line),
                 Event::CopyDone { .. } => {
                     if self.links[&id].role == Role::Connector {
@@ -515,6 +521,7 @@ impl Node {
     /// Decides whether a link may live.
     fn on_hello(&mut self, id: LinkId, hello: &Hello, handle: &mut Handle, now: Now) {
         let role = self.links[&id].role;
+        self.displace_text(id, handle, now);
         let twin = self.live().find(|(_, link)| link.peer() == Some(hello.id));
         if let Some((old, link)) = twin {
             let crossed =
@@ -615,6 +622,9 @@ impl Node {
         if link.is_live() {
             self.last_error = reason.to_string();
             self.errors.note(session.peer(), &self.last_error);
+            if let Some(target) = link.text {
+                self.targets[target].text = session.told_text();
+            }
             if let Some(peer) = session.peer() {
                 self.records.remember(peer, &session.reached(), now);
                 self.remember_agreed(peer, session.agreed(), session.has_missed(), now);

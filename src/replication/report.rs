@@ -45,6 +45,8 @@ pub struct LinkStats {
     pub address: String,
     /// `dialing`, `hello`, `copying` or `live`.
     pub state: &'static str,
+    /// The peer is a repcached: it never says how far it is.
+    pub text: bool,
     /// When it went live, monotonic microseconds.
     pub since_us: Option<u64>,
     /// Microseconds since the oldest change that the peer has not acknowledged.
@@ -75,6 +77,7 @@ impl LinkStats {
             role: link.role,
             address: link.address.clone(),
             state,
+            text: link.text.is_some(),
             since_us: link.live_us,
             lag_us: session.map_or(0, |s| s.stream().lag_us(now)),
             queue: session.map_or(0, |s| s.stream().len()),
@@ -161,7 +164,8 @@ impl Node {
             let mut names = Vec::new();
             let mut last_error = self.errors.of(peer).unwrap_or_default();
             for (at, target) in self.targets.iter().enumerate() {
-                if link.target == Some(at) || (peer.is_some() && target.known == peer) {
+                let there = link.target == Some(at) || link.text == Some(at);
+                if there || (peer.is_some() && target.known == peer) {
                     shown[at] = true;
                     names.push(target.name.clone());
                     if last_error.is_empty() {

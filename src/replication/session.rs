@@ -25,6 +25,7 @@
 use super::conflict::Incoming;
 use super::events::{bye_text, CloseReason, Event, Footing, Relays, SessionConfig, SessionStats};
 use super::handshake::Reached;
+use super::old::TextSession;
 use super::outgoing::Outgoing;
 use super::progress::Receiving;
 use super::quorum::Applied;
@@ -47,6 +48,9 @@ const HANDSHAKE_MIN_US: u64 = 1_000_000;
 /// Longest payload of a frame before the link lives: a hello with room for what later versions
 /// append. A stranger cannot make us hold more.
 const EARLY_FRAME_MAX: u32 = 1024;
+#[path = "old/takeover.rs"]
+mod takeover;
+
 /// An emptied input buffer larger than this is given back.
 const KEEP_INPUT: usize = 16 * 1024;
 
@@ -119,6 +123,8 @@ pub struct Session {
     relays: Relays,
     peer_newest: Version,
     stats: SessionStats,
+    /// The rest of the conversation, where the other end is a repcached: nothing here is live then.
+    text: Option<Box<TextSession>>,
 }
 
 impl Session {
@@ -166,6 +172,7 @@ impl Session {
             relays: Relays::default(),
             peer_newest: Version(0),
             stats: SessionStats::default(),
+            text: None,
             config,
         }
     }
@@ -185,14 +192,14 @@ impl Session {
         self.knows_frames
     }
 
-    /// Whether changes flow.
+    /// Whether changes flow, in frames.
     pub fn is_live(&self) -> bool {
         self.state == State::Live
     }
 
     /// Whether the link is over.
     pub fn is_closed(&self) -> bool {
-        self.state == State::Closed
+        self.text.as_ref().map_or(self.state == State::Closed, |text| text.is_closed())
     }
 
     /// When something was last heard, monotonic microseconds.
@@ -207,6 +214,9 @@ impl Session {
         }
         self.heard_us = now.mono_us;
         self.stats.bytes_in += bytes.len() as u64;
+        if let Some(text) = &mut self.text {
+            return text.handle_bytes(bytes, handle, now);
+        }
         self.input.extend(bytes);
         self.advance(handle, now);
         if let Some(line) = self.receiving.line(self.incoming.tally.items, now) {
@@ -286,6 +296,9 @@ impl Session {
         if self.is_closed() {
             return;
         }
+        if let Some(text) = &mut self.text {
+            return text.close(reason);
+        }
         // A frame would mean nothing to a peer that has not shown that it knows frames.
         self.bye_due = bye.filter(|_| self.knows_frames);
         self.state = State::Closed;
@@ -306,7 +319,7 @@ impl Session {
 
     /// What is new; to be asked until there is nothing.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.events.pop_front().or_else(|| self.text.as_mut()?.poll_event())
     }
 
     fn log(&mut self, line: String) {
@@ -339,6 +352,14 @@ impl Session {
             match step {
                 Ok(Some(used)) => input.consume(used),
                 Ok(None) => break,
+                Err(_) if self.may_be_repcached(input.data()) => {
+                    self.input = input;
+                    return self.meet_repcached(now);
+                }
+                Err(_) if self.was_taken_for_repcached(input.data()) => {
+                    let why = "the peer took this node for a repcached, it was so slow";
+                    self.close(CloseReason::Lost(why.to_owned()), None);
+                }
                 Err(error) => {
                     let bye = (Bye::Protocol, error.to_string());
                     self.close(CloseReason::Wire(error), Some(bye));
@@ -461,12 +482,18 @@ impl Session {
     /// Changes of the peer that won here and that other links must hear of. At most as many as
     /// there were frames in the bytes last handed in.
     pub fn take_relays(&mut self) -> Relays {
+        if let Some(text) = &mut self.text {
+            return text.take_relays(self.relay);
+        }
         std::mem::take(&mut self.relays)
     }
 
     /// What is newer than `since` is to be looked up and sent: whoever answered for this peer does
     /// not any more.
     pub fn catch_up(&mut self, since: Version, now: Now) {
+        if let Some(text) = &mut self.text {
+            return text.catch_up(since, now);
+        }
         if self.is_live() {
             self.outgoing.stream.catch_up(since, now);
         }
@@ -507,6 +534,9 @@ impl Session {
 
     /// What was drained from the feeds.
     pub fn push(&mut self, hashes: &[u64], drained: Drained, now: Now) {
+        if let Some(text) = &mut self.text {
+            return text.push(hashes, drained, now);
+        }
         if self.is_live() {
             self.outgoing.stream.push(hashes, drained, now);
         }
@@ -514,6 +544,9 @@ impl Session {
 
     /// Changes that were drained from the feeds as they were made; before [`Session::push`].
     pub fn tell(&mut self, told: &Told, now: Now) {
+        if let Some(text) = &mut self.text {
+            return text.tell(told, now);
+        }
         if self.is_live() {
             self.outgoing.tell(told, now);
         }
@@ -526,6 +559,9 @@ impl Session {
 
     /// A change that came over another link.
     pub fn push_relay(&mut self, hash: u64, version: Version, now: Now) {
+        if let Some(text) = &mut self.text {
+            return text.push_relay(hash, version, now);
+        }
         if self.is_live() {
             self.outgoing.stream.relay(hash, version, now);
         }
@@ -544,6 +580,9 @@ impl Session {
         if self.is_closed() {
             return None;
         }
+        if let Some(text) = &self.text {
+            return text.next_timeout();
+        }
         let silent = self.silent_at_us();
         let speak = self.said_us + self.config.heartbeat_us;
         let speak = (self.is_live() && !self.ping_due).then_some(speak);
@@ -553,6 +592,9 @@ impl Session {
 
     /// Looks at the time: drops a silent peer, owes a heartbeat.
     pub fn handle_timeout(&mut self, now: Now) {
+        if let Some(text) = &mut self.text {
+            return text.handle_timeout(now);
+        }
         if now.mono_us >= self.silent_at_us() {
             let silent = now.mono_us.saturating_sub(self.heard_us);
             self.close(CloseReason::Silent(silent), None);
@@ -582,7 +624,9 @@ impl Session {
         }
         let before = out.len();
         self.transmit_control(out, handle, now);
-        if self.is_live() {
+        if let Some(text) = &mut self.text {
+            text.poll_transmit(out, limit, handle, now);
+        } else if self.is_live() {
             self.outgoing.transmit(out, limit, handle, now);
             while let Some(line) = self.outgoing.lines.pop_front() {
                 self.log(line);
@@ -664,12 +708,15 @@ impl Session {
 
     /// Whether there is more to send than was asked for last time: changes, a copy under way.
     pub fn has_more(&self) -> bool {
-        self.is_live() && self.outgoing.has_more()
+        let more = || self.is_live() && self.outgoing.has_more();
+        self.text.as_ref().map_or_else(more, |text| text.has_more())
     }
 
-    /// Whether the peer has acknowledged everything that was changed here.
+    /// Whether the peer has acknowledged everything that was changed here. A repcached never does:
+    /// whether it has been told.
     pub fn is_settled(&self) -> bool {
-        self.outgoing.is_settled()
+        let settled = || self.outgoing.is_settled();
+        self.text.as_ref().map_or_else(settled, |text| text.is_settled())
     }
 
     /// The peer's last mark: all that it made up to there is applied here.
@@ -718,12 +765,12 @@ impl Session {
 
     /// The outgoing queue.
     pub fn stream(&self) -> &Stream {
-        &self.outgoing.stream
+        self.text.as_ref().map_or(&self.outgoing.stream, |text| text.stream())
     }
 
     /// Whether all that we wanted at the start has come.
     pub fn is_copied(&self) -> bool {
-        self.copy_done
+        self.text.as_ref().map_or(self.copy_done, |text| text.is_filled())
     }
 
     /// Whether a copy goes either way, or a scan that catches up: more work than clients make.
@@ -733,7 +780,7 @@ impl Session {
 
     /// How far the copy that we send is, in millionths; a million when none is under way.
     pub fn copy_progress(&self) -> u32 {
-        self.outgoing.progress()
+        self.text.as_ref().map_or(self.outgoing.progress(), |text| text.copy_progress())
     }
 
     /// How far the copy that we receive is, in millionths; a million when none is under way.
@@ -748,6 +795,10 @@ impl Session {
 
     /// Figures so far.
     pub fn stats(&self) -> SessionStats {
+        if let Some(text) = &self.text {
+            let SessionStats { bytes_in, bytes_out, .. } = self.stats;
+            return SessionStats { bytes_in, bytes_out, ..text.stats() };
+        }
         SessionStats {
             tally: self.incoming.tally,
             items_out: self.outgoing.sender.items,

@@ -263,7 +263,8 @@ fn store_config(config: &Config) -> store::Config {
         item_max: config.store_item_max(),
         evict: config.evict,
         replicated: replication.is_some(),
-        node_tag: random() as u8,
+        // 0 is for changes of peers that have no versions.
+        node_tag: (random() % 255) as u8 + 1,
         hash_seed: random(),
         feed_max: replication.map_or(defaults.feed_max, |r| r.queue_max),
         tombstone_secs: replication.map_or(defaults.tombstone_secs, |r| r.tombstone_secs),

@@ -270,6 +270,13 @@ impl Handle {
         }
     }
 
+    /// A version for a change that a peer without versions has told: newer than everything known
+    /// here, see [`Version::is_foreign`]. It enters no feed.
+    pub fn stamp_foreign(&mut self, now: Now) -> Version {
+        let (store, _) = self.split();
+        store.clock.next(now).foreign()
+    }
+
     /// Takes in a peer's change. The highest version wins; applying twice changes nothing. Does not
     /// enter the feeds.
     pub fn apply(&mut self, change: &Change<'_>, now: Now) -> Applied {

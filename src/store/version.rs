@@ -44,6 +44,17 @@ impl Version {
         Version(self.0.saturating_sub(1))
     }
 
+    /// This version with the tag that no node has: for a change that came from a peer without
+    /// versions, and was given one on its arrival. It is still above all that was issued before.
+    pub(crate) fn foreign(self) -> Version {
+        Version(self.0 >> TAG_BITS << TAG_BITS)
+    }
+
+    /// Whether it was given to a change of a peer without versions.
+    pub fn is_foreign(self) -> bool {
+        self.foreign() == self
+    }
+
     /// When it was issued, in microseconds since 1970 (by the clock of the issuing node).
     pub fn unix_us(self) -> u64 {
         (self.0 >> TAG_BITS) + EPOCH_US

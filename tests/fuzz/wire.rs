@@ -4,10 +4,12 @@
 //! are also cut into frames with right ones.
 
 use twincached::base::clock::Now;
+use twincached::replication::old::Told;
 use twincached::replication::wire::line::{self, Line};
 use twincached::replication::wire::native::{self, Frame, HEAD};
+use twincached::replication::wire::repcached::{self, Line as Text, Rep};
 use twincached::replication::{Event, Footing, NodeId, Role, Session, SessionConfig};
-use twincached::store::{Config, FlushState, Store, Version};
+use twincached::store::{Config, Exptime, FlushState, Store, Version};
 
 const NOW: Now = Now { unix_us: 1_800_000_000_000_000, mono_us: 5_000_000 };
 /// Output is taken in portions of this size.
@@ -18,6 +20,7 @@ const TURNS: usize = 200;
 /// Runs the decoder and two sessions over `data`.
 pub fn run(data: &[u8]) {
     decode(data);
+    lines(data);
     let framed = frames(data);
     decode(&framed);
     let Some((seed, bytes)) = super::seed(data) else { return };
@@ -39,6 +42,26 @@ pub fn run(data: &[u8]) {
     };
     native::encode(&mut greeting, &Frame::Hello(hello));
     session(Role::Listener, super::pieces(seed, &[&greeting[..], &framed].concat()));
+    // A repcached that is still copying, and one that has done so.
+    for opening in [&b"rep key 0 0 3 1\r\nabc\r\n"[..], b"marugoto_end\r\n"] {
+        session(Role::Connector, super::pieces(seed, &[opening, bytes].concat()));
+    }
+}
+
+/// `data` as what a repcached says, values left out.
+fn lines(mut data: &[u8]) {
+    while let Ok(Some((line, used))) = repcached::decode(data) {
+        assert!(used <= repcached::LINE_MAX);
+        if let Text::Rep(rep) = line {
+            let mut again = Vec::new();
+            let exptime = Exptime::At(rep.exptime.secs().min(i32::MAX as u32));
+            let exptime = if rep.exptime == Exptime::Never { rep.exptime } else { exptime };
+            let rep = Rep { cas: u64::from(rep.cas as u32), exptime, ..rep };
+            repcached::encode_rep(&mut again, &rep);
+            assert_eq!(repcached::decode(&again), Ok(Some((Text::Rep(rep), again.len()))));
+        }
+        data = &data[used..];
+    }
 }
 
 fn decode(mut data: &[u8]) {
@@ -92,8 +115,14 @@ fn session<'a>(role: Role, pieces: impl Iterator<Item = &'a [u8]>) {
     for piece in pieces.take(TURNS) {
         session.handle_bytes(piece, &mut handle, NOW);
         while let Some(event) = session.poll_event() {
-            if let Event::Hello(hello) = event {
-                session.start(&hello, Footing::default(), &mut handle, NOW);
+            match event {
+                Event::Hello(hello) => {
+                    session.start(&hello, Footing::default(), &mut handle, NOW);
+                }
+                Event::Repcached => {
+                    session.start_text(Told::default(), Version(0), &mut handle, NOW);
+                }
+                _ => {}
             }
         }
         session.take_relays();

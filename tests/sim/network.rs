@@ -30,6 +30,9 @@ pub enum Event {
     Dial(usize),
     /// A machine has something to do by its clock.
     Timer(usize),
+    /// A system looks whether the other end of a connection is still there: connection and the end
+    /// that asks, and whether it was in vain before.
+    Probe(usize, usize, bool),
 }
 
 /// What travels.

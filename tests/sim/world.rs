@@ -86,6 +86,10 @@ pub struct World {
     pub graves: Vec<(usize, Running)>,
 }
 
+/// How often a system looks after a connection that it watches; the second time in vain is one too
+/// many.
+const PROBE_US: u64 = 2_500_000;
+
 /// `h2:11111`.
 pub fn name(host: usize) -> String {
     format!("h{host}:11111")
@@ -337,6 +341,11 @@ impl World {
             Action::Log(line) | Action::Warn(line) => self.machines[machine].log.push(line),
             Action::Debug(line) => self.machines[machine].debug.push(line),
             Action::Serve => self.up(machine).serving = true,
+            Action::Watch { link, .. } => {
+                if let Some(&(conn, side)) = self.up(machine).links.get(&link) {
+                    self.network.at(self.now_us + PROBE_US, Event::Probe(conn, side, false));
+                }
+            }
             Action::Dial { link, peer, timeout_us } => {
                 let delay = 100 + self.rng.below(5000);
                 let m = &self.machines[machine];
@@ -526,6 +535,29 @@ impl World {
         }
     }
 
+    /// The system tells a process of a connection whose other end has gone without a word.
+    fn probe(&mut self, conn: usize, side: usize, in_vain: bool) {
+        let ends = &self.network.conns[conn].ends;
+        let (here, there) = (&ends[side], &ends[1 - side]);
+        let (Some(link), true) = (here.link, here.open) else { return };
+        let up = |end: &End| {
+            let m = &self.machines[end.machine];
+            m.up.as_ref().is_some_and(|running| running.run == end.run)
+        };
+        if !up(here) {
+            return;
+        }
+        let (machine, hosts) =
+            (here.machine, (self.machines[here.machine].host, self.machines[there.machine].host));
+        let heard = there.open && up(there) && !self.is_cut(hosts.0, hosts.1);
+        if !heard && in_vain {
+            self.network.conns[conn].ends[side].open = false;
+            self.lost(machine, link, "timed out");
+            return self.pump(machine);
+        }
+        self.network.at(self.now_us + PROBE_US, Event::Probe(conn, side, !heard));
+    }
+
     fn timer_due(&mut self, machine: usize) {
         let m = &mut self.machines[machine];
         if m.timer_us.is_some_and(|at| at <= self.now_us) {
@@ -544,6 +576,7 @@ impl World {
                 Event::Arrival(conn, side) => self.deliver(conn, side),
                 Event::Dial(number) => self.dial_due(number),
                 Event::Timer(machine) => self.timer_due(machine),
+                Event::Probe(conn, side, in_vain) => self.probe(conn, side, in_vain),
             }
         }
         self.now_us = self.now_us.max(until);

@@ -301,6 +301,11 @@ impl Driver {
                 Action::Warn(line) => log::warn!("{line}"),
                 Action::Serve => (self.serve)(),
                 Action::Listen => self.listen(now),
+                Action::Watch { link, timeout_us } => {
+                    if let Some(conn) = self.conns.get(&link) {
+                        conn.watch(Duration::from_micros(timeout_us));
+                    }
+                }
                 Action::Dial { link, peer, timeout_us } => self.dial(link, peer, timeout_us, now),
                 Action::Close { link, last } => {
                     if let Some(mut conn) = self.conns.remove(&link) {
@@ -332,10 +337,17 @@ impl Driver {
             }
             Io::Blocked => false,
             Io::Over(why) => {
-                self.node.on_lost(link, &why, &mut self.handle, now);
+                self.lost(link, &why, now);
                 true
             }
         }
+    }
+
+    fn lost(&mut self, link: LinkId, why: &str, now: Now) {
+        if let Some(conn) = self.conns.get(&link) {
+            self.node.on_unsent(link, conn.unsent());
+        }
+        self.node.on_lost(link, why, &mut self.handle, now);
     }
 
     /// Fills the output and writes, in turns. True when the budget ended it.
@@ -364,7 +376,7 @@ impl Driver {
                 Io::Some(n) => budget = budget.saturating_sub(n.max(1)),
                 Io::Blocked => return false,
                 Io::Over(why) => {
-                    self.node.on_lost(link, &why, &mut self.handle, now);
+                    self.lost(link, &why, now);
                     return true;
                 }
             }
@@ -385,7 +397,9 @@ impl Driver {
         // What workers changed last may still be in their feeds.
         self.drain(now);
         let fed = !self.hashes.is_empty() || !self.told.is_empty();
-        let settled = self.node.is_settled() && !fed;
+        // A repcached acknowledges nothing: what it is told has to have left.
+        let waits = |conn: &Conn| conn.dialing.is_none() && conn.waiting() > 0;
+        let settled = self.node.is_settled() && !fed && !self.conns.values().any(waits);
         if !settled && now.mono_us < until {
             return false;
         }

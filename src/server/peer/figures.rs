@@ -52,6 +52,10 @@ pub(super) struct Stats {
     peers: Vec<(String, Value)>,
 }
 
+fn unknown() -> Value {
+    Value::Text("unknown".to_owned())
+}
+
 fn or_none(text: &str) -> String {
     if text.is_empty() {
         "none".to_owned()
@@ -92,11 +96,13 @@ impl Stats {
             text("node", &peer.id.map_or_else(|| "unknown".to_owned(), |id| id.to_string()));
             text("last_error", &peer.last_error);
             let Some(link) = &peer.link else { continue };
+            text("wire", if link.text { "repcached" } else { "native" });
             let figures = &link.figures;
             let oldest_us = (link.lag_us > 0).then(|| now.mono_us.saturating_sub(link.lag_us));
             for (name, value) in [
                 ("linked_secs", Value::Seconds(link.since_us.unwrap_or(now.mono_us))),
-                ("lag_us", Value::LagSince(oldest_us)),
+                // A repcached never says how far it is.
+                ("lag_us", if link.text { unknown() } else { Value::LagSince(oldest_us) }),
                 ("queue", Value::Number(link.queue as u64)),
                 ("copy_percent", Value::Number(u64::from(link.progress / PERCENT))),
                 ("copy_in_percent", Value::Number(u64::from(link.received / PERCENT))),
@@ -110,6 +116,7 @@ impl Stats {
                 ("duplicates", Value::Number(figures.tally.same)),
                 ("conflicts", Value::Number(figures.tally.stale)),
                 ("refused", Value::Number(figures.tally.refused)),
+                ("unsaid", Value::Number(figures.unsaid)),
                 ("full_copies_in", Value::Number(figures.copies_in)),
                 ("full_copies_out", Value::Number(figures.copies_out)),
                 ("resumes", Value::Number(figures.resumes)),

@@ -6,15 +6,20 @@
 use super::dial::Dialing;
 use super::resolve;
 use crate::base::address::Address;
+use crate::platform::socket::unacknowledged;
 use crate::replication::{LinkId, ListenError};
 use mio::net::{TcpListener, TcpStream};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 /// Connections that may wait to be accepted: there are few peers, and who comes in crowds must not
 /// keep their place.
 const BACKLOG: i32 = 1024;
+
+/// Steps in which the silence of a machine without heartbeats is measured.
+const KEEPALIVE_PROBES: u32 = 5;
 
 /// Opens the replication port on all addresses, or on none.
 pub(super) fn listen(listen: &[String], port: u16) -> Result<Vec<TcpListener>, ListenError> {
@@ -119,6 +124,22 @@ impl Conn {
             self.sent = 0;
         }
         &mut self.out
+    }
+
+    /// Bytes that were put out and have not reached the other machine.
+    pub fn unsent(&self) -> u64 {
+        self.waiting() as u64 + self.stream.as_ref().map_or(0, unacknowledged)
+    }
+
+    /// Lets the system end the connection when the other machine has not been heard for about this
+    /// long. Where it cannot, a machine that has vanished is noticed later.
+    pub fn watch(&self, timeout: Duration) {
+        let Some(stream) = &self.stream else { return };
+        let socket = SockRef::from(stream);
+        let probe = (timeout / KEEPALIVE_PROBES).max(Duration::from_secs(1));
+        let keepalive = TcpKeepalive::new().with_time(probe).with_interval(probe);
+        let _ = socket.set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_PROBES - 1));
+        let _ = socket.set_tcp_user_timeout(Some(timeout));
     }
 
     /// Bytes that wait.
