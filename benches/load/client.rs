@@ -59,12 +59,17 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to 127.0.0.1:`port`.
+    /// Connects to 127.0.0.1:`port`, [`CONNECTIONS`] times.
     pub fn connect(port: u16) -> Result<Client, String> {
+        Client::connect_times(port, CONNECTIONS)
+    }
+
+    /// Connects to 127.0.0.1:`port` so many times.
+    pub fn connect_times(port: u16, times: usize) -> Result<Client, String> {
         let context = |error: std::io::Error| format!("connect: {error}");
         let poll = Poll::new().map_err(context)?;
         let mut streams = Vec::new();
-        for index in 0..CONNECTIONS {
+        for index in 0..times {
             let address = SocketAddr::from(([127, 0, 0, 1], port));
             let stream = std::net::TcpStream::connect(address).map_err(context)?;
             stream.set_nodelay(true).map_err(context)?;
@@ -74,7 +79,7 @@ impl Client {
             poll.registry().register(&mut stream, Token(index), interest).map_err(context)?;
             streams.push(stream);
         }
-        let events = Events::with_capacity(CONNECTIONS * 2);
+        let events = Events::with_capacity(times * 2);
         Ok(Client { poll, events, streams, buffer: vec![0; READ] })
     }
 

@@ -89,6 +89,22 @@ impl Server {
         cpu_of(&self.child.id().to_string())
     }
 
+    /// Processor time of its threads of this name so far, in nanoseconds; 0 where the kernel keeps
+    /// no schedstat.
+    #[allow(dead_code)]
+    pub fn thread_cpu(&self, name: &str) -> u64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        let paths = tasks.into_iter().flatten().flatten().map(|task| task.path());
+        let of_name = paths.filter(|path| {
+            fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+        });
+        let used = of_name.filter_map(|path| {
+            let text = fs::read_to_string(path.join("schedstat")).ok()?;
+            text.split_whitespace().next()?.parse::<u64>().ok()
+        });
+        used.sum()
+    }
+
     /// Resident memory in bytes.
     pub fn resident(&self) -> Result<u64, String> {
         let path = format!("/proc/{}/status", self.child.id());

@@ -57,10 +57,11 @@ impl NodeConfig {
 }
 
 impl NodeConfig {
-    /// Silence after which a linked peer is suspect, in microseconds: three heartbeats. It is
-    /// dialled anew beside its link: after a cut the kernel tries a connection again at doubling
-    /// intervals, and would find a network that has healed seconds late. And it gives way to another node that
-    /// wants its place, which is most likely the same machine, restarted.
+    /// Silence after which a linked peer is suspect, in microseconds: three heartbeats, and in
+    /// proportion where a link may be silent for longer than five seconds. It is dialled anew
+    /// beside its link: after a cut the kernel tries a connection again at doubling intervals, and
+    /// would find a network that has healed seconds late. Nobody answers for it any more. And it
+    /// gives way to another node that wants its place.
     pub fn suspect_us(&self) -> u64 {
         (3 * self.heartbeat_us).max(self.silence_us / 25 * 9)
     }

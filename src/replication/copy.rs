@@ -58,7 +58,7 @@ impl Copy {
         }
     }
 
-    /// Everything, where that was nothing: what has come since the peer asked need not be looked at.
+    /// Everything, where that was nothing: what has come since the peer asked is not looked at.
     pub fn nothing() -> Copy {
         Copy { scanned: true, ..Copy::new(Version(0), true) }
     }

@@ -22,11 +22,13 @@
 use super::action::{Action, LinkId};
 use super::dial::Outcome;
 use super::link::Link;
+use super::mesh::Claim;
 use super::node::{Listening, Node};
 use super::wire::native::{HOPE_FILLED, HOPE_MAX, HOPE_NONE};
-use super::Role;
+use super::{NodeId, Role};
 use crate::base::clock::Now;
 use crate::store::Version;
+use std::collections::BTreeMap;
 
 /// How long a target has to answer before a node that waits to be filled tries the next as well.
 pub(super) const STAGGER_US: u64 = 250_000;
@@ -37,8 +39,8 @@ impl Node {
         !self.serving && self.filling.is_some()
     }
 
-    /// Whether a filled peer has come too soon: this node is being filled, or has dialled, and takes
-    /// what it is given over its own links first.
+    /// Whether a filled peer has come too soon: this node is being filled, or has dialled, and what
+    /// it is given over its own links comes first.
     pub(super) fn has_better(&self, role: Role) -> bool {
         let tries = |link: &Link| link.role == Role::Connector && !link.quiet && !link.is_live();
         let dialled = role == Role::Listener && self.links.values().any(tries);
@@ -123,18 +125,23 @@ impl Node {
                     self.records.vouch(node, have, filler, now);
                 }
             }
-            let claimed: Vec<_> =
-                self.links.get(&id).map(|l| l.claims.keys().copied().collect()).unwrap_or_default();
-            for (&other, link) in self.links.iter_mut().filter(|(_, link)| link.is_live()) {
-                let told = link.peer().is_some_and(|peer| claimed.contains(&peer));
-                if let Some(session) = link.session.as_mut().filter(|_| other != id && !told) {
-                    session.catch_up(Version(0), now);
-                }
-            }
+            let claims = self.links.get(&id).map(|link| link.claims.clone()).unwrap_or_default();
+            self.tell_filled(id, &claims, now);
             let random = self.random();
             self.targets.iter_mut().for_each(|target| target.soon(now.mono_us, random));
         }
         self.maybe_serve();
+    }
+
+    /// The copy is over, complete or not: others that are linked hear of it, unless the one that
+    /// gave it answers for them.
+    pub(super) fn tell_filled(&mut self, from: LinkId, claims: &BTreeMap<NodeId, Claim>, now: Now) {
+        for (_, link) in self.links.iter_mut().filter(|(&id, link)| id != from && link.is_live()) {
+            let claimed = link.peer().is_some_and(|peer| claims.contains_key(&peer));
+            if let Some(session) = link.session.as_mut().filter(|_| !claimed) {
+                session.catch_up(Version(0), now);
+            }
+        }
     }
 
     /// Clients may come when this node is filled, or when there is no hope that it will be.
@@ -143,7 +150,6 @@ impl Node {
             return;
         }
         self.serving = true;
-        self.filling = None;
         self.actions.push_back(Action::Serve);
     }
 

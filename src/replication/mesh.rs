@@ -22,9 +22,9 @@
 //! - What is not claimed is relayed, also while nobody is there: then it is owed ([`Records`]).
 //! - Gossip overtakes changes on its link, so it is taken as if all that came with it in one
 //!   reading had come before it, or after it, whichever sends more.
-//! - A node that was filled by A asks B only for what A did not have of B. What B owes A it then owes
-//!   the new node as well ([`Footing::filler`]), and if A is to be caught up later, so is the new
-//!   node (`basis`).
+//! - A node that was filled by A asks B only for what A did not have of B. What B owes A it then
+//!   owes the new node as well ([`Footing::filler`]), and if A is to be caught up later, so is the
+//!   new node (`basis`).
 //!
 //! Where it is uncertain who answers, both do: a change that comes twice costs its bytes.
 //!

@@ -32,7 +32,7 @@ use super::session::Session;
 use super::wire::native::{Bye, Hello, HOPE_FILLED, HOPE_NONE};
 use super::{NodeId, Records, Role};
 use crate::base::clock::Now;
-use crate::store::{Drained, Handle, Version};
+use crate::store::{Drained, Handle, Told, Version};
 use std::collections::{BTreeMap, VecDeque};
 
 #[path = "old/links.rs"]
@@ -318,6 +318,31 @@ impl Node {
             session.lost(why);
             self.pump(link, handle, now);
             self.gossip(now);
+        }
+    }
+
+    /// Whether a link has a copy to send or to take in, in slices between which clients get their
+    /// turn. Not before there are clients.
+    pub fn is_copying(&self, link: LinkId) -> bool {
+        let session = self.links.get(&link).and_then(|link| link.session.as_ref());
+        self.serving && session.is_some_and(Session::is_copying)
+    }
+
+    /// Whether a link would take changes as they are made, not only their hashes.
+    pub fn takes_told(&self) -> bool {
+        self.live().filter_map(|(_, link)| link.session.as_ref()).any(Session::takes_told)
+    }
+
+    /// What was drained from the feeds with its bytes. [`Node::on_feed`] follows.
+    pub fn on_told(&mut self, told: &Told, now: Now) {
+        if told.is_empty() {
+            return;
+        }
+        self.made_any = true;
+        for link in self.links.values_mut() {
+            if let Some(session) = &mut link.session {
+                session.tell(told, now);
+            }
         }
     }
 
@@ -616,6 +641,7 @@ impl Node {
         }
         if self.filling == Some(id) {
             self.filling = None;
+            self.tell_filled(id, &link.claims, now);
             self.next_target_now(now);
         }
         link.session = Some(session);

@@ -1,7 +1,14 @@
 //! What goes out on one link: a copy and live changes, in turns, and marks behind them.
 //!
 //! Owns the order in which `copy`, `stream` and `send` get their say. Never holds more output than
-//! it is asked for, and lets neither a copy starve changes nor changes a copy.
+//! it is asked for but for [`READY_MAX`], and lets neither a copy starve changes nor changes a
+//! copy.
+//!
+//! ```text
+//!   told --(nothing waits)--> [ ready ] ----------------------------> out
+//!   told, hashes -----------> [ stream: hashes ] --changes_of--> ---> out
+//!                             [ copy: a scan ]   -------------------> out
+//! ```
 
 use super::copy::Copy;
 use super::send::Sender;
@@ -9,11 +16,14 @@ use super::stream::Stream;
 use super::wire::native::{self, Frame};
 use super::{count_line, Role};
 use crate::base::clock::Now;
-use crate::store::{Handle, Version};
+use crate::store::{Handle, Told, Version};
 use std::collections::VecDeque;
 
 /// Changes sent from the queue before a copy under way gets a turn, so that neither starves.
 const TURN: usize = 32;
+/// Bytes of changes that are frames already and wait for the output to have room: what a busy node
+/// writes in one turn of the thread. What is told beyond that waits as a hash, and is looked up.
+const READY_MAX: usize = 256 * 1024;
 
 /// The sending side of one link.
 #[derive(Debug)]
@@ -21,6 +31,8 @@ pub(super) struct Outgoing {
     role: Role,
     pub sender: Sender,
     pub stream: Stream,
+    /// Frames that go out before anything else.
+    ready: Vec<u8>,
     copy: Option<Copy>,
     /// Everything changed here up to it had left the feeds when the link began.
     base: Version,
@@ -48,6 +60,7 @@ impl Outgoing {
             role,
             sender: Sender::default(),
             stream: Stream::new(queue_max, covered),
+            ready: Vec::new(),
             copy: None,
             base: covered,
             agreed: Version(0),
@@ -68,15 +81,11 @@ impl Outgoing {
         }
         self.asked = self.stream.debt().lower(since);
         let mut base = self.base;
-        if self.stream.lost_since().is_some_and(|lost| lost >= self.asked) {
-            // The scan that begins now finds that as well.
-            self.stream.take_lost();
+        // The scan that begins now finds that as well.
+        if !self.nothing && self.stream.lose_nothing_above(self.asked) {
             base = self.stream.covered();
         }
-        self.copy = Some(Copy::new(self.asked, true));
-        if self.nothing {
-            self.copy = Some(Copy::nothing());
-        }
+        self.copy = Some(if self.nothing { Copy::nothing() } else { Copy::new(self.asked, true) });
         self.stream.scan_begins(base);
         true
     }
@@ -110,14 +119,28 @@ impl Outgoing {
         self.copy.as_ref().map_or(1_000_000, Copy::progress)
     }
 
-    /// When a mark is due that waits for nothing but time.
-    pub fn mark_due(&self) -> Option<u64> {
-        self.stream.mark_due().filter(|_| self.wanted)
+    /// Whether a scan is under way.
+    pub fn is_scanning(&self) -> bool {
+        self.copy.is_some()
+    }
+
+    /// When a mark or a scan is due that waits for nothing but time.
+    pub fn next_timeout(&self) -> Option<u64> {
+        let due = self.stream.mark_due().into_iter().chain(self.stream.lost_due_us()).min();
+        due.filter(|_| self.wanted)
+    }
+
+    /// Looks at the time.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if self.wanted {
+            self.stream.look(now);
+        }
     }
 
     /// Whether there is more to send now.
     pub fn has_more(&self) -> bool {
-        let waiting = !self.stream.is_empty() || self.stream.has_lost() || self.filled_at.is_some();
+        let waiting = !self.ready.is_empty() || !self.stream.is_empty();
+        let waiting = waiting || self.stream.is_lost_due() || self.filled_at.is_some();
         self.wanted && (waiting || self.copy.is_some() || self.sender.is_busy())
     }
 
@@ -126,10 +149,52 @@ impl Outgoing {
         self.wanted && !self.has_more() && self.stream.is_settled()
     }
 
+    /// Takes in changes as they were made. They become frames at once, while their bytes are at
+    /// hand, unless something older waits. To be called before [`Stream::push`] of the same drain.
+    pub fn tell(&mut self, told: &Told, now: Now) {
+        let direct = self.takes_told();
+        for (hash, change) in told.iter() {
+            if direct && self.ready.len() < READY_MAX {
+                self.sender.change(&change, &mut self.ready);
+                self.stream.passed(now);
+            } else {
+                self.stream.push_one(hash, now);
+            }
+        }
+    }
+
+    /// Whether changes are worth telling as they are: only while nothing older waits.
+    pub fn takes_told(&self) -> bool {
+        self.wanted && self.stream.is_level() && !self.sender.is_busy()
+    }
+
+    /// Gives back memory that a burst needed. For quiet moments.
+    pub fn shrink(&mut self) {
+        if self.ready.is_empty() {
+            self.ready = Vec::new();
+        }
+    }
+
+    /// Moves what is ready to the output. False when that is full.
+    fn flush_ready(&mut self, out: &mut Vec<u8>, limit: usize) -> bool {
+        if self.ready.is_empty() {
+            return true;
+        }
+        if out.is_empty() {
+            std::mem::swap(out, &mut self.ready);
+        } else if out.len() < limit {
+            out.append(&mut self.ready);
+        }
+        self.ready.is_empty()
+    }
+
     /// Sends until `out` holds `limit` bytes or this turn is over.
     pub fn transmit(&mut self, out: &mut Vec<u8>, limit: usize, handle: &mut Handle, now: Now) {
+        if !self.flush_ready(out, limit) {
+            return;
+        }
         if self.wanted {
-            self.stream.place_mark(now);
+            self.stream.look(now);
         }
         let mut worked = self.wanted;
         while out.len() < limit && worked {
@@ -157,7 +222,7 @@ impl Outgoing {
                 self.filled_at = None;
                 native::encode(out, &Frame::Hope(native::HOPE_FILLED));
             }
-            self.stream.place_mark(now);
+            self.stream.look(now);
             self.mark(out);
         }
     }

@@ -36,7 +36,7 @@ use super::wire::native::{self, Bye, Frame, Hello, Mesh, WireError};
 use super::{NodeId, Role};
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
-use crate::store::{Drained, FlushState, Handle, Version};
+use crate::store::{Drained, FlushState, Handle, Told, Version};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Longest time from a connection to a hello that is accepted, whatever comes in between: who is
@@ -48,6 +48,8 @@ const HANDSHAKE_MIN_US: u64 = 1_000_000;
 /// Longest payload of a frame before the link lives: a hello with room for what later versions
 /// append. A stranger cannot make us hold more.
 const EARLY_FRAME_MAX: u32 = 1024;
+#[path = "feeding.rs"]
+mod feeding;
 #[path = "old/takeover.rs"]
 mod takeover;
 
@@ -474,31 +476,6 @@ impl Session {
         }
     }
 
-    /// Whether [`Session::take_relays`] is to name each change, or just the lowest version.
-    pub fn set_relay(&mut self, relay: bool) {
-        self.relay = relay;
-    }
-
-    /// Changes of the peer that won here and that other links must hear of. At most as many as
-    /// there were frames in the bytes last handed in.
-    pub fn take_relays(&mut self) -> Relays {
-        if let Some(text) = &mut self.text {
-            return text.take_relays(self.relay);
-        }
-        std::mem::take(&mut self.relays)
-    }
-
-    /// What is newer than `since` is to be looked up and sent: whoever answered for this peer does
-    /// not any more.
-    pub fn catch_up(&mut self, since: Version, now: Now) {
-        if let Some(text) = &mut self.text {
-            return text.catch_up(since, now);
-        }
-        if self.is_live() {
-            self.outgoing.stream.catch_up(since, now);
-        }
-    }
-
     /// What the peer has of us, so that others need to tell it only what is newer, should this link
     /// end. None while that would be everything.
     pub fn told(&self) -> Option<Version> {
@@ -532,26 +509,6 @@ impl Session {
         }
     }
 
-    /// What was drained from the feeds.
-    pub fn push(&mut self, hashes: &[u64], drained: Drained, now: Now) {
-        if let Some(text) = &mut self.text {
-            return text.push(hashes, drained, now);
-        }
-        if self.is_live() {
-            self.outgoing.stream.push(hashes, drained, now);
-        }
-    }
-
-    /// A change that came over another link.
-    pub fn push_relay(&mut self, hash: u64, version: Version, now: Now) {
-        if let Some(text) = &mut self.text {
-            return text.push_relay(hash, version, now);
-        }
-        if self.is_live() {
-            self.outgoing.stream.relay(hash, version, now);
-        }
-    }
-
     /// When the link is given up: for silence, or because it came to nothing.
     fn silent_at_us(&self) -> u64 {
         if self.is_live() {
@@ -571,8 +528,8 @@ impl Session {
         let silent = self.silent_at_us();
         let speak = self.said_us + self.config.heartbeat_us;
         let speak = (self.is_live() && !self.ping_due).then_some(speak);
-        let mark = self.outgoing.mark_due().filter(|_| self.is_live());
-        speak.into_iter().chain(mark).chain([silent]).min()
+        let due = self.outgoing.next_timeout().filter(|_| self.is_live());
+        speak.into_iter().chain(due).chain([silent]).min()
     }
 
     /// Looks at the time: drops a silent peer, owes a heartbeat.
@@ -587,10 +544,11 @@ impl Session {
         if !self.is_live() {
             return;
         }
-        self.ping_due |= now.mono_us.saturating_sub(self.said_us) >= self.config.heartbeat_us;
-        if self.outgoing.mark_due().is_some() {
-            self.outgoing.stream.place_mark(now);
+        if now.mono_us.saturating_sub(self.said_us) >= self.config.heartbeat_us {
+            self.ping_due = true;
+            self.outgoing.shrink();
         }
+        self.outgoing.handle_timeout(now);
     }
 
     /// Appends what is to be sent now, until `out` holds about `limit` bytes (the last step may add
@@ -755,6 +713,12 @@ impl Session {
     /// Whether all that we wanted at the start has come.
     pub fn is_copied(&self) -> bool {
         self.text.as_ref().map_or(self.copy_done, |text| text.is_filled())
+    }
+
+    /// Whether a copy goes either way, or a scan that catches up: more work than clients make.
+    pub fn is_copying(&self) -> bool {
+        let copying = || self.is_live() && (self.outgoing.is_scanning() || !self.copy_done);
+        self.text.as_ref().map_or_else(copying, |text| text.is_copying())
     }
 
     /// How far the copy that we send is, in millionths; a million when none is under way.

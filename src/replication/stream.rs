@@ -57,6 +57,14 @@ impl Debt {
     }
 }
 
+/// A drain that brings no more changes than this is a calm one: the burst that ran the queue over
+/// is over.
+const CALM: usize = 64;
+/// How long the scan that finds what was dropped may wait for a calm moment. While changes come
+/// faster than the peer takes them, one scan after the other would find what is dropped again;
+/// one at such times catches up with all of them.
+const LOST_WAIT_US: u64 = 100_000;
+
 /// An emptied queue with room for more hashes than this is given back: more than a busy moment's,
 /// so that steady writing does not allocate.
 const QUEUE_KEEP: usize = 16 * 1024;
@@ -128,6 +136,11 @@ pub struct Stream {
     popped: u64,
     covered: Version,
     lost: Option<Version>,
+    /// When the scan for what was lost is due at the latest, and whether it is.
+    lost_due_us: u64,
+    lost_due: bool,
+    /// Changes that the drain under way has brought already.
+    brought: usize,
     mark: Option<Mark>,
     marked_us: Option<u64>,
     acked: Version,
@@ -168,6 +181,9 @@ impl Stream {
             popped: 0,
             covered,
             lost: None,
+            lost_due_us: 0,
+            lost_due: false,
+            brought: 0,
             mark: None,
             marked_us: None,
             acked: Version(0),
@@ -190,16 +206,33 @@ impl Stream {
     /// Takes in what was drained from the feeds.
     pub fn push(&mut self, hashes: &[u64], drained: Drained, now: Now) {
         if drained.overflowed {
-            self.lose(self.covered);
+            self.lose(self.covered, now);
         }
         for &hash in hashes {
-            self.enqueue(hash, self.covered);
+            self.enqueue(hash, self.covered, now);
         }
         if !hashes.is_empty() || drained.overflowed {
             self.made_new.get_or_insert(now.mono_us);
             self.late_new.get_or_insert(now.mono_us);
         }
         self.covered = self.covered.max(drained.upto);
+        let brought = std::mem::take(&mut self.brought) + hashes.len();
+        if brought <= CALM && !drained.overflowed {
+            self.lost_due = self.lost.is_some();
+        }
+    }
+
+    /// Takes in one change, ahead of the push that covers it.
+    pub fn push_one(&mut self, hash: u64, now: Now) {
+        self.enqueue(hash, self.covered, now);
+        self.passed(now);
+    }
+
+    /// A change was made that is on its way already: a mark has to follow it.
+    pub fn passed(&mut self, now: Now) {
+        self.brought += 1;
+        self.made_new.get_or_insert(now.mono_us);
+        self.late_new.get_or_insert(now.mono_us);
     }
 
     /// Has what is newer than `since` looked up and sent: others do not answer for it any more.
@@ -207,6 +240,7 @@ impl Stream {
         self.debt_new.add(Version(since.0.saturating_add(1)));
         self.made_new.get_or_insert(now.mono_us);
         self.lost = Some(self.lost.map_or(since, |lost| lost.min(since)));
+        self.lost_due = true;
     }
 
     /// How much has been pushed so far, for [`Stream::is_past`].
@@ -225,26 +259,31 @@ impl Stream {
         self.debt_new.add(version);
         self.made_new.get_or_insert(now.mono_us);
         let below = Version(version.0.saturating_sub(1));
-        self.enqueue(hash, self.covered.min(below));
+        self.enqueue(hash, self.covered.min(below), now);
     }
 
-    fn enqueue(&mut self, hash: u64, else_lost_since: Version) {
+    fn enqueue(&mut self, hash: u64, else_lost_since: Version, now: Now) {
+        if self.lost.is_some() {
+            // The scan that is to come finds this one, too.
+            return self.lose(else_lost_since, now);
+        }
         let full = self.queue.len() >= self.max;
         if !self.queued.insert(hash) {
             return;
         }
         if full {
             self.queued.remove(hash);
-            self.lose(else_lost_since);
+            self.lose(else_lost_since, now);
             return;
         }
         self.queue.push_back(hash);
         self.pushed += 1;
     }
 
-    fn lose(&mut self, since: Version) {
+    fn lose(&mut self, since: Version, now: Now) {
         if self.lost.is_none() {
             self.overflows += 1;
+            self.lost_due_us = now.mono_us + LOST_WAIT_US;
         }
         self.lost = Some(self.lost.map_or(since, |lost| lost.min(since)));
     }
@@ -276,20 +315,46 @@ impl Stream {
         self.max - self.queue.len()
     }
 
-    /// Where something was dropped: from where to scan, once. The scan has to begin now: what is
-    /// changed from here on is pushed again.
+    /// Where something was dropped, and the time for it has come: from where to scan, once. The
+    /// scan has to begin now: what is changed from here on is pushed again.
     pub fn take_lost(&mut self) -> Option<Version> {
+        if !std::mem::take(&mut self.lost_due) {
+            return None;
+        }
         self.lost.take()
     }
 
-    /// From where on a scan has to begin, if one has to.
-    pub fn lost_since(&self) -> Option<Version> {
-        self.lost
+    /// A scan for what is newer than `since` begins: what was dropped above is found by it. True
+    /// when there was anything.
+    pub fn lose_nothing_above(&mut self, since: Version) -> bool {
+        let found = self.lost.is_some_and(|lost| lost >= since);
+        if found {
+            (self.lost, self.lost_due) = (None, false);
+        }
+        found
     }
 
-    /// Whether something was dropped that no scan has been begun for.
-    pub fn has_lost(&self) -> bool {
-        self.lost.is_some()
+    /// Whether something was dropped that a scan is to be begun for now.
+    pub fn is_lost_due(&self) -> bool {
+        self.lost_due
+    }
+
+    /// Whether nothing waits and nothing is missing: what is made now can be sent at once.
+    pub fn is_level(&self) -> bool {
+        self.lost.is_none() && self.is_empty()
+    }
+
+    /// When [`Stream::look`] has something to do that waits for nothing but time.
+    pub fn lost_due_us(&self) -> Option<u64> {
+        (self.lost.is_some() && !self.lost_due).then_some(self.lost_due_us)
+    }
+
+    /// Looks at the time.
+    pub fn look(&mut self, now: Now) {
+        // Where clients may wait for the peer, nothing is put off.
+        let due = |due| now.mono_us >= due || self.wanted.is_some();
+        self.lost_due |= self.lost_due_us().is_some_and(due);
+        self.place_mark(now);
     }
 
     /// All our changes up to here were pushed (or dropped, see [`Stream::take_lost`]).
@@ -339,7 +404,7 @@ impl Stream {
     }
 
     /// Places a mark behind what waits, if one is due.
-    pub fn place_mark(&mut self, now: Now) {
+    fn place_mark(&mut self, now: Now) {
         if self.mark_due().is_none_or(|due| now.mono_us < due) {
             return;
         }
@@ -574,7 +639,17 @@ mod tests {
         assert_eq!(stream.overflows, 1);
         let overflowed = Drained { upto: Version(20), overflowed: true };
         stream.push(&[], overflowed, NOW);
+        assert!(stream.take_lost().is_none() && !stream.is_level(), "the burst may go on");
+        assert_eq!(stream.lost_due_us(), Some(NOW.mono_us + LOST_WAIT_US));
+        stream.push(&[5], upto(21), NOW);
         assert_eq!(stream.take_lost(), Some(Version(11)));
+        assert!(stream.is_level(), "what was made meanwhile is in the scan");
+        let many: Vec<u64> = (0..1000).collect();
+        stream.push(&many, upto(30), NOW);
+        stream.look(NOW.plus_us(LOST_WAIT_US - 1));
+        assert!(!stream.is_lost_due());
+        stream.look(NOW.plus_us(LOST_WAIT_US));
+        assert_eq!(stream.take_lost(), Some(Version(21)));
     }
 
     #[test]
@@ -583,6 +658,7 @@ mod tests {
         stream.relay(1, Version(40), NOW);
         assert_eq!(stream.debt().lower(Version(100)), Version(39));
         stream.relay(2, Version(30), NOW);
+        stream.push(&[], upto(100), NOW);
         assert_eq!(stream.take_lost(), Some(Version(29)));
         stream.pop();
         stream.place_mark(NOW);

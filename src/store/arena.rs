@@ -180,6 +180,23 @@ impl Arena {
         unsafe { std::slice::from_raw_parts(from.as_ptr(), len) }
     }
 
+    /// Asks for the cache lines at `at` ahead of their use. A hint: reads nothing, and any place
+    /// will do.
+    #[inline]
+    pub fn prefetch(&self, at: usize, lines: usize) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        for line in 0..lines {
+            use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
+            let at = at + 64 * line;
+            if at < self.size {
+                // SAFETY: inside of the allocation; a prefetch reads nothing that a program sees.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.add(at).as_ptr().cast()) }
+            }
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        let _ = (at, lines);
+    }
+
     /// Writes `bytes` at `at`, by rule 1 or 2.
     #[inline]
     pub fn put(&self, at: usize, bytes: &[u8]) {

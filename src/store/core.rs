@@ -16,7 +16,9 @@ use super::horizon::Horizon;
 use super::index::{Index, Locked, Place};
 use super::item::{Record, Shape};
 use super::segment::{Open, Segments};
+use super::told::{self, Told};
 use super::version::VersionClock;
+use super::write::New;
 use super::{Config, FlushState, Handle, StoreStats, Version, Witness};
 use crate::base::clock::Now;
 use crate::base::counters::{ClassSums, Counter, Counters, Sums};
@@ -81,6 +83,9 @@ pub struct Store {
     pub(super) config: Config,
     pub(super) clock: VersionClock,
     changed: ChangeSignal,
+    telling: AtomicBool,
+    /// Bytes of changes that may wait in each feed.
+    told_max: AtomicUsize,
     pub(super) index: Index,
     pub(super) segments: Segments,
     /// Bytes of the arena's budget that the server uses for data blocks under way.
@@ -141,6 +146,8 @@ impl Store {
         Arc::new(Store {
             clock: VersionClock::new(config.node_tag),
             changed: ChangeSignal::default(),
+            telling: AtomicBool::new(false),
+            told_max: AtomicUsize::new(told::share(1)),
             index,
             segments,
             lent: AtomicU64::new(0),
@@ -173,6 +180,7 @@ impl Store {
         let mut members = lock(&self.members);
         let writer = members.len() % self.writers.len();
         members.push(Member { counters: Arc::clone(&counters), feed: Arc::clone(&feed) });
+        self.told_max.store(told::share(members.len()), Ordering::Relaxed);
         drop(members);
         Handle::new(
             Arc::clone(self),
@@ -278,13 +286,32 @@ impl Store {
 
     /// Appends to `out` the hashes of keys that were changed here since the last drain.
     pub fn drain_feeds(&self, out: &mut Vec<u64>) -> Drained {
+        let mut told = Told::default();
+        let drained = self.drain_told(out, &mut told);
+        out.extend(told.iter().map(|(hash, _)| hash));
+        drained
+    }
+
+    /// Replaces what is in `told` by the items that were stored here since the last drain, and
+    /// appends to `out` the hashes of other keys that were changed. Only hashes come unless
+    /// [`Store::set_telling`] has asked for more.
+    pub fn drain_told(&self, out: &mut Vec<u64>, told: &mut Told) -> Drained {
+        told.clear();
         // Read first: a version up to this was issued and pushed under its feed's lock before.
         let upto = self.clock.newest();
         let mut overflowed = false;
         for member in lock(&self.members).iter() {
-            overflowed |= member.feed.drain(out);
+            overflowed |= member.feed.drain(out, told);
         }
         Drained { upto, overflowed }
+    }
+
+    /// Whether writers leave small items in their feeds as they are, not only their hashes: worth
+    /// it while somebody is linked.
+    pub fn set_telling(&self, on: bool) {
+        if self.telling.load(Ordering::Relaxed) != on {
+            self.telling.store(on, Ordering::Relaxed);
+        }
     }
 
     /// Whether changes wait for the next drain.
@@ -410,7 +437,19 @@ impl Store {
         if !self.config.replicated {
             return self.clock.next(now);
         }
-        let version = me.feed.issue(&self.clock, now, hash, self.config.feed_max);
+        let version = me.feed.issue(&self.clock, now, hash, self.config.feed_max, None);
+        (me.fed, me.issued) = (true, version);
+        version
+    }
+
+    /// The same for a new item that is certain to be stored with this version.
+    pub(super) fn issue_new(&self, me: &mut Local, hash: u64, new: &New<'_>, now: Now) -> Version {
+        if !self.config.replicated {
+            return self.clock.next(now);
+        }
+        let tell = self.telling.load(Ordering::Relaxed) && new.len() <= told::VALUE_MAX;
+        let new = tell.then(|| (new, self.told_max.load(Ordering::Relaxed)));
+        let version = me.feed.issue(&self.clock, now, hash, self.config.feed_max, new);
         (me.fed, me.issued) = (true, version);
         version
     }

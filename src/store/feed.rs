@@ -1,26 +1,37 @@
 //! Feeds: what each thread changed, for the replication thread.
 //!
 //! Owns one bounded buffer of key hashes per handle, and the signal that something waits in one of
-//! them. Never holds a value: the replication thread looks up what a key holds when it sends it, so
-//! a key that is written a hundred times may be sent once.
+//! them. Holds small new items themselves (`told`) while somebody is linked, as far as there is
+//! room; of everything else the replication thread looks up what a key holds when it sends it.
 //!
 //! ```text
-//! worker 1 --(hash)--> feed 1 --+
-//! worker 2 --(hash)--> feed 2 --+--drain--> replication thread --changes_of(hash)--> links
-//! worker n --(hash)--> feed n --+
+//! worker 1 --(hash | change)--> feed 1 --+
+//! worker 2 --(hash | change)--> feed 2 --+--drain--> replication thread ----> links
+//! worker n --(hash | change)--> feed n --+               changes_of(hash)
 //! ```
 //! A version is issued inside the lock of the feed that its hash goes into. So a drain that reads
 //! the newest version first and then takes each lock has every change up to that version.
 
+use super::told::{self, Told};
 use super::version::{Version, VersionClock};
+use super::write::New;
 use crate::base::clock::Now;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug, Default)]
 struct Pending {
     hashes: Vec<u64>,
+    /// Small new items, and how many there are.
+    told: Vec<u8>,
+    told_count: usize,
     overflowed: bool,
+}
+
+impl Pending {
+    fn len(&self) -> usize {
+        self.hashes.len() + self.told_count
+    }
 }
 
 /// The changes of one handle.
@@ -30,38 +41,59 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// Issues a version for a change of the key with this hash and notes the change. Where `max`
-    /// changes wait already the feed overflows: it forgets them all and asks for a scan.
-    pub fn issue(&self, clock: &VersionClock, now: Now, hash: u64, max: usize) -> Version {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Issues a version for a change of the key with this hash and notes the change: `new` itself
+    /// where that is given, with the bytes that may wait, and there is room. Where `max` changes
+    /// wait already the feed overflows: it forgets them all and asks for a scan.
+    pub fn issue(
+        &self,
+        clock: &VersionClock,
+        now: Now,
+        hash: u64,
+        max: usize,
+        new: Option<(&New<'_>, usize)>,
+    ) -> Version {
+        let mut pending = self.lock();
         let version = clock.next(now);
-        if !pending.overflowed {
-            if pending.hashes.len() < max {
-                pending.hashes.push(hash);
-            } else {
-                pending.overflowed = true;
-                pending.hashes = Vec::new();
+        if pending.overflowed {
+            return version;
+        }
+        if pending.len() >= max {
+            *pending = Pending { overflowed: true, ..Pending::default() };
+            return version;
+        }
+        let told = pending.told.len();
+        match new.filter(|&(new, room)| told + told::size(new) <= room) {
+            Some((new, _)) => {
+                told::push(&mut pending.told, hash, version, new);
+                pending.told_count += 1;
             }
+            None => pending.hashes.push(hash),
         }
         version
     }
 
-    /// Moves what waits to `out`; returns whether it overflowed.
-    pub fn drain(&self, out: &mut Vec<u64>) -> bool {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Moves what waits to `out` and `told`; returns whether it overflowed.
+    pub fn drain(&self, out: &mut Vec<u64>, told: &mut Told) -> bool {
+        let mut pending = self.lock();
         out.append(&mut pending.hashes);
+        told.take(&mut pending.told);
+        pending.told_count = 0;
         std::mem::take(&mut pending.overflowed)
     }
 
     /// Whether a drain would bring anything.
     pub fn waits(&self) -> bool {
-        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        pending.overflowed || !pending.hashes.is_empty()
+        let pending = self.lock();
+        pending.overflowed || pending.len() > 0
     }
 
     /// Changes that wait.
     pub fn len(&self) -> usize {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner).hashes.len()
+        self.lock().len()
     }
 }
 
@@ -100,15 +132,16 @@ mod tests {
     fn a_full_feed_forgets_and_says_so_once() {
         let (feed, clock) = (Feed::default(), VersionClock::new(1));
         for hash in 0..3 {
-            feed.issue(&clock, Now::default(), hash, 2);
+            feed.issue(&clock, Now::default(), hash, 2, None);
         }
-        let mut out = Vec::new();
-        assert!(feed.waits() && feed.drain(&mut out));
+        let (mut out, mut told) = (Vec::new(), Told::default());
+        assert!(feed.waits() && feed.drain(&mut out, &mut told));
         assert!(out.is_empty() && !feed.waits());
-        feed.issue(&clock, Now::default(), 7, 2);
+        feed.issue(&clock, Now::default(), 7, 2, None);
         assert_eq!(feed.len(), 1);
-        assert!(!feed.drain(&mut out));
+        assert!(!feed.drain(&mut out, &mut told));
         assert_eq!(out, [7]);
+        assert!(told.is_empty());
     }
 
     #[test]

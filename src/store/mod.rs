@@ -26,6 +26,7 @@ mod replica;
 mod resize;
 mod segment;
 mod terms;
+mod told;
 mod version;
 mod view;
 mod witness;
@@ -40,6 +41,7 @@ pub use resize::CannotResize;
 pub use terms::{
     Arith, ArithTerms, DeleteTerms, Deleted, Found, GetTerms, Mode, Stored, Terms, Written,
 };
+pub use told::Told;
 pub use version::Version;
 pub use view::{Change, Item, Marks, Value, What};
 pub use witness::{Evicted, Witness};

@@ -16,13 +16,20 @@ use super::index::Locked;
 use super::item::{Extras, Record, Shape};
 use super::large::Snapshot;
 use super::write::{Ask, New, Put};
-use super::{Applied, Change, FlushState, Handle, ScanCursor, Value, Version, What, KEY_MAX};
+use super::{
+    Applied, Change, Exptime, FlushState, Handle, ScanCursor, Value, Version, What, KEY_MAX,
+};
 use crate::base::clock::Now;
 use crate::base::counters::Counter;
 use std::cmp::Ordering;
 
 /// Items that a scan looks at under one hold of a stripe's lock.
 const SCAN_HOLD: usize = 64;
+/// Records that a scan asks the memory for ahead of the one it looks at: about what a processor
+/// fetches at once.
+const AHEAD: usize = 8;
+/// Cache lines asked for where most records will be handed out: a small item.
+const LINES: usize = 3;
 
 impl Store {
     /// How a change stands to what is here.
@@ -221,10 +228,17 @@ impl Store {
         stripe: &Locked<'_>,
         from: u32,
         budget: usize,
+        lines: usize,
         mut each: impl FnMut(&Record) -> Option<Snapshot<'s>>,
     ) -> (Option<u32>, usize, Vec<Snapshot<'s>>) {
         let (mut looked, mut last) = (0, from);
         let mut large = Vec::new();
+        let ask = |at| {
+            let at = self.segments.offset(stripe.location(at));
+            self.segments.arena.prefetch(at, lines);
+        };
+        let mut ahead = stripe.slots_from(from).map(|(at, _)| at);
+        ahead.by_ref().take(AHEAD.min(budget)).for_each(ask);
         for (at, tag) in stripe.slots_from(from) {
             // Slots of one tag stay together: the next call starts at a tag, not inside of one.
             if tag != last && (looked >= budget || !large.is_empty()) {
@@ -232,6 +246,9 @@ impl Store {
             }
             last = tag;
             looked += 1;
+            if looked + AHEAD <= budget {
+                ahead.next().into_iter().for_each(ask);
+            }
             large.extend(each(&self.record(stripe.location(at))));
         }
         (None, looked, large)
@@ -281,8 +298,9 @@ impl Handle {
     pub fn apply_known(&mut self, change: &Change<'_>, told: Version, now: Now) -> Applied {
         let (store, me) = self.split();
         store.settle(now);
+        let lasts = |exptime: Exptime| !exptime.is_past(now.unix_secs());
         let known = change.version <= told
-            && matches!(change.what, What::Item { exptime, .. } if !exptime.is_past(now.unix_secs()));
+            && matches!(change.what, What::Item { exptime, .. } if lasts(exptime));
         match known.then(|| store.apply_absent(me, change, now)).flatten() {
             Some(applied) => applied,
             None => self.apply(change, now),
@@ -355,12 +373,14 @@ impl Handle {
         store.settle(now);
         let stripes = store.index.stripes() as u64;
         let mut left = budget.max(1);
+        let lines = if since == Version(0) { LINES } else { 1 };
         while cursor.stripe < stripes {
             let stripe = store.index.lock(cursor.stripe as usize);
             let from = cursor.tag as u32;
             let hold = left.min(SCAN_HOLD);
-            let (next, looked, large) = store
-                .scan_stripe(&stripe, from, hold, |record| store.tell(record, since, now, sink));
+            let (next, looked, large) = store.scan_stripe(&stripe, from, hold, lines, |record| {
+                store.tell(record, since, now, sink)
+            });
             drop(stripe);
             for snapshot in &large {
                 Store::tell_large(snapshot, sink);
@@ -386,7 +406,7 @@ impl Handle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Config, Exptime, Marks, Mode, Stored};
+    use crate::store::{Config, Marks, Mode, Stored};
 
     const NOW: Now = Now { unix_us: 1_700_000_000_000_000, mono_us: 0 };
 

@@ -240,7 +240,7 @@ impl Store {
             self.check(me, mode, old, ask, now)?;
             Ok(match ask {
                 Ask::Before => Version(0),
-                Ask::Commit => self.issue(me, hash, now),
+                Ask::Commit => self.issue_new(me, hash, &new, now),
             })
         });
         match put {
@@ -281,7 +281,7 @@ impl Store {
             match (old.is_some_and(same), ask) {
                 (false, _) => Err(()),
                 (true, Ask::Before) => Ok(Version(0)),
-                (true, Ask::Commit) => Ok(self.issue(me, hash, now)),
+                (true, Ask::Commit) => Ok(self.issue_new(me, hash, &new, now)),
             }
         })
     }

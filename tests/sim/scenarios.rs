@@ -346,15 +346,16 @@ fn a_burst_over_the_queue_is_caught_up_without_breaking_the_link() {
     let mut world = World::new(13);
     pair(&mut world);
     world.stop(1);
+    // Long enough to be more than what may wait as frames.
+    let value = |n: u32| format!("{n:0500}").into_bytes();
     for n in 0..3000 {
-        set(&mut world, 0, &format!("key{}", n % 1000), format!("value {n}").as_bytes());
+        set(&mut world, 0, &format!("key{}", n % 1000), &value(n));
     }
     assert!(world.up(0).node.queue_free() == 0);
     world.go_on(1);
     world.run_secs(3.0);
     for n in 0..1000 {
-        let value = format!("value {}", 2000 + n).into_bytes();
-        assert_eq!(get(&mut world, 1, &format!("key{n}")), Some(value));
+        assert_eq!(get(&mut world, 1, &format!("key{n}")), Some(value(2000 + n)));
     }
     assert_eq!(world.log(0), [""; 0]);
     let now = world.now(0);

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use twincached::base::clock::Now;
 use twincached::replication::{Action, LinkId, ListenError, Node, NodeConfig, NodeId, Origin};
-use twincached::store::{Config, Handle, Maintained, Store};
+use twincached::store::{Config, Handle, Maintained, Store, Told};
 
 /// 2024-01-01 in unix microseconds: where virtual time begins.
 pub const EPOCH_US: u64 = 1_704_067_200_000_000;
@@ -301,7 +301,11 @@ impl World {
         }
         let mut hashes = Vec::new();
         store.changed().take();
-        let drained = store.drain_feeds(&mut hashes);
+        let mut told = Told::default();
+        // Not from the first moment of a link: both ways of telling are taken.
+        store.set_telling(node.takes_told());
+        let drained = store.drain_told(&mut hashes, &mut told);
+        node.on_told(&told, now);
         node.on_feed(&hashes, drained, now);
         if node.next_timeout().is_some_and(|at| at <= now.mono_us) {
             node.on_timeout(repl, now);

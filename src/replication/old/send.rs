@@ -208,7 +208,7 @@ impl Outgoing {
 
     /// Whether there is more to send now.
     pub fn has_more(&self) -> bool {
-        !self.stream.is_empty() || self.stream.has_lost() || !self.is_between()
+        !self.stream.is_empty() || self.stream.is_lost_due() || !self.is_between()
     }
 
     /// Tells a flush, and once more what was changed since: it may have overtaken the flush.

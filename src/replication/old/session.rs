@@ -217,6 +217,13 @@ impl TextSession {
         }
     }
 
+    /// Changes that were drained as they were made: here they are looked up, as all are.
+    pub fn tell(&mut self, told: &crate::store::Told, now: Now) {
+        if self.state == State::Live {
+            told.iter().for_each(|(hash, _)| self.outgoing.stream.push_one(hash, now));
+        }
+    }
+
     /// A change that came over another link. Before this side speaks, the scan will find it.
     pub fn push_relay(&mut self, hash: u64, version: Version, now: Now) {
         if self.state == State::Live {
@@ -229,7 +236,8 @@ impl TextSession {
             State::Filling => Some(self.heard_us + self.silence_us),
             State::Live => {
                 let mark = self.outgoing.stream.mark_due().filter(|_| self.outgoing.is_between());
-                mark.into_iter().chain(self.outgoing.echo.next_timeout()).min()
+                let lost = self.outgoing.stream.lost_due_us();
+                mark.into_iter().chain(lost).chain(self.outgoing.echo.next_timeout()).min()
             }
             _ => None,
         }
@@ -244,8 +252,7 @@ impl TextSession {
             return;
         }
         while let Some(hash) = self.outgoing.echo.due(now) {
-            let nothing_new = Drained { upto: Version(0), overflowed: false };
-            self.outgoing.stream.push(&[hash], nothing_new, now);
+            self.outgoing.stream.push_one(hash, now);
         }
         self.mark(now);
     }
@@ -262,7 +269,7 @@ impl TextSession {
             return;
         }
         let before = out.len();
-        self.outgoing.stream.place_mark(now);
+        self.outgoing.stream.look(now);
         self.outgoing.transmit(out, limit, handle, now);
         self.said += (out.len() - before) as u64;
         self.mark(now);
@@ -279,7 +286,7 @@ impl TextSession {
     /// Nobody acknowledges: what was handed out counts as told, unless the system says at the end
     /// that it still holds it.
     fn mark(&mut self, now: Now) {
-        self.outgoing.stream.place_mark(now);
+        self.outgoing.stream.look(now);
         if !self.outgoing.is_between() {
             return;
         }
@@ -288,7 +295,7 @@ impl TextSession {
             self.outgoing.stream.ack(upto);
             self.ledger.note(self.said, Told { upto, flush }, now);
         }
-        if !self.outgoing.has_more() {
+        if self.is_settled() {
             // Nothing waits: no mark is needed to know.
             self.ledger.note(self.said, Told { upto: self.covered, flush }, now);
         }
@@ -309,11 +316,20 @@ impl TextSession {
     }
 
     pub fn is_settled(&self) -> bool {
-        self.state == State::Live && !self.outgoing.has_more()
+        self.state == State::Live && !self.outgoing.has_more() && self.outgoing.stream.is_level()
     }
 
     pub fn stream(&self) -> &Stream {
         &self.outgoing.stream
+    }
+
+    /// Whether much is being sent or taken in.
+    pub fn is_copying(&self) -> bool {
+        match self.state {
+            State::Filling => true,
+            State::Live => self.outgoing.is_scanning(),
+            _ => false,
+        }
     }
 
     pub fn copy_progress(&self) -> u32 {

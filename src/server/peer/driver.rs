@@ -12,7 +12,7 @@ use super::{PeerConfig, Serve, Shared};
 use crate::base::address::Address;
 use crate::base::clock::{Clock, Now, RealClock};
 use crate::replication::{Action, LinkId, Node, NodeConfig};
-use crate::store::{Handle, Store};
+use crate::store::{Handle, Store, Told};
 use mio::event::Event;
 use mio::net::TcpListener;
 use mio::{Events, Poll, Token};
@@ -30,8 +30,14 @@ pub(super) const FIRST_LINK: usize = 1 << 16;
 const READ_MAX: usize = 256 * 1024;
 /// Output that may wait per link. A peer that does not read costs this much, and no more.
 const OUT_MAX: usize = 256 * 1024;
-/// Output buffers over this are given back when they are empty.
+/// Output buffers over this are given back when they are empty and were not needed for a while.
 const OUT_KEEP: usize = 64 * 1024;
+/// Bytes of a copy that are sent, or read and applied, before clients get their turn: about a
+/// quarter of a millisecond's work.
+const COPY_SLICE: usize = 128 * 1024;
+/// How long the thread sleeps between two slices: a worker that waits for the processor gets it.
+/// Without this the kernel lets a busy thread have it for milliseconds.
+const COPY_PAUSE: Duration = Duration::from_micros(50);
 /// Bytes written per link and turn.
 const WRITE_TURN: usize = 1024 * 1024;
 /// While changes keep coming they are collected for this long: a turn and its system calls then
@@ -83,10 +89,13 @@ pub(super) struct Driver {
     pub(super) attempts: usize,
     buffer: Vec<u8>,
     hashes: Vec<u64>,
+    told: Told,
     batch_until_us: u64,
     published_us: u64,
     pub(super) dirty: bool,
     stop_at_us: Option<u64>,
+    /// A slice of a copy was done in this turn.
+    sliced: bool,
     /// When a peer counts as out of step, if nothing is heard of it.
     quorum_due_us: Option<u64>,
 }
@@ -134,10 +143,12 @@ impl Driver {
             attempts: 0,
             buffer: vec![0; READ_MAX],
             hashes: Vec::new(),
+            told: Told::default(),
             batch_until_us: 0,
             published_us: 0,
             dirty: true,
             stop_at_us: None,
+            sliced: false,
             quorum_due_us: None,
             config,
         };
@@ -173,6 +184,9 @@ impl Driver {
             busy = self.turn(now);
             if self.stopping(now) {
                 return Ok(());
+            }
+            if std::mem::take(&mut self.sliced) && busy {
+                std::thread::sleep(COPY_PAUSE);
             }
         }
     }
@@ -259,9 +273,11 @@ impl Driver {
         if self.store.has_fed() {
             self.shared.unsettle(now);
         }
-        let drained = self.store.drain_feeds(&mut self.hashes);
+        self.store.set_telling(self.node.takes_told());
+        let drained = self.store.drain_told(&mut self.hashes, &mut self.told);
+        self.node.on_told(&self.told, now);
         self.node.on_feed(&self.hashes, drained, now);
-        if !self.hashes.is_empty() || drained.overflowed {
+        if !self.hashes.is_empty() || !self.told.is_empty() || drained.overflowed {
             self.dirty = true;
             if now.mono_us >= self.batch_until_us {
                 self.batch_until_us = now.mono_us + BATCH_US;
@@ -295,7 +311,7 @@ impl Driver {
                     if let Some(mut conn) = self.conns.remove(&link) {
                         conn.output().extend_from_slice(&last);
                         // As much as goes without waiting; the link is over either way.
-                        let _ = conn.write(0);
+                        let _ = conn.write();
                     }
                 }
             }
@@ -308,11 +324,14 @@ impl Driver {
         if !conn.readable || conn.dialing.is_some() {
             return false;
         }
-        let result = conn.read(&mut self.buffer);
+        let copying = self.node.is_copying(link);
+        let slice = if copying { COPY_SLICE } else { READ_MAX };
+        let result = conn.read(&mut self.buffer[..slice]);
         let more = conn.readable;
         match result {
             Io::Some(n) => {
                 self.dirty = true;
+                self.sliced |= copying && more;
                 self.node.on_bytes(link, &self.buffer[..n], &mut self.handle, now);
                 more
             }
@@ -333,15 +352,18 @@ impl Driver {
 
     /// Fills the output and writes, in turns. True when the budget ended it.
     fn write(&mut self, link: LinkId, now: Now) -> bool {
-        let mut budget = WRITE_TURN;
+        let copying = self.node.is_copying(link);
+        let (mut budget, limit) =
+            if copying { (COPY_SLICE, COPY_SLICE) } else { (WRITE_TURN, OUT_MAX) };
+        self.sliced |= copying;
         loop {
             let Some(conn) = self.conns.get_mut(&link) else { return false };
             if conn.dialing.is_some() {
                 return false;
             }
-            if conn.waiting() < OUT_MAX / 2 {
+            if conn.waiting() < limit / 2 {
                 let out = conn.output();
-                let more = self.node.poll_transmit(link, out, OUT_MAX, &mut self.handle, now);
+                let more = self.node.poll_transmit(link, out, limit, &mut self.handle, now);
                 conn.more = more;
             }
             if conn.waiting() == 0 {
@@ -350,7 +372,7 @@ impl Driver {
             if !conn.writable {
                 return false;
             }
-            match conn.write(OUT_KEEP) {
+            match conn.write() {
                 Io::Some(n) => budget = budget.saturating_sub(n.max(1)),
                 Io::Blocked => return false,
                 Io::Over(why) => {
@@ -374,10 +396,10 @@ impl Driver {
         self.node.stop();
         // What workers changed last may still be in their feeds.
         self.drain(now);
+        let fed = !self.hashes.is_empty() || !self.told.is_empty();
         // A repcached acknowledges nothing: what it is told has to have left.
         let waits = |conn: &Conn| conn.dialing.is_none() && conn.waiting() > 0;
-        let settled = self.node.is_settled() && self.hashes.is_empty();
-        let settled = settled && !self.conns.values().any(waits);
+        let settled = self.node.is_settled() && !fed && !self.conns.values().any(waits);
         if !settled && now.mono_us < until {
             return false;
         }
@@ -390,6 +412,7 @@ impl Driver {
     fn publish(&mut self, now: Now) {
         self.dirty = false;
         self.published_us = now.mono_us;
+        self.conns.values_mut().for_each(|conn| conn.calm(OUT_KEEP));
         let stats = Stats::of(&self.node, self.access.refused(), now);
         self.shared.publish(stats);
     }

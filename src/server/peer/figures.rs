@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "0:state dialing",
+                "0:state waiting",
                 "0:name a:1",
                 "0:address none",
                 "0:node unknown",

@@ -81,6 +81,8 @@ pub(super) struct Conn {
     pub more: bool,
     out: Vec<u8>,
     sent: usize,
+    /// Most bytes that have waited since [`Conn::calm`].
+    peak: usize,
 }
 
 /// How a read or a write ended.
@@ -98,7 +100,7 @@ impl Conn {
         let readable = dialing.is_none();
         let writable = readable;
         let (out, sent, more, eof) = (Vec::new(), 0, false, false);
-        Conn { link, stream, dialing, readable, writable, eof, more, out, sent }
+        Conn { link, stream, dialing, readable, writable, eof, more, out, sent, peak: 0 }
     }
 
     /// Reads once.
@@ -145,8 +147,16 @@ impl Conn {
         self.out.len() - self.sent
     }
 
-    /// Writes once what waits. Gives memory back that a burst needed.
-    pub fn write(&mut self, keep: usize) -> Io {
+    /// Gives memory over `keep` back if less was needed since the last call.
+    pub fn calm(&mut self, keep: usize) {
+        if std::mem::take(&mut self.peak) <= keep && self.out.is_empty() {
+            self.out.shrink_to(keep);
+        }
+    }
+
+    /// Writes once what waits.
+    pub fn write(&mut self) -> Io {
+        self.peak = self.peak.max(self.out.len());
         let Some(stream) = &mut self.stream else { return Io::Blocked };
         if self.sent == self.out.len() {
             return Io::Some(0);
@@ -157,9 +167,6 @@ impl Conn {
                 if self.sent == self.out.len() {
                     self.sent = 0;
                     self.out.clear();
-                    if self.out.capacity() > keep {
-                        self.out = Vec::new();
-                    }
                 }
                 Io::Some(n)
             }
