@@ -12,9 +12,9 @@ use super::session::Session;
 use super::{NodeId, Role};
 use crate::base::clock::Now;
 
-/// Incoming connections of one [`Standing`] that wait to become links: each costs a descriptor and
-/// a small buffer for as long as a handshake may take. One more takes the place of the oldest, as a
-/// peer speaks at once and a stranger who waits must not keep it out.
+/// Incoming connections of one `link::Standing` that wait to become links: each costs a descriptor
+/// and a small buffer for as long as a handshake may take. One more takes the place of the oldest,
+/// as a peer speaks at once and a stranger who waits must not keep it out.
 const PENDING_MAX: usize = 16;
 /// Passes that are remembered: as many as there are links, and again as many of peers that went.
 const PASSES_MAX: usize = 32;

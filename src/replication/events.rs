@@ -111,14 +111,14 @@ pub struct Relays {
 pub enum Event {
     /// The peer's opening line has come, and its proof where there is a secret.
     Line(NodeId),
-    /// Its hello has come; nothing more happens until [`Session::start`] or [`Session::refuse`].
+    /// Its hello has come; nothing more happens until the owner says `start` or `refuse`.
     Hello(Hello),
     /// The other end opens as a repcached; nothing more happens until `Session::start_text` or
     /// `Session::refuse`.
     Repcached,
     /// A line for the log, at level info.
     Log(String),
-    /// The peer answers for a third node, see [`Frame::Linked`].
+    /// The peer answers for a third node, see `native::Frame::Linked`.
     Linked {
         /// The third node.
         node: NodeId,
