@@ -48,6 +48,8 @@ const HANDSHAKE_MIN_US: u64 = 1_000_000;
 /// Longest payload of a frame before the link lives: a hello with room for what later versions
 /// append. A stranger cannot make us hold more.
 const EARLY_FRAME_MAX: u32 = 1024;
+#[path = "feeding.rs"]
+mod feeding;
 #[path = "old/takeover.rs"]
 mod takeover;
 
@@ -474,31 +476,6 @@ impl Session {
         }
     }
 
-    /// Whether [`Session::take_relays`] is to name each change, or just the lowest version.
-    pub fn set_relay(&mut self, relay: bool) {
-        self.relay = relay;
-    }
-
-    /// Changes of the peer that won here and that other links must hear of. At most as many as
-    /// there were frames in the bytes last handed in.
-    pub fn take_relays(&mut self) -> Relays {
-        if let Some(text) = &mut self.text {
-            return text.take_relays(self.relay);
-        }
-        std::mem::take(&mut self.relays)
-    }
-
-    /// What is newer than `since` is to be looked up and sent: whoever answered for this peer does
-    /// not any more.
-    pub fn catch_up(&mut self, since: Version, now: Now) {
-        if let Some(text) = &mut self.text {
-            return text.catch_up(since, now);
-        }
-        if self.is_live() {
-            self.outgoing.stream.catch_up(since, now);
-        }
-    }
-
     /// What the peer has of us, so that others need to tell it only what is newer, should this link
     /// end. None while that would be everything.
     pub fn told(&self) -> Option<Version> {
@@ -529,41 +506,6 @@ impl Session {
             self.outgoing.say_filled();
         } else {
             self.hope_due = Some(hope);
-        }
-    }
-
-    /// What was drained from the feeds.
-    pub fn push(&mut self, hashes: &[u64], drained: Drained, now: Now) {
-        if let Some(text) = &mut self.text {
-            return text.push(hashes, drained, now);
-        }
-        if self.is_live() {
-            self.outgoing.stream.push(hashes, drained, now);
-        }
-    }
-
-    /// Changes that were drained from the feeds as they were made; before [`Session::push`].
-    pub fn tell(&mut self, told: &Told, now: Now) {
-        if let Some(text) = &mut self.text {
-            return text.tell(told, now);
-        }
-        if self.is_live() {
-            self.outgoing.tell(told, now);
-        }
-    }
-
-    /// Whether changes are worth telling as they are made.
-    pub fn takes_told(&self) -> bool {
-        self.is_live() && self.outgoing.takes_told()
-    }
-
-    /// A change that came over another link.
-    pub fn push_relay(&mut self, hash: u64, version: Version, now: Now) {
-        if let Some(text) = &mut self.text {
-            return text.push_relay(hash, version, now);
-        }
-        if self.is_live() {
-            self.outgoing.stream.relay(hash, version, now);
         }
     }
 
@@ -775,7 +717,8 @@ impl Session {
 
     /// Whether a copy goes either way, or a scan that catches up: more work than clients make.
     pub fn is_copying(&self) -> bool {
-        self.is_live() && (self.outgoing.is_scanning() || !self.copy_done)
+        let copying = || self.is_live() && (self.outgoing.is_scanning() || !self.copy_done);
+        self.text.as_ref().map_or_else(copying, |text| text.is_copying())
     }
 
     /// How far the copy that we send is, in millionths; a million when none is under way.

@@ -334,11 +334,6 @@ impl Stream {
         found
     }
 
-    /// Whether something was dropped that no scan has been begun for.
-    pub fn has_lost(&self) -> bool {
-        self.lost.is_some()
-    }
-
     /// Whether something was dropped that a scan is to be begun for now.
     pub fn is_lost_due(&self) -> bool {
         self.lost_due

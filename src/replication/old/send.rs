@@ -211,11 +211,6 @@ impl Outgoing {
         !self.stream.is_empty() || self.stream.is_lost_due() || !self.is_between()
     }
 
-    /// Whether there is more to send, now or when a scan for what was dropped is due.
-    pub fn owes(&self) -> bool {
-        self.has_more() || self.stream.has_lost()
-    }
-
     /// Tells a flush, and once more what was changed since: it may have overtaken the flush.
     fn flush(&mut self, out: &mut Vec<u8>, handle: &Handle) {
         let state = handle.store_ref().flush_state();

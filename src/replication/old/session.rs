@@ -209,18 +209,18 @@ impl TextSession {
         }
     }
 
-    /// What was drained from the feeds with its bytes: only its key matters here.
-    pub fn tell(&mut self, told: &crate::store::Told, now: Now) {
-        if self.state == State::Live {
-            told.iter().for_each(|(hash, _)| self.outgoing.stream.push_one(hash, now));
-        }
-    }
-
     /// What was drained from the feeds.
     pub fn push(&mut self, hashes: &[u64], drained: Drained, now: Now) {
         self.covered = self.covered.max(drained.upto);
         if self.state == State::Live {
             self.outgoing.stream.push(hashes, drained, now);
+        }
+    }
+
+    /// Changes that were drained as they were made: here they are looked up, as all are.
+    pub fn tell(&mut self, told: &crate::store::Told, now: Now) {
+        if self.state == State::Live {
+            told.iter().for_each(|(hash, _)| self.outgoing.stream.push_one(hash, now));
         }
     }
 
@@ -252,8 +252,7 @@ impl TextSession {
             return;
         }
         while let Some(hash) = self.outgoing.echo.due(now) {
-            let nothing_new = Drained { upto: Version(0), overflowed: false };
-            self.outgoing.stream.push(&[hash], nothing_new, now);
+            self.outgoing.stream.push_one(hash, now);
         }
         self.mark(now);
     }
@@ -296,7 +295,7 @@ impl TextSession {
             self.outgoing.stream.ack(upto);
             self.ledger.note(self.said, Told { upto, flush }, now);
         }
-        if !self.outgoing.owes() {
+        if self.is_settled() {
             // Nothing waits: no mark is needed to know.
             self.ledger.note(self.said, Told { upto: self.covered, flush }, now);
         }
@@ -317,11 +316,20 @@ impl TextSession {
     }
 
     pub fn is_settled(&self) -> bool {
-        self.state == State::Live && !self.outgoing.owes()
+        self.state == State::Live && !self.outgoing.has_more() && self.outgoing.stream.is_level()
     }
 
     pub fn stream(&self) -> &Stream {
         &self.outgoing.stream
+    }
+
+    /// Whether much is being sent or taken in.
+    pub fn is_copying(&self) -> bool {
+        match self.state {
+            State::Filling => true,
+            State::Live => self.outgoing.is_scanning(),
+            _ => false,
+        }
     }
 
     pub fn copy_progress(&self) -> u32 {
