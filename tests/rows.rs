@@ -5,8 +5,8 @@
 //!
 //! | row | test |
 //! |---|---|
-//! | the link breaks, both processes live | [`a_broken_link_heals_and_loses_neither_sides_writes`] |
-//! | burst over the queue | [`a_burst_of_fifty_connections_over_a_stopped_peer_breaks_nothing`] |
+//! | the link breaks | [`a_broken_link_heals_and_loses_neither_sides_writes`] |
+//! | burst | [`a_burst_of_fifty_connections_over_a_stopped_peer_breaks_nothing`] |
 //! | the peer hangs without closing | [`a_hung_peer_is_noticed_and_keeps_nobody_from_serving`] |
 //! | binary protocol | `process.rs`, `binary_writes_reach_the_other_node_both_ways` |
 //! | an eviction | [`an_eviction_stays_local`] |

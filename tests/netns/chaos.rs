@@ -2,7 +2,8 @@
 //!
 //! Owns the trouble and the clients that keep on changing a small range of keys on all nodes. What
 //! is asserted comes afterwards: everything is healed, and all nodes are equal. `SEED=N` runs one
-//! seed, `ROUNDS=N` so many troubles, `SEEDS=N` so many seeds, `FORGET=1` nodes that forget deletes.
+//! seed, `ROUNDS=N` so many troubles, `SEEDS=N` so many seeds, `FORGET=1` nodes that forget
+//! deletes.
 
 use crate::common::Client;
 use crate::compare::{await_equal, nothing_is_missing, Content};

@@ -1,8 +1,8 @@
 //! A laboratory of network namespaces: a switch, hosts on it, and wires that can be cut.
 //!
 //! Owns the namespaces and what is plugged into them, and removes them when it is dropped, also by
-//! a test that fails. Never touches a rule or a route of the host: there it adds the far ends of the
-//! clients' wires only, which go with the namespaces.
+//! a test that fails. Never touches a rule or a route of the host: there it adds the far ends of
+//! the clients' wires only, which go with the namespaces.
 //!
 //! ```text
 //!   here (the test, its clients)
@@ -266,7 +266,8 @@ fn ip_tc(args: &str) {
 impl Drop for Lab {
     fn drop(&mut self) {
         for host in 0..self.hosts {
-            // By itself: connections that wait for a lost packet keep a namespace alive for minutes.
+            // By itself: connections that wait for a lost packet keep a namespace alive for
+            // minutes.
             let _ = tool("ip", &format!("link del {}", self.wire(host)));
             remove(&self.space(host));
         }

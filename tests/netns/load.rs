@@ -146,7 +146,8 @@ pub fn paced(host: &Host, name: &str, most: usize, value: usize) -> Writer {
     Writer::start(Order { name: name.to_owned(), door: host.door, most, value, pace })
 }
 
-/// Starts a writer on a host that goes on until it is stopped, with some thousands of sets a second.
+/// Starts a writer on a host that goes on until it is stopped, with some thousands of sets a
+/// second.
 pub fn trickle(host: &Host, name: &str, value: usize) -> Writer {
     let (most, pace) = (usize::MAX, Duration::from_millis(4));
     Writer::start(Order { name: name.to_owned(), door: host.door, most, value, pace })

@@ -353,11 +353,17 @@ fn a_node_is_filled_by_the_first_that_can() {
             }
             _ => {}
         }
+        let wide = world.pipe_max;
+        if trouble == 3 {
+            // So narrow a network that the copy takes its time.
+            world.pipe_max = 8 * 1024;
+        }
         world.start(c);
         world.run_secs(0.12);
         if trouble == 3 {
             assert!(!world.serving(c), "the copy should still be under way");
             world.kill(a);
+            world.pipe_max = wide;
         }
         world.run_secs(1.3);
         let log = world.log(c);

@@ -1,4 +1,5 @@
-//! The virtual network: connections with delays, narrow pipes and lost packets, and what comes next.
+//! The virtual network: connections with delays, narrow pipes and lost packets, and what comes
+//! next.
 //!
 //! Owns the queue of events and the bytes under way. Knows no node: it says what arrives when, and
 //! the world hands it over.
@@ -7,8 +8,8 @@
 //!   end 0  --send--> [ packet packet packet ] --head arrives--> end 1
 //!          <-------- [ packet               ] <--send---------
 //! ```
-//! A pipe keeps its order, as TCP does; connections have delays of their own, so that what goes over
-//! two of them comes in any order.
+//! A pipe keeps its order, as TCP does; connections have delays of their own, so that what goes
+//! over two of them comes in any order.
 
 use super::rng::Rng;
 use std::cmp::Reverse;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   twincached replication 1.2 <node id>[ auth=<nonce>]\r\n
-//!                          |   |               `- where the node has a secret; 32 hexadecimal digits
+//!                          |   |               `- 32 hexadecimal digits, where there is a secret
 //!                          |   `- 32 hexadecimal digits
 //!                          `- protocol, major.minor
 //! ```
