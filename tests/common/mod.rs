@@ -154,13 +154,25 @@ impl Node {
         self.child.wait().expect("reaped");
     }
 
-    /// Sends a signal by name.
+    /// Sends a signal by name. A process that is told to stop has stopped: one thread takes the
+    /// signal, and the others may go on until it has had the processor.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill")
             .args([format!("-{name}"), self.child.id().to_string()])
             .status()
             .expect("kill runs");
         assert!(status.success(), "kill -{name}");
+        if name == "STOP" {
+            eventually("all threads have stopped", || self.has_stopped().then_some(()));
+        }
+    }
+
+    fn has_stopped(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("threads");
+        tasks.map_while(Result::ok).all(|task| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_none_or(|rest| rest.starts_with(['T', 'Z', 'X']))
+        })
     }
 
     /// Waits for its end and gives its exit status.
