@@ -72,6 +72,34 @@ fn write(load: &Load, port: u16, name: &str, batch: usize) {
     }
 }
 
+/// Connections of a load.
+const CONNECTIONS: usize = 50;
+
+/// Writes to nodes until `end` says that it is enough; gives the keys of which clients were told
+/// that they are stored.
+fn under_load(round: usize, ports: &[u16], end: impl FnOnce()) -> BTreeSet<String> {
+    let load = Arc::new(Load {
+        stop: AtomicBool::new(false),
+        count: AtomicUsize::new(0),
+        stored: Mutex::default(),
+    });
+    let writers: Vec<_> = (0..CONNECTIONS)
+        .map(|n| {
+            let (load, port) = (Arc::clone(&load), ports[n % ports.len()]);
+            let batch = if n % 4 < 2 { 1 } else { 20 };
+            std::thread::spawn(move || write(&load, port, &format!("r{round}w{n}"), batch))
+        })
+        .collect();
+    eventually("the load is on", || (load.count.load(Ordering::Relaxed) >= 2000).then_some(()));
+    end();
+    load.stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.join().expect("a writer");
+    }
+    let stored = std::mem::take(&mut *load.stored.lock().expect("keys"));
+    stored
+}
+
 /// Every one of `keys` that a node has not.
 fn missing<'a>(node: &Node, keys: &'a BTreeSet<String>) -> Vec<&'a String> {
     let mut client = node.client();
@@ -95,32 +123,14 @@ fn missing<'a>(node: &Node, keys: &'a BTreeSet<String>) -> Vec<&'a String> {
 /// and so has the killed one when it has come back.
 #[test]
 fn no_write_that_was_acknowledged_is_lost() {
-    const CONNECTIONS: usize = 50;
     let (first, second, repl) = pair(HASTY);
     let mut nodes = [first, second];
     let mut stored = BTreeSet::new();
     // Whom the clients write to, and who is killed: both roles, both sides.
     let rounds = [([0, 0], 0), ([0, 0], 1), ([1, 1], 1), ([0, 1], 0), ([0, 1], 1)];
     for (round, (targets, victim)) in rounds.into_iter().enumerate() {
-        let load = Arc::new(Load {
-            stop: AtomicBool::new(false),
-            count: AtomicUsize::new(0),
-            stored: Mutex::default(),
-        });
-        let writers: Vec<_> = (0..CONNECTIONS)
-            .map(|n| {
-                let (load, port) = (Arc::clone(&load), nodes[targets[n % 2]].port);
-                let batch = if n % 4 < 2 { 1 } else { 20 };
-                std::thread::spawn(move || write(&load, port, &format!("r{round}w{n}"), batch))
-            })
-            .collect();
-        eventually("the load is on", || (load.count.load(Ordering::Relaxed) >= 2000).then_some(()));
-        nodes[victim].kill();
-        load.stop.store(true, Ordering::Relaxed);
-        for writer in writers {
-            writer.join().expect("a writer");
-        }
-        stored.append(&mut load.stored.lock().expect("keys"));
+        let ports = targets.map(|target| nodes[target].port);
+        stored.append(&mut under_load(round, &ports, || nodes[victim].kill()));
         let survivor = &nodes[1 - victim];
         let lost = missing(survivor, &stored);
         assert!(lost.is_empty(), "round {round}: {} lost: {:?}", lost.len(), lost.first());
@@ -130,10 +140,62 @@ fn no_write_that_was_acknowledged_is_lost() {
         nodes[victim].await_port();
         let lost = missing(&nodes[victim], &stored);
         assert!(lost.is_empty(), "round {round}: {} not filled in", lost.len());
-        // In step again: the next round may count on its peer.
+        // The next round may count on its peer.
+        in_step(&nodes);
+    }
+}
+
+/// Three nodes, each of which knows the other two by ports of their own.
+fn three(more: &[&str]) -> ([Node; 3], impl Fn(usize) -> Node) {
+    let ports = [free_port(), free_port(), free_port()];
+    let peers = [free_port(), free_port(), free_port()];
+    let more: Vec<String> = more.iter().map(|&word| word.to_owned()).collect();
+    let start = move |own: usize| {
+        let numbers = [ports[own].to_string(), peers[own].to_string()];
+        let others: Vec<String> =
+            (0..3).filter(|&n| n != own).map(|n| format!("127.0.0.1:{}", peers[n])).collect();
+        let mut args = vec!["-v", "-u", "root", "-l", "127.0.0.1", "-p", &numbers[0]];
+        args.extend(["-X", &numbers[1], "-x", &others[0], "-x", &others[1]]);
+        args.extend(more.iter().map(String::as_str));
+        Node::start(ports[own], &args)
+    };
+    let nodes = [start(0), start(1), start(2)];
+    in_step(&nodes);
+    (nodes, start)
+}
+
+/// Waits until writes on every one of these nodes are acknowledged by as many as they ask for.
+fn in_step(nodes: &[Node]) {
+    for node in nodes {
+        node.await_port();
+        let mut client = node.client();
+        eventually("in step", || (client.set("probe", "1") == "STORED").then_some(()));
+    }
+}
+
+/// Where two peers are asked for, two nodes may die at once: the third one has everything.
+#[test]
+fn no_write_that_two_acknowledged_is_lost_with_two_nodes() {
+    let (mut nodes, start) = three(&["-o", "repl_ack=2,repl_ack_timeout=200ms,repl_timeout=60"]);
+    let mut stored = BTreeSet::new();
+    for survivor in 0..3 {
+        let ports = [nodes[0].port, nodes[1].port, nodes[2].port];
+        let victims = [(survivor + 1) % 3, (survivor + 2) % 3];
+        let kill = || victims.into_iter().for_each(|victim| nodes[victim].kill());
+        stored.append(&mut under_load(survivor, &ports, kill));
+        let lost = missing(&nodes[survivor], &stored);
+        assert!(lost.is_empty(), "{survivor}: {} lost: {:?}", lost.len(), lost.first());
+        nodes[victims[0]] = start(victims[0]);
+        nodes[victims[0]].await_port();
+        // One peer is not two.
+        let mut client = nodes[survivor].client();
+        assert_eq!(client.set("one", "1"), NOT_ACKNOWLEDGED);
+        nodes[victims[1]] = start(victims[1]);
+        in_step(&nodes);
         for node in &nodes {
-            let mut client = node.client();
-            eventually("in step", || (client.set("probe", "1") == "STORED").then_some(()));
+            let lost = missing(node, &stored);
+            assert!(lost.is_empty(), "{survivor}: {} not filled in", lost.len());
+            assert_eq!(node.client().get("one").as_deref(), Some("1"), "it travels later");
         }
     }
 }
