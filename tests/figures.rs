@@ -105,6 +105,41 @@ fn a_linked_peer_is_shown_once_with_its_figures() {
     first_of(&mut on_first, "all acknowledged again", &|peer| peer["lag_us"] == "0");
 }
 
+/// Nodes that settle who connects to whom have not failed.
+#[test]
+fn a_pair_that_is_well_shows_no_failures() {
+    let ports = [free_port(), free_port()];
+    let peers_of = [free_port(), free_port()];
+    let start = |own: usize| {
+        let numbers = [ports[own].to_string(), peers_of[own].to_string()];
+        let peer = format!("127.0.0.1:{}", peers_of[1 - own]);
+        let common = ["-v", "-u", "root", "-l", "127.0.0.1", "-x", &peer, "-X", &numbers[1]];
+        let node = Node::start(ports[own], &[&common[..], &["-p", &numbers[0]]].concat());
+        node.await_port();
+        node
+    };
+    let (first, second) = (start(0), start(1));
+    let (mut on_first, mut on_second) = (first.client(), second.client());
+    // It has dialled the linked peer once, to learn who is behind the name.
+    let name = format!("127.0.0.1:{}", peers_of[1]);
+    eventually("the name is known", || {
+        let all = peers(&mut on_first);
+        (all.len() == 1 && all[0]["name"] == name && all[0]["state"] == "live").then_some(())
+    });
+    let seen = eventually("the try has ended", || {
+        let all = peers(&mut on_second);
+        (all.len() == 1 && all[0]["state"] == "live").then(|| all[0].clone())
+    });
+    assert_eq!(seen["last_error"], "none");
+    // On a shared port the one who holds it has met itself.
+    let (third, _fourth, _) = pair(&[]);
+    for node in [&first, &second, &third] {
+        let mut client = node.client();
+        assert_eq!(client.stat("repl_handshakes_failed").as_deref(), Some("0"));
+        assert_eq!(client.stat("repl_last_error").as_deref(), Some("none"));
+    }
+}
+
 #[test]
 fn a_peer_that_is_away_is_shown_with_the_reason() {
     let (here, away, listen) = (free_port(), free_port(), free_port());

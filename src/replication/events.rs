@@ -70,6 +70,14 @@ pub enum CloseReason {
     Secret(Mismatch),
 }
 
+impl CloseReason {
+    /// It is how nodes that are well settle who links to whom: nothing went wrong.
+    pub fn is_agreed(&self) -> bool {
+        let (CloseReason::Bye(why) | CloseReason::Refused(why)) = self else { return false };
+        matches!(why, Bye::Duplicate | Bye::Itself | Bye::Filling)
+    }
+}
+
 impl fmt::Display for CloseReason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -110,7 +110,7 @@ impl Node {
         for other in tries.into_iter().filter(|&other| other != id) {
             let Some(link) = self.links.remove(&other) else { continue };
             self.actions.push_back(Action::Close { link: other, last: Vec::new() });
-            self.dial_ended(&link, Outcome::Duplicate, "another peer fills this node", now);
+            self.dial_ended(&link, Outcome::Duplicate, "", now);
         }
     }
 

@@ -620,8 +620,10 @@ impl Node {
             CloseReason::Bye(Bye::Duplicate) | CloseReason::Refused(Bye::Duplicate)
         );
         if link.is_live() {
-            self.last_error = reason.to_string();
-            self.errors.note(session.peer(), &self.last_error);
+            if !reason.is_agreed() {
+                self.last_error = reason.to_string();
+                self.errors.note(session.peer(), &self.last_error);
+            }
             if let Some(target) = link.text {
                 self.targets[target].text = session.told_text();
             }
@@ -646,7 +648,8 @@ impl Node {
         }
         link.session = Some(session);
         self.lost_claims(&link, now);
-        self.strays += u64::from(link.role == Role::Listener && !link.is_live());
+        let stray = link.role == Role::Listener && !link.is_live() && !reason.is_agreed();
+        self.strays += u64::from(stray);
         if let CloseReason::Secret(why) = reason {
             self.on_distrust(&link, why, now);
         }
@@ -661,7 +664,9 @@ impl Node {
                 CloseReason::Bye(Bye::Stopping) => Outcome::Nobody,
                 _ => Outcome::Useless,
             };
-            self.dial_ended(&link, outcome, &reason.to_string(), now);
+            let error = outcome == Outcome::Itself || !reason.is_agreed();
+            let why = if error { reason.to_string() } else { String::new() };
+            self.dial_ended(&link, outcome, &why, now);
         }
         self.maybe_serve();
     }
@@ -682,14 +687,17 @@ impl Node {
         }
     }
 
-    /// A try to link as connector is over, or the link that came of it.
+    /// A try to link as connector is over, or the link that came of it. An empty `why`: nothing
+    /// went wrong.
     pub(super) fn dial_ended(&mut self, link: &Link, outcome: Outcome, why: &str, now: Now) {
         let Some(at) = link.target else { return };
         let random = self.random();
         let was_itself = self.targets[at].itself;
         let target = &mut self.targets[at];
         target.ended(outcome, now.mono_us, random);
-        target.last_error = why.to_owned();
+        if !why.is_empty() {
+            target.last_error = why.to_owned();
+        }
         if outcome == Outcome::Itself && !was_itself {
             // Not for the usual log: on a shared host the node that holds the port meets itself.
             let line = format!("replication: {} is this node itself", target.name);
