@@ -45,9 +45,12 @@ pub(super) const LINKS_MAX: usize = 16;
 const PATIENCE_PERCENT: u64 = 80;
 /// Two links between the same nodes that came up within this time were dialled at once, by both.
 const CROSSED_US: u64 = 1_000_000;
-/// First wait before the replication port is tried again. On one host the peer that died holds it
-/// until its last descriptor is closed; each further try waits twice as long.
+/// First wait before the replication port is tried again; each further try waits twice as long.
 const LISTEN_RETRY_FIRST_US: u64 = 5_000;
+/// The same after a link was lost. On one host the peer that died holds the port until its last
+/// descriptor is closed; a peer that is started again at once must not come first, since it would
+/// find nobody there, and serve unfilled.
+const LISTEN_RETRY_LOST_US: u64 = 500;
 /// Longest wait before the replication port is tried again.
 const LISTEN_RETRY_MAX_US: u64 = 500_000;
 /// A link that lived this long was a good one: after it, waits start short again. Links that keep
@@ -634,9 +637,9 @@ impl Node {
             }
             if !swapped {
                 self.log("replication: close");
-                self.listen_wait_us = LISTEN_RETRY_FIRST_US;
-                if !self.stopping && !self.is_linked() {
-                    self.listen(true);
+                self.listen_wait_us = LISTEN_RETRY_LOST_US;
+                if !self.stopping {
+                    self.listen(!self.is_linked());
                 }
             }
             self.broke(&link, session.peer(), now);
