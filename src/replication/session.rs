@@ -378,6 +378,9 @@ impl Session {
         handle: &mut Handle,
         now: Now,
     ) -> Result<(), WireError> {
+        if !frame.moves_clock_to().is_believable(now) {
+            return Err(WireError::Future);
+        }
         match self.state {
             State::Proving => return self.on_proof(frame),
             State::Greeting => return self.on_greeting(frame),

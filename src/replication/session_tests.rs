@@ -205,3 +205,47 @@ fn random_frames_with_right_checksums_never_panic() {
         }
     }
 }
+
+#[test]
+fn a_version_from_the_far_future_ends_the_link_and_moves_nothing() {
+    let far = Version(Version::MAX.0 - 1);
+    let head = ItemHead {
+        key: b"k",
+        version: far,
+        flags: 0,
+        exptime: Exptime::Never,
+        cas: None,
+        marks: Marks::default(),
+    };
+    let pending = Some(crate::store::PendingFlush { issued: far, at: Version(5) });
+    let frames = [
+        Frame::Item { head, value: b"v" },
+        Frame::Large { head, len: 100_000 },
+        Frame::Deleted { key: b"k", version: far },
+        Frame::Flush(FlushState { watermark: far, pending: None }),
+        Frame::Flush(FlushState { watermark: Version(0), pending }),
+    ];
+    for frame in frames {
+        let (store, mut handle) = store();
+        let mut session = live(&mut handle);
+        let mut bytes = Vec::new();
+        native::encode(&mut bytes, &frame);
+        native::encode(&mut bytes, &Frame::Mark { upto: far });
+        session.handle_bytes(&bytes, &mut handle, now());
+        let closed = Event::Closed(CloseReason::Wire(WireError::Future));
+        assert_eq!(session.poll_event(), Some(closed), "{frame:?}");
+        handle.store(Mode::Set, b"k", 7, Exptime::Never, b"value", now());
+        assert!(store.newest().is_believable(now()), "what is written now reaches peers");
+        assert!(handle.get(b"k", now(), |_| ()).is_some());
+    }
+    let (_store, mut handle) = store();
+    let mut session = Session::new(Role::Listener, config(), now());
+    let mut bytes = Vec::new();
+    line::encode(&mut bytes, &Line { id: PEER, nonce: None });
+    let flush = FlushState { watermark: far, pending: None };
+    native::encode(&mut bytes, &Frame::Hello(Hello { flush, ..hello() }));
+    session.handle_bytes(&bytes, &mut handle, now());
+    assert_eq!(session.poll_event(), Some(Event::Line(PEER)));
+    let closed = Event::Closed(CloseReason::Wire(WireError::Future));
+    assert_eq!(session.poll_event(), Some(closed));
+}

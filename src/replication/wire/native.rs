@@ -303,6 +303,9 @@ pub enum WireError {
         /// What was wrong about it.
         what: &'static str,
     },
+    /// A version that no clock can have made. To take it would move our versions beyond what other
+    /// nodes believe; to pass over it, and acknowledge it, would leave the nodes different.
+    Future,
 }
 
 impl fmt::Display for WireError {
@@ -323,6 +326,28 @@ impl fmt::Display for WireError {
                 write!(out, "the peer sent a frame of type {kind} with an impossible field")
             }
             WireError::OutOfPlace { what } => write!(out, "the peer sent {what}"),
+            WireError::Future => {
+                write!(
+                    out,
+                    "the peer sent a version from 50 years ahead: one of the clocks is wrong"
+                )
+            }
+        }
+    }
+}
+
+impl Frame<'_> {
+    /// The highest version in it that would move the clock of who applies it.
+    pub fn moves_clock_to(&self) -> Version {
+        let flush = |flush: &FlushState| {
+            flush.watermark.max(flush.pending.map_or(Version(0), |pending| pending.issued))
+        };
+        match self {
+            Frame::Item { head, .. } | Frame::Large { head, .. } => head.version,
+            Frame::Deleted { version, .. } => *version,
+            Frame::Hello(hello) => flush(&hello.flush),
+            Frame::Flush(state) => flush(state),
+            _ => Version(0),
         }
     }
 }
