@@ -265,7 +265,10 @@ impl Worker {
                 self.exec.waits.was_gone();
                 continue;
             };
-            if client.conn.settle(&wait, outcome) && !client.queued {
+            let held = client.conn.held();
+            let sendable = client.conn.settle(&wait, outcome);
+            self.freed += held.saturating_sub(client.conn.held());
+            if sendable && !client.queued {
                 client.queued = true;
                 self.ready.push_back(key);
             }
