@@ -330,7 +330,8 @@ impl Worker {
         self.exec.store.hand_over();
         if let Some(replication) = self.shared.replication.get() {
             let fed = self.exec.store.take_fed() && self.shared.store.changed().raise();
-            if self.exec.waits.hand_over() || fed {
+            let full = self.exec.store.take_full();
+            if self.exec.waits.hand_over() || fed || full {
                 replication.wake();
             }
         }
