@@ -378,7 +378,7 @@ impl Stream {
         self.wanted = self.wanted.max(Some(wanted));
     }
 
-    /// When [`Stream::place_mark`] will place the next mark, monotonic microseconds. One mark is
+    /// When `Stream::place_mark` will place the next mark, monotonic microseconds. One mark is
     /// under way at a time, so that acks set the pace as well.
     pub fn mark_due(&self) -> Option<u64> {
         if self.mark.is_some() || self.lost.is_some() {

@@ -86,7 +86,9 @@ fn load(path: &Path) -> Result<(Secret, Option<String>), String> {
         let why = format!("its first line is longer than {SECRET_MAX} bytes");
         return Err(wrong(&why));
     }
-    let secret = Secret::new(line.to_vec()).ok_or_else(|| {
+    // Blanks are part of a secret; nothing but blanks is a mistake, and everybody's first guess.
+    let blank = line.iter().all(u8::is_ascii_whitespace);
+    let secret = Secret::new(line.to_vec()).filter(|_| !blank).ok_or_else(|| {
         wrong(&"its first line is empty: it has to be the secret that all nodes share")
     })?;
     let open = meta.permissions().mode() & OTHERS != 0;
@@ -138,6 +140,7 @@ mod tests {
             (&b""[..], "first line is empty"),
             (b"\nsecret\n", "first line is empty"),
             (b"\r\n", "first line is empty"),
+            (b" \t \r\n", "first line is empty"),
             (&over, "longer than 1024 bytes"),
             (&[b'x'; 5000], "longer than 1024 bytes"),
         ] {

@@ -22,9 +22,9 @@ const EPOCH_US: u64 = 1_577_836_800_000_000;
 /// Bits of the node tag, below the microseconds.
 const TAG_BITS: u32 = 8;
 /// How far ahead of our clock a version from elsewhere may be: 50 years, so that a clock that was
-/// set to another year, or never (it shows 1970), keeps nobody apart. What is believed moves our own
-/// versions along, so without such a bound one item would take the room to count on for ever: what
-/// is then written here would be above [`Version::MAX`], and believed by no peer.
+/// set to another year, or never (it shows 1970), keeps nobody apart. What is believed moves our
+/// own versions along, so without such a bound one item would take the room to count on for ever:
+/// what is then written here would be above [`Version::MAX`], and believed by no peer.
 const AHEAD_MAX_US: u64 = 50 * 366 * 86_400 * 1_000_000;
 
 /// A version: a hybrid logical clock of 63 bits, the CAS unique and the replication version of an

@@ -8,7 +8,7 @@
 //! ```
 //! Owns the course of a comparison and the exit status. Never changes a node: what it asks for is
 //! marked as used nowhere. What is merely on its way between nodes under load is not called
-//! different ([`compare`] has the rule); what could not be compared is never called equal.
+//! different (`compare` has the rule); what could not be compared is never called equal.
 
 mod client;
 mod compare;

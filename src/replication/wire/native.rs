@@ -1,4 +1,4 @@
-//! The native wire: frames, behind the opening line ([`line`](super::line)).
+//! The native wire: frames, behind the opening line ([`mod@line`]).
 //!
 //! Owns the byte layout between two twincached nodes and its limits. Never applies a frame, keeps
 //! no state between frames, and never trusts a length before it has been checked.

@@ -19,9 +19,9 @@ use crate::server::execute::Executor;
 use crate::server::waits::{Asked, Outcome, Wait, Waits};
 
 /// What a reply that is held back counts for beside its bytes, in bytes: the memory of its places
-/// here and in the worker's line, as measured. With [`super::OUT_HIGH`] it bounds how many there can
-/// be, to about 1100 per connection: more than are under way within a round trip to a peer.
-const HELD_COST: usize = 224;
+/// here and in the worker's line. With [`super::OUT_HIGH`] it bounds how many there can be, to
+/// about 2000 per connection: more than are under way within a round trip to a peer.
+const HELD_COST: usize = 128;
 /// The same where the worker's line is crowded: 16 per connection. So thousands of clients cannot
 /// fill the memory with replies while a peer hangs, and yet each of them goes on.
 const CROWDED_COST: usize = super::OUT_HIGH / 16;
