@@ -334,3 +334,23 @@ fn a_twincached_in_its_place_is_spoken_to_natively() {
     assert_eq!(peer.client().set("k", "w"), "STORED");
     client.await_value("k", Some("w"));
 }
+
+#[test]
+fn a_repcached_of_the_same_host_gets_the_port_when_its_link_ends() {
+    let repl = free_port();
+    let ours = node_of_pair(free_port(), repl, &[]);
+    ours.await_port();
+    let double = Double::against(repl, repl);
+    eventually("it is filled", || double.is_serving().then_some(()));
+    let mut client = ours.client();
+    double.set("k", 0, 0, b"1");
+    client.await_value("k", Some("1"));
+    // It listens from here on: it never connects again.
+    double.overflow();
+    ours.await_log("replication: start", 1);
+    double.set("k", 0, 0, b"2");
+    client.await_value("k", Some("2"));
+    assert_eq!(client.set("k", "3"), "STORED");
+    await_double(&double, "k", Some("3"));
+    is_quiet(&double);
+}

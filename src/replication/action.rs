@@ -93,6 +93,8 @@ pub enum Action {
     },
     /// Open the replication port; answer with `on_listening` or `on_listen_failed`.
     Listen,
+    /// Close the replication port: a repcached of this host needs it when its link ends.
+    Unlisten,
     /// Close a connection, after these last bytes if they can be sent at once.
     Close {
         /// Which.

@@ -26,6 +26,8 @@ pub(super) struct Link {
     pub address: String,
     /// Where it came from, if it came.
     pub origin: Origin,
+    /// The other end is a process of this host. This node's replication port.
+    pub neighbour: Option<u16>,
     /// The target whose repcached is at the other end.
     pub text: Option<usize>,
     /// How far from being filled the peer is, as it says (`native::HOPE_*`).
@@ -64,6 +66,7 @@ impl Link {
             quiet,
             address,
             origin,
+            neighbour: None,
             text: None,
             hope: 0,
             hope_said: 0,

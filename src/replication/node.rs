@@ -80,7 +80,7 @@ pub struct Node {
     /// How long the next wait will be.
     listen_wait_us: u64,
     /// Say `listen` when the port is open.
-    listen_log: bool,
+    pub(super) listen_log: bool,
     in_use: u32,
     listen_error: String,
     pub(super) serving: bool,
@@ -235,6 +235,7 @@ impl Node {
     pub fn on_listening(&mut self) {
         self.listening = Listening::On;
         self.listen_error.clear();
+        self.mind_port();
         if std::mem::take(&mut self.listen_log) && !self.is_linked() {
             self.log("replication: listen");
         }
@@ -312,6 +313,9 @@ impl Node {
         }
         if line {
             self.make_room(link);
+        }
+        if self.listening == Listening::On && self.is_text(link) {
+            self.mind_port();
         }
     }
 
@@ -418,7 +422,8 @@ impl Node {
         let Target { dialing: None, next_us, tried, .. } = self.targets[target] else {
             return None;
         };
-        if self.stopping || self.is_dialled_text(target) {
+        // Who takes the port that this node has left to a repcached is dialled through it.
+        if self.stopping || (self.is_dialled_text(target) && !self.yields_port()) {
             return None;
         }
         if let Some((_, link)) = self.link_of(target) {
@@ -524,7 +529,9 @@ impl Node {
     /// Decides whether a link may live.
     fn on_hello(&mut self, id: LinkId, hello: &Hello, handle: &mut Handle, now: Now) {
         let role = self.links[&id].role;
-        self.displace_text(id, handle, now);
+        if !(role == Role::Connector && self.yields_port()) {
+            self.displace_text(id, handle, now);
+        }
         let twin = self.live().find(|(_, link)| link.peer() == Some(hello.id));
         if let Some((old, link)) = twin {
             let crossed =
@@ -612,6 +619,7 @@ impl Node {
             let said = session.introduced().hope;
             self.links.entry(id).and_modify(|link| link.hope_said = said);
         }
+        self.mind_port();
         self.gossip(now);
     }
 
@@ -639,9 +647,10 @@ impl Node {
             if !swapped {
                 self.log("replication: close");
                 self.listen_wait_us = LISTEN_RETRY_LOST_US;
-                if !self.stopping {
+                if !self.stopping && !self.has_left_port(&link, now) {
                     self.listen(!self.is_linked());
                 }
+                self.mind_port();
             }
             self.broke(&link, session.peer(), now);
         }
@@ -697,9 +706,10 @@ impl Node {
         let Some(at) = link.target else { return };
         let random = self.random();
         let was_itself = self.targets[at].itself;
+        let looks = self.yields_port();
         let target = &mut self.targets[at];
         target.ended(outcome, now.mono_us, random);
-        if !why.is_empty() {
+        if !looks && !why.is_empty() {
             target.last_error = why.to_owned();
         }
         if outcome == Outcome::Itself && !was_itself {

@@ -115,6 +115,13 @@ impl Double {
         self.say(b"flush_all \r\n");
     }
 
+    /// `can't create Q_ITEM`: a burst was too much for its queue.
+    pub fn overflow(&self) {
+        if let Some(link) = &lock(&self.state).link {
+            let _ = link.shutdown(Shutdown::Both);
+        }
+    }
+
     /// Says something else.
     pub fn mumble(&self, bytes: &str) {
         self.say(bytes.as_bytes());

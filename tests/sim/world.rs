@@ -371,6 +371,7 @@ impl World {
                     running.node.on_listening();
                 }
             }
+            Action::Unlisten => self.up(machine).listening = false,
             Action::Close { link, last } => {
                 let run = self.up(machine).run;
                 self.dials.retain(|_, d| (d.machine, d.run, d.link) != (machine, run, link));

@@ -10,7 +10,7 @@
 //! ```
 //! A connection from anywhere else hears nothing, as ever.
 
-use super::{Bye, Handle, Link, LinkId, Listening, Node, NodeId, Now, Origin, Role};
+use super::{Bye, Handle, Link, LinkId, Listening, Node, NodeId, Now, Origin, Role, Session};
 use crate::replication::wire::native::HOPE_FILLED;
 use crate::replication::Action;
 
@@ -19,7 +19,61 @@ use crate::replication::Action;
 /// taken for, and makes a new connection.
 const OLD_SILENCE_US: u64 = 500_000;
 
+/// A repcached of this host, whose link has ended, listens at once, or never again. It has so long
+/// before this node takes the port that they share.
+const PORT_GRACE_US: u64 = 150_000;
+
 impl Node {
+    /// The other end of a connection is a process of this host; `port`: our replication port.
+    pub fn on_neighbour(&mut self, link: LinkId, port: u16) {
+        self.links.entry(link).and_modify(|link| link.neighbour = Some(port));
+    }
+
+    /// Whether a repcached that has shown itself as one listens, or will, on this node's port.
+    fn shares_port(&self, link: &Link) -> bool {
+        let heard = link.session.as_ref().is_none_or(Session::has_heard);
+        let named = link.text.and_then(|at| self.targets[at].name.rsplit_once(':'));
+        let ours = |port: &str| link.neighbour.is_some_and(|ours| port == ours.to_string());
+        heard && named.is_some_and(|(_, port)| ours(port))
+    }
+
+    pub(super) fn is_text(&self, link: LinkId) -> bool {
+        self.links.get(&link).is_some_and(|link| link.text.is_some())
+    }
+
+    /// Whether the replication port is to stay closed, as that of a linked repcached does: it wants
+    /// it when the link ends, and tries once. Where a node of ours is linked, others may come.
+    pub(super) fn yields_port(&self) -> bool {
+        let natives = self.live().any(|(_, link)| link.text.is_none());
+        !natives && self.live().any(|(_, link)| self.shares_port(link))
+    }
+
+    /// Closes or opens the replication port, as the links have it now.
+    pub(super) fn mind_port(&mut self) {
+        if !self.yields_port() {
+            let idle = self.listening == Listening::Off && self.listen_retry_us.is_none();
+            if idle && !self.stopping {
+                self.listen(false);
+            }
+            return;
+        }
+        if std::mem::replace(&mut self.listening, Listening::Off) == Listening::On {
+            self.actions.push_back(Action::Unlisten);
+        }
+        self.listen_retry_us = None;
+        self.listen_log = false;
+    }
+
+    /// A link has ended for which the port was left: it stays so for a moment. False: it was not.
+    pub(super) fn has_left_port(&mut self, link: &Link, now: Now) -> bool {
+        let left = self.listening == Listening::Off && self.shares_port(link);
+        if left {
+            self.listen_log |= !self.is_linked();
+            self.listen_retry_us = Some(now.mono_us + PORT_GRACE_US);
+        }
+        left
+    }
+
     /// Whether a target has answered as a repcached and is linked: it accepts nobody else then. One
     /// that has dialled us is only taken for it, so that we go on dialling.
     pub(super) fn is_dialled_text(&self, target: usize) -> bool {
@@ -115,7 +169,7 @@ impl Node {
         link.live_us = Some(now.mono_us);
         link.text = Some(target);
         link.hope = HOPE_FILLED;
-        let (role, quiet) = (link.role, link.quiet);
+        let (role, quiet, near) = (link.role, link.quiet, link.neighbour.is_some());
         self.links_made += 1;
         self.in_use = 0;
         match role {
@@ -126,10 +180,11 @@ impl Node {
         let name = &self.targets[target].name;
         let line = format!("replication: {name} is a repcached: spoken to in its own wire");
         self.actions.push_back(Action::Debug(line));
-        self.actions.push_back(Action::Watch { link: id, timeout_us });
-        if self.listening == Listening::Off {
-            self.listen(false);
+        if !near {
+            // A process of this host cannot vanish unnoticed, only stop for a while.
+            self.actions.push_back(Action::Watch { link: id, timeout_us });
         }
+        self.mind_port();
         if self.serving {
             self.next_target_now(now);
         } else {

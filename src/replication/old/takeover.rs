@@ -13,6 +13,11 @@ impl Session {
         self.state == State::Opening && self.stats.bytes_in == 0 && self.text.is_none()
     }
 
+    /// Whether anything was heard: who was taken for a repcached may have been a stranger.
+    pub fn has_heard(&self) -> bool {
+        self.stats.bytes_in > 0
+    }
+
     /// Takes the other end for a repcached. It is told our line first, which one ignores.
     pub fn take_for_repcached(&mut self, now: Now) {
         let SessionConfig { queue_max, silence_us, .. } = self.config;

@@ -117,6 +117,7 @@ impl Driver {
         }
         // A frame must not wait for the acknowledgement of the one before it.
         let _ = stream.set_nodelay(true);
+        let near = is_near(&stream, address);
         *conn = Conn::new(link, Some(stream), None);
         if let Some(named) = self.peers.get_mut(peer) {
             let lately = |at: u64| now.mono_us.saturating_sub(at) < CAME_TO_NOTHING_US;
@@ -125,6 +126,9 @@ impl Driver {
             named.made_us = Some(now.mono_us);
         }
         self.node.on_dialed(link, address.to_string(), now);
+        if near {
+            self.node.on_neighbour(link, self.config.settings.port);
+        }
     }
 
     /// Opens the replication port.
@@ -204,6 +208,9 @@ impl Driver {
         // A listener for both families shows IPv4 as IPv6.
         let shown = SocketAddr::new(address.ip().to_canonical(), address.port()).to_string();
         let Some(link) = self.node.on_accepted(shown, origin, now) else { return };
+        if is_near(&stream, address) {
+            self.node.on_neighbour(link, self.config.settings.port);
+        }
         let interest = Interest::READABLE | Interest::WRITABLE;
         let _ = stream.set_nodelay(true);
         match self.poll.registry().register(&mut stream, link_token(link), interest) {
@@ -215,4 +222,11 @@ impl Driver {
             }
         }
     }
+}
+
+/// Whether the other end of a connection is a process of this host.
+fn is_near(stream: &TcpStream, address: SocketAddr) -> bool {
+    let ip = address.ip().to_canonical();
+    let ours = stream.local_addr().map(|local| local.ip().to_canonical());
+    ip.is_loopback() || ours.is_ok_and(|ours| ours == ip)
 }

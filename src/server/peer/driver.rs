@@ -329,6 +329,7 @@ impl Driver {
                 Action::Warn(line) => log::warn!("{line}"),
                 Action::Serve => (self.serve)(),
                 Action::Listen => self.listen(now),
+                Action::Unlisten => self.listeners.clear(),
                 Action::Watch { link, timeout_us } => {
                     if let Some(conn) = self.conns.get(&link) {
                         conn.watch(Duration::from_micros(timeout_us));
