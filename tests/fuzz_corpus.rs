@@ -55,7 +55,7 @@ macro_rules! targets {
     };
 }
 
-targets! { auth binary classic conn front meta udp wire }
+targets! { auth binary classic conn front meta node udp wire }
 
 #[test]
 fn corpora_are_small_and_have_a_target() {

@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 /// Sent bytes that may stand before unsent ones: moving the rest costs less than it saves only when
 /// there are many.
 const COMPACT_MIN: usize = 64 * 1024;
+/// Places that stay allocated when no reply is waited for any more.
+const SLOTS_KEEP: usize = 16;
 
 /// The place of one deferred reply in its connection's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -111,12 +113,20 @@ impl Replies {
             self.first += 1;
             moved = true;
         }
+        if self.slots.is_empty() && self.slots.capacity() > SLOTS_KEEP {
+            self.slots = VecDeque::new();
+        }
         moved
     }
 
     /// Memory of the sendable bytes.
     pub fn capacity(&self) -> usize {
         self.ready.capacity()
+    }
+
+    /// Memory of the places of deferred replies.
+    pub fn places(&self) -> usize {
+        self.slots.capacity() * std::mem::size_of::<Slot>()
     }
 
     /// What may be sent now.
@@ -259,5 +269,14 @@ mod tests {
             replies.sent(most, usize::MAX);
         }
         assert!(replies.ready.capacity() < 4 * COMPACT_MIN, "{}", replies.ready.capacity());
+    }
+
+    #[test]
+    fn places_of_many_replies_are_given_back() {
+        let mut replies = Replies::new();
+        let tickets: Vec<Ticket> = (0..1000).map(|_| replies.defer()).collect();
+        assert!(replies.places() >= 1000);
+        assert!(tickets.into_iter().all(|ticket| replies.resolve(ticket, b"x".to_vec())));
+        assert_eq!((replies.places(), replies.sendable().len()), (0, 1000));
     }
 }

@@ -6,7 +6,7 @@
 use super::action::{Action, LinkId, Origin};
 use super::events::SessionConfig;
 use super::link::Link;
-use super::node::Node;
+use super::node::{Node, LINKS_MAX};
 use super::secret::{Mismatch, Nonce};
 use super::session::Session;
 use super::{NodeId, Role};
@@ -46,6 +46,36 @@ impl Node {
             self.strays += 1;
             self.actions.push_back(Action::Close { link: oldest, last: Vec::new() });
         }
+    }
+
+    /// How many links there may be beside a new one. Who connects from elsewhere leaves the places
+    /// that the peers of `-x` may need: however many come, those find room.
+    pub(super) fn places_for(&self, id: LinkId) -> usize {
+        let kept = if self.is_from_elsewhere(id) { self.unlinked_targets() } else { 0 };
+        LINKS_MAX - kept.min(LINKS_MAX - 1)
+    }
+
+    /// Whether a new link may take the place of a silent one: who connects from elsewhere never
+    /// that of a peer of `-x`.
+    pub(super) fn may_oust(&self, id: LinkId, old: &Link) -> bool {
+        !self.is_from_elsewhere(id) || !self.is_known_target(old.peer())
+    }
+
+    fn is_from_elsewhere(&self, id: LinkId) -> bool {
+        self.links.get(&id).is_some_and(|link| {
+            let elsewhere = link.role == Role::Listener && link.origin == Origin::Other;
+            elsewhere && !self.is_known_target(link.peer())
+        })
+    }
+
+    /// Whether that node has answered at a target.
+    fn is_known_target(&self, peer: Option<NodeId>) -> bool {
+        peer.is_some() && self.targets.iter().any(|target| target.known == peer)
+    }
+
+    fn unlinked_targets(&self) -> usize {
+        let unlinked = |&at: &usize| !self.targets[at].itself && self.link_of(at).is_none();
+        (0..self.targets.len()).filter(unlinked).count()
     }
 
     pub(super) fn session_config(&mut self) -> SessionConfig {
@@ -127,7 +157,11 @@ mod tests {
         fn new() -> World {
             let config = Config { replicated: true, memory_limit: 4 << 20, ..Config::default() };
             let handle = Store::new(config, at(0)).handle();
-            let mut node = Node::new(NodeConfig::new(NodeId(1), Vec::new(), 16));
+            World::with_peers(handle, Vec::new())
+        }
+
+        fn with_peers(handle: Handle, peers: Vec<String>) -> World {
+            let mut node = Node::new(NodeConfig::new(NodeId(1), peers, 16));
             node.on_listening();
             World { node, handle }
         }
@@ -140,10 +174,21 @@ mod tests {
 
         /// A connection that says line, pass and hello.
         fn connect(&mut self, pass: Option<Nonce>, now: Now) -> LinkId {
-            let link = self.node.on_accepted("a".to_owned(), Origin::Other, now).unwrap();
+            self.connect_as(PEER, Origin::Other, pass, now)
+        }
+
+        fn connect_as(
+            &mut self,
+            id: NodeId,
+            from: Origin,
+            pass: Option<Nonce>,
+            now: Now,
+        ) -> LinkId {
+            let link = self.node.on_accepted("a".to_owned(), from, now).unwrap();
             let (newest, flush) = (Version(5), FlushState::default());
-            let hello = Hello { id: PEER, newest, cold: false, unix_us: 0, flush, mesh: None };
-            let mut bytes = World::line();
+            let hello = Hello { id, newest, cold: false, unix_us: 0, flush, mesh: None };
+            let mut bytes = Vec::new();
+            line::encode(&mut bytes, &Line { id, nonce: None });
             pass.iter().for_each(|&pass| native::encode(&mut bytes, &Frame::Pass(pass)));
             native::encode(&mut bytes, &Frame::Hello(hello));
             self.node.on_bytes(link, &bytes, &mut self.handle, now);
@@ -189,6 +234,27 @@ mod tests {
         // One that has forgotten its pass gets in when the old link has been silent.
         let heir = world.connect(None, at(1600 + 1800));
         assert_eq!(world.live(), [heir]);
+    }
+
+    #[test]
+    fn who_comes_from_elsewhere_leaves_places_for_peers() {
+        let handle = World::new().handle;
+        let mut world = World::with_peers(handle, vec!["a:1".to_owned(), "b:1".to_owned()]);
+        for peer in 0..2 {
+            // Nobody there yet: the node serves, and listens.
+            world.node.on_timeout(&mut world.handle, at(peer));
+            world.node.on_dial_failed(LinkId(peer), "nobody", at(peer));
+        }
+        for n in 0..2 * LINKS_MAX as u128 {
+            world.connect_as(NodeId(1000 + n), Origin::Other, None, at(10));
+        }
+        assert_eq!(world.live().len(), LINKS_MAX - 2);
+        for peer in 0..2 {
+            let id = NodeId(100 + peer as u128);
+            let link = world.connect_as(id, Origin::Peer(peer), None, at(20));
+            assert!(world.live().contains(&link));
+        }
+        assert_eq!(world.live().len(), LINKS_MAX);
     }
 
     #[test]

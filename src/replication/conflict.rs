@@ -60,15 +60,26 @@ pub struct Incoming {
 impl Incoming {
     /// Applies an item. Returns whether it won, as all three do.
     pub fn item(&mut self, head: &ItemHead<'_>, value: &[u8], to: &mut Handle, now: Now) -> bool {
-        self.tally.items += 1;
-        if !to.store_ref().config().fits(head.key.len(), head.flags, value.len()) {
-            self.refuse(head.key, head.version, to, now);
-            return false;
-        }
         let value = Value::from(value);
         let ItemHead { flags, exptime, cas, marks, .. } = *head;
         let what = What::Item { flags, exptime, cas, marks, value };
-        self.apply(&Change { key: head.key, version: head.version, what }, to, now)
+        self.told(&Change { key: head.key, version: head.version, what }, to, now)
+    }
+
+    /// Applies an item as the peer's writer has left it.
+    pub fn told(&mut self, change: &Change<'_>, to: &mut Handle, now: Now) -> bool {
+        self.tally.items += 1;
+        let fits = match change.what {
+            What::Item { flags, value, .. } => {
+                to.store_ref().config().fits(change.key.len(), flags, value.len())
+            }
+            What::Deleted => true,
+        };
+        if !fits {
+            self.refuse(change.key, change.version, to, now);
+            return false;
+        }
+        self.apply(change, to, now)
     }
 
     /// Applies a delete.

@@ -2,7 +2,9 @@
 //!
 //! Owns no state: it hands on, to frames or to the text of a repcached. Decides nothing.
 
-use super::{Drained, Now, Relays, Session, Told, Version};
+use super::native::{self, WireError};
+use super::{Drained, Handle, Now, Relays, Session, Told, Version};
+use crate::store::read_told;
 
 impl Session {
     /// Whether [`Session::take_relays`] is to name each change, or just the lowest version.
@@ -11,7 +13,7 @@ impl Session {
     }
 
     /// Changes of the peer that won here and that other links must hear of. At most as many as
-    /// there were frames in the bytes last handed in.
+    /// there were changes in the bytes last handed in.
     pub fn take_relays(&mut self) -> Relays {
         if let Some(text) = &mut self.text {
             return text.take_relays(self.relay);
@@ -49,6 +51,27 @@ impl Session {
         if self.is_live() {
             self.outgoing.tell(told, now);
         }
+    }
+
+    /// Takes in what the peer was told by its writers.
+    ///
+    /// # Errors
+    /// There is something in it that no node says.
+    pub(super) fn on_told(
+        &mut self,
+        mut bytes: &[u8],
+        handle: &mut Handle,
+        now: Now,
+    ) -> Result<(), WireError> {
+        while !bytes.is_empty() {
+            let wrong = WireError::BadField { kind: native::TOLD };
+            let (change, size) = read_told(bytes).ok_or(wrong)?;
+            bytes = &bytes[size..];
+            if self.incoming.told(&change, handle, now) {
+                self.relay(change.key, change.version, handle);
+            }
+        }
+        Ok(())
     }
 
     /// Whether changes are worth telling as they are made.

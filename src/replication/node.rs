@@ -541,8 +541,9 @@ impl Node {
             }
         } else if !hello.cold && self.has_better(role) {
             return self.refuse(id, Bye::Filling);
-        } else if self.live().count() >= LINKS_MAX {
-            let suspect = self.live().find(|(_, link)| self.is_suspect(link, now));
+        } else if self.live().count() >= self.places_for(id) {
+            let gives_way = |link: &Link| self.is_suspect(link, now) && self.may_oust(id, link);
+            let suspect = self.live().find(|(_, link)| gives_way(link));
             match suspect.map(|(id, _)| id) {
                 Some(old) => self.on_lost(old, "silent, and another node is here", handle, now),
                 None => {

@@ -23,7 +23,10 @@ use std::collections::VecDeque;
 const TURN: usize = 32;
 /// Bytes of changes that are frames already and wait for the output to have room: what a busy node
 /// writes in one turn of the thread. What is told beyond that waits as a hash, and is looked up.
-const READY_MAX: usize = 256 * 1024;
+const READY_MAX: usize = 512 * 1024;
+/// Bytes of told changes in one frame: the costs of a frame do not show any more, and the checksum
+/// finds what was just copied in the processor's nearest cache.
+const TOLD_FRAME: usize = 16 * 1024;
 
 /// The sending side of one link.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub(super) struct Outgoing {
     pub stream: Stream,
     /// Frames that go out before anything else.
     ready: Vec<u8>,
+    /// The peer knows [`Frame::Told`].
+    pub knows_told: bool,
     copy: Option<Copy>,
     /// Everything changed here up to it had left the feeds when the link began.
     base: Version,
@@ -63,6 +68,7 @@ impl Outgoing {
             sender: Sender::default(),
             stream: Stream::new(queue_max, covered),
             ready: Vec::new(),
+            knows_told: false,
             copy: None,
             base: covered,
             agreed: Version(0),
@@ -156,13 +162,18 @@ impl Outgoing {
     /// hand, unless something older waits. To be called before [`Stream::push`] of the same drain.
     pub fn tell(&mut self, told: &Told, now: Now) {
         let direct = self.takes_told();
-        for (hash, change) in told.iter() {
-            if direct && self.ready.len() < READY_MAX {
-                self.sender.change(&change, &mut self.ready);
-                self.stream.passed(now);
-            } else {
-                self.stream.push_one(hash, now);
+        for batch in told.batches(TOLD_FRAME) {
+            if !direct || self.ready.len() >= READY_MAX {
+                batch.iter().for_each(|(hash, _)| self.stream.push_one(hash, now));
+                continue;
             }
+            if self.knows_told {
+                native::encode(&mut self.ready, &Frame::Told(batch.bytes));
+                self.sender.items += batch.count as u64;
+            } else {
+                batch.iter().for_each(|(_, change)| self.sender.change(&change, &mut self.ready));
+            }
+            self.stream.passed(batch.count, now);
         }
     }
 

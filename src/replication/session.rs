@@ -259,6 +259,8 @@ impl Session {
         self.footing = footing;
         self.outgoing = Outgoing::new(self.role, self.config.queue_max, footing.covered);
         self.outgoing.agreed = footing.agreed;
+        // Who knows meshes is of version 1.2 or newer.
+        self.outgoing.knows_told = hello.mesh.is_some();
         self.outgoing.nothing = handle.store_ref().newest() == Version(0);
         self.outgoing.stream.owe(footing.debt);
         handle.apply_flush(hello.flush, now);
@@ -394,6 +396,9 @@ impl Session {
         handle: &mut Handle,
         now: Now,
     ) -> Result<(), WireError> {
+        if !frame.moves_clock_to().is_believable(now) {
+            return Err(WireError::Future);
+        }
         match self.state {
             State::Proving => return self.on_proof(frame),
             State::Greeting => return self.on_greeting(frame),
@@ -427,6 +432,7 @@ impl Session {
                     self.relay(head.key, head.version, true, handle);
                 }
             }
+            Frame::Told(bytes) => self.on_told(bytes, handle, now)?,
             Frame::Large { head, len } => self.incoming.large(&head, len, handle, now)?,
             Frame::Part(bytes) => {
                 if let Some((key, version)) = self.incoming.part(bytes, handle, now)? {

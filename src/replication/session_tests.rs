@@ -37,14 +37,18 @@ fn store() -> (Arc<Store>, Handle) {
 
 /// A listener's session whose peer has said line and hello and was accepted.
 fn live(handle: &mut Handle) -> Session {
+    live_with(hello(), handle)
+}
+
+fn live_with(hello: Hello, handle: &mut Handle) -> Session {
     let mut session = Session::new(Role::Listener, config(), now());
     let mut bytes = Vec::new();
     line::encode(&mut bytes, &Line { id: PEER, nonce: None });
-    native::encode(&mut bytes, &Frame::Hello(hello()));
+    native::encode(&mut bytes, &Frame::Hello(hello));
     session.handle_bytes(&bytes, handle, now());
     assert_eq!(session.poll_event(), Some(Event::Line(PEER)));
-    assert_eq!(session.poll_event(), Some(Event::Hello(hello())));
-    session.start(&hello(), Footing::default(), handle, now());
+    assert_eq!(session.poll_event(), Some(Event::Hello(hello)));
+    session.start(&hello, Footing::default(), handle, now());
     session
 }
 
@@ -111,6 +115,48 @@ fn the_listener_consents_then_copies_then_marks() {
 }
 
 #[test]
+fn told_items_travel_in_one_frame_to_who_knows_it_and_one_by_one_to_an_older_peer() {
+    let mesh = Some(Mesh { made: Version(0), filler: None, hope: native::HOPE_FILLED });
+    for (mesh, kinds) in [(mesh, &[native::TOLD][..]), (None, &[5, 5, 5])] {
+        let (store, mut handle) = store();
+        let mut session = live_with(Hello { mesh, ..hello() }, &mut handle);
+        let (mut bytes, mut out) = (Vec::new(), Vec::new());
+        native::encode(&mut bytes, &Frame::Want { since: Version(0), via: None });
+        session.handle_bytes(&bytes, &mut handle, now());
+        session.poll_transmit(&mut out, 1 << 16, &mut handle, now());
+        out.clear();
+        assert!(session.takes_told());
+        store.set_telling(true);
+        for key in [&b"a"[..], b"b", b"c"] {
+            handle.store(Mode::Set, key, 7, Exptime::At(1_800_000_000), key, now());
+        }
+        let (mut hashes, mut told) = (Vec::new(), Told::default());
+        let drained = store.drain_told(&mut hashes, &mut told);
+        assert!(hashes.is_empty());
+        session.tell(&told, now());
+        session.push(&hashes, drained, now());
+        session.poll_transmit(&mut out, 1 << 16, &mut handle, now());
+        let (mut at, mut seen) = (0, Vec::new());
+        while let Some((frame, used)) = native::decode(&out[at..]).unwrap() {
+            seen.push(out[at + 4]);
+            at += used;
+            assert!(!matches!(frame, Frame::Unknown(_)));
+        }
+        seen.retain(|kind| [5, native::TOLD].contains(kind));
+        assert_eq!((seen, session.sent()), (kinds.to_vec(), 3));
+        // The other end finds in them what was stored.
+        let (theirs, mut their_handle) = self::store();
+        let mut peer = live(&mut their_handle);
+        peer.handle_bytes(&out, &mut their_handle, now());
+        assert_eq!((peer.stats().tally.won, theirs.stats().curr_items), (3, 3));
+        let read = |item: &crate::store::Item<'_>| (item.value.to_vec(), item.flags, item.exptime);
+        let found = their_handle.peek(b"b", now(), read);
+        assert_eq!(found, Some((b"b".to_vec(), 7, Exptime::At(1_800_000_000))));
+        assert_eq!(peer.take_relays().changes.len(), 3, "others hear of each");
+    }
+}
+
+#[test]
 fn nothing_is_said_before_a_line_and_no_item_before_consent() {
     let (_, mut handle) = store();
     handle.store(Mode::Set, b"k", 0, Exptime::Never, b"v", now());
@@ -139,13 +185,14 @@ fn out_of_place_frames_end_the_link_and_say_why() {
         marks: Marks::default(),
     };
     let large = Frame::Large { head, len: 100_000 };
-    let bad: [&[Frame<'_>]; 5] = [
+    let bad: [&[Frame<'_>]; 6] = [
         &[Frame::Hello(hello())],
         &[
             Frame::Want { since: Version(0), via: None },
             Frame::Want { since: Version(0), via: None },
         ],
         &[Frame::Part(b"x")],
+        &[Frame::Told(&[0; 30])],
         &[large, large],
         &[Frame::Large { head, len: 3 }, Frame::Part(b"four")],
     ];
@@ -204,4 +251,48 @@ fn random_frames_with_right_checksums_never_panic() {
             while session.poll_event().is_some() {}
         }
     }
+}
+
+#[test]
+fn a_version_from_the_far_future_ends_the_link_and_moves_nothing() {
+    let far = Version(Version::MAX.0 - 1);
+    let head = ItemHead {
+        key: b"k",
+        version: far,
+        flags: 0,
+        exptime: Exptime::Never,
+        cas: None,
+        marks: Marks::default(),
+    };
+    let pending = Some(crate::store::PendingFlush { issued: far, at: Version(5) });
+    let frames = [
+        Frame::Item { head, value: b"v" },
+        Frame::Large { head, len: 100_000 },
+        Frame::Deleted { key: b"k", version: far },
+        Frame::Flush(FlushState { watermark: far, pending: None }),
+        Frame::Flush(FlushState { watermark: Version(0), pending }),
+    ];
+    for frame in frames {
+        let (store, mut handle) = store();
+        let mut session = live(&mut handle);
+        let mut bytes = Vec::new();
+        native::encode(&mut bytes, &frame);
+        native::encode(&mut bytes, &Frame::Mark { upto: far });
+        session.handle_bytes(&bytes, &mut handle, now());
+        let closed = Event::Closed(CloseReason::Wire(WireError::Future));
+        assert_eq!(session.poll_event(), Some(closed), "{frame:?}");
+        handle.store(Mode::Set, b"k", 7, Exptime::Never, b"value", now());
+        assert!(store.newest().is_believable(now()), "what is written now reaches peers");
+        assert!(handle.get(b"k", now(), |_| ()).is_some());
+    }
+    let (_store, mut handle) = store();
+    let mut session = Session::new(Role::Listener, config(), now());
+    let mut bytes = Vec::new();
+    line::encode(&mut bytes, &Line { id: PEER, nonce: None });
+    let flush = FlushState { watermark: far, pending: None };
+    native::encode(&mut bytes, &Frame::Hello(Hello { flush, ..hello() }));
+    session.handle_bytes(&bytes, &mut handle, now());
+    assert_eq!(session.poll_event(), Some(Event::Line(PEER)));
+    let closed = Event::Closed(CloseReason::Wire(WireError::Future));
+    assert_eq!(session.poll_event(), Some(closed));
 }

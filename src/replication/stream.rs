@@ -225,12 +225,12 @@ impl Stream {
     /// Takes in one change, ahead of the push that covers it.
     pub fn push_one(&mut self, hash: u64, now: Now) {
         self.enqueue(hash, self.covered, now);
-        self.passed(now);
+        self.passed(1, now);
     }
 
-    /// A change was made that is on its way already: a mark has to follow it.
-    pub fn passed(&mut self, now: Now) {
-        self.brought += 1;
+    /// Changes were made that are on their way already: a mark has to follow them.
+    pub fn passed(&mut self, count: usize, now: Now) {
+        self.brought += count;
         self.made_new.get_or_insert(now.mono_us);
         self.late_new.get_or_insert(now.mono_us);
     }

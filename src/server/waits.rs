@@ -13,8 +13,9 @@
 //!             acknowledged? its connection lets it go; deadline over? it says so instead
 //! ```
 //!
-//! Bounded by the connections: each holds back so many replies and no more
-//! (`server/conn/hold.rs`); what connections that went leave behind is at most as much again.
+//! Bounded by the connections: each holds back so many replies and no more, and fewer where the
+//! line is crowded (`server/conn/hold.rs`); what connections that went leave behind is at most as
+//! much again.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -31,6 +32,10 @@ use crate::store::Version;
 /// Places of replies whose connections went that may stay in a line, before it is looked through
 /// for them: so many cost nothing.
 const GONE_KEEP: usize = 1024;
+/// With so many replies the line of a worker is crowded: some fifteen megabytes of them.
+const CROWD: usize = 64 * 1024;
+/// Places of a line that stay allocated when they are not needed any more.
+const LINE_KEEP: usize = 4096;
 
 /// What the workers and the replication thread share.
 pub struct Acks {
@@ -235,6 +240,19 @@ impl Waits {
         true
     }
 
+    /// Whether so many replies wait that no connection should have many of them.
+    #[inline]
+    pub fn is_crowded(&self) -> bool {
+        self.line.len() >= CROWD
+    }
+
+    /// Gives back what a line that was long does not need any more.
+    fn shrink(&mut self) {
+        if self.line.capacity() > LINE_KEEP && self.line.len() < self.line.capacity() / 4 {
+            self.line.shrink_to((2 * self.line.len()).max(LINE_KEEP));
+        }
+    }
+
     /// Puts a reply of the present connection into the line: it waits for `version`, which is not
     /// lower than any before.
     pub fn push(&mut self, ticket: Ticket, version: Version, asked: Asked, now: Now) {
@@ -268,6 +286,7 @@ impl Waits {
             self.acks.timeouts.fetch_add(over as u64, Ordering::Relaxed);
             out.extend(self.line.drain(..over).map(|wait| (wait, Outcome::Refuse)));
         }
+        self.shrink();
     }
 
     fn acknowledged(&mut self, quorum: &Quorum, out: &mut Vec<(Wait, Outcome)>) {
@@ -304,6 +323,7 @@ impl Waits {
     pub fn retain(&mut self, lives: impl Fn(Client) -> bool) {
         self.line.retain(|wait| lives(wait.client));
         self.gone = 0;
+        self.shrink();
     }
 
     /// The end of a turn: asks for acknowledgements of what came into the line in it. True when the

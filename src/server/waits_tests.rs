@@ -152,3 +152,13 @@ fn those_that_went_leave_the_line_before_they_are_many() {
     (0..10_000).for_each(|_| world.waits.was_gone());
     assert_eq!(world.waits.gone, 0);
 }
+
+#[test]
+fn a_line_that_was_long_gives_its_memory_back() {
+    let mut world = World::new(false);
+    (1..=100_000).for_each(|version| world.push(version, NOW));
+    assert!(world.waits.is_crowded() && world.waits.line.capacity() >= 100_000);
+    world.publish(99_000, (0, 99_000), true);
+    assert_eq!(world.settle(NOW, Outcome::Answer).len(), 99_000);
+    assert!(!world.waits.is_crowded() && world.waits.line.capacity() <= 2 * LINE_KEEP);
+}

@@ -265,7 +265,10 @@ impl Worker {
                 self.exec.waits.was_gone();
                 continue;
             };
-            if client.conn.settle(&wait, outcome) && !client.queued {
+            let held = client.conn.held();
+            let sendable = client.conn.settle(&wait, outcome);
+            self.freed += held.saturating_sub(client.conn.held());
+            if sendable && !client.queued {
                 client.queued = true;
                 self.ready.push_back(key);
             }
@@ -327,7 +330,8 @@ impl Worker {
         self.exec.store.hand_over();
         if let Some(replication) = self.shared.replication.get() {
             let fed = self.exec.store.take_fed() && self.shared.store.changed().raise();
-            if self.exec.waits.hand_over() || fed {
+            let full = self.exec.store.take_full();
+            if self.exec.waits.hand_over() || fed || full {
                 replication.wake();
             }
         }

@@ -66,6 +66,8 @@ pub(super) struct Local {
     pub counters: Arc<Counters>,
     pub feed: Arc<Feed>,
     pub fed: bool,
+    /// Its feed has become so full that it should be drained soon.
+    pub full: bool,
     /// The last version that a change of this handle got, where peers hear of it.
     pub issued: Version,
     pub writer: usize,
@@ -186,7 +188,7 @@ impl Store {
         drop(members);
         Handle::new(
             Arc::clone(self),
-            Local { counters, feed, fed: false, issued: Version(0), writer },
+            Local { counters, feed, fed: false, full: false, issued: Version(0), writer },
         )
     }
 
@@ -298,7 +300,7 @@ impl Store {
     /// appends to `out` the hashes of other keys that were changed. Only hashes come unless
     /// [`Store::set_telling`] has asked for more.
     pub fn drain_told(&self, out: &mut Vec<u64>, told: &mut Told) -> Drained {
-        told.clear();
+        told.begin(self.config.hash_seed);
         // Read first: a version up to this was issued and pushed under its feed's lock before.
         let upto = self.clock.newest();
         let mut overflowed = false;
@@ -314,6 +316,11 @@ impl Store {
         if self.telling.load(Ordering::Relaxed) != on {
             self.telling.store(on, Ordering::Relaxed);
         }
+    }
+
+    /// Bytes that clients have sent, through all handles that live.
+    pub fn bytes_asked(&self) -> u64 {
+        lock(&self.members).iter().map(|member| member.counters.get(Counter::BytesRead)).sum()
     }
 
     /// Whether changes wait for the next drain.
@@ -439,7 +446,7 @@ impl Store {
         if !self.config.replicated {
             return self.clock.next(now);
         }
-        let version = me.feed.issue(&self.clock, now, hash, self.config.feed_max, None);
+        let (version, _) = me.feed.issue(&self.clock, now, hash, self.config.feed_max, None);
         (me.fed, me.issued) = (true, version);
         version
     }
@@ -451,8 +458,9 @@ impl Store {
         }
         let tell = self.telling.load(Ordering::Relaxed) && new.len() <= told::VALUE_MAX;
         let new = tell.then(|| (new, self.told_max.load(Ordering::Relaxed)));
-        let version = me.feed.issue(&self.clock, now, hash, self.config.feed_max, new);
+        let (version, full) = me.feed.issue(&self.clock, now, hash, self.config.feed_max, new);
         (me.fed, me.issued) = (true, version);
+        me.full |= full;
         version
     }
 

@@ -47,7 +47,8 @@ impl Feed {
 
     /// Issues a version for a change of the key with this hash and notes the change: `new` itself
     /// where that is given, with the bytes that may wait, and there is room. Where `max` changes
-    /// wait already the feed overflows: it forgets them all and asks for a scan.
+    /// wait already the feed overflows: it forgets them all and asks for a scan. Also says whether
+    /// the room for bytes has just become half full, so that a drain should not be put off.
     pub fn issue(
         &self,
         clock: &VersionClock,
@@ -55,25 +56,24 @@ impl Feed {
         hash: u64,
         max: usize,
         new: Option<(&New<'_>, usize)>,
-    ) -> Version {
+    ) -> (Version, bool) {
         let mut pending = self.lock();
         let version = clock.next(now);
         if pending.overflowed {
-            return version;
+            return (version, false);
         }
         if pending.len() >= max {
             *pending = Pending { overflowed: true, ..Pending::default() };
-            return version;
+            return (version, true);
         }
         let told = pending.told.len();
-        match new.filter(|&(new, room)| told + told::size(new) <= room) {
-            Some((new, _)) => {
-                told::push(&mut pending.told, hash, version, new);
-                pending.told_count += 1;
-            }
-            None => pending.hashes.push(hash),
-        }
-        version
+        let Some((new, room)) = new.filter(|&(new, room)| told + told::size(new) <= room) else {
+            pending.hashes.push(hash);
+            return (version, false);
+        };
+        told::push(&mut pending.told, version, new);
+        pending.told_count += 1;
+        (version, told <= room / 2 && pending.told.len() > room / 2)
     }
 
     /// Moves what waits to `out` and `told`; returns whether it overflowed.
@@ -126,6 +126,8 @@ impl ChangeSignal {
 
 #[cfg(test)]
 mod tests {
+    use super::super::item::Extras;
+    use super::super::{Exptime, Marks};
     use super::*;
 
     #[test]
@@ -152,5 +154,20 @@ mod tests {
         assert!(signal.take());
         assert!(!signal.take());
         assert!(signal.raise());
+    }
+
+    #[test]
+    fn a_feed_whose_bytes_are_half_its_room_says_so_once() {
+        let (feed, clock) = (Feed::default(), VersionClock::new(1));
+        let extras = Extras { marks: Marks::default(), cas: None };
+        let new = New { key: b"key", flags: 0, exptime: Exptime::Never, extras, parts: &[b"v"] };
+        let (room, mut out, mut told) = (20 * told::size(&new), Vec::new(), Told::default());
+        for _ in 0..2 {
+            let issue = || feed.issue(&clock, Now::default(), 7, 100, Some((&new, room))).1;
+            let said: Vec<bool> = (0..40).map(|_| issue()).collect();
+            assert_eq!(said.iter().filter(|&&half| half).count(), 1);
+            assert!(said[9..15].contains(&true));
+            assert!(!feed.drain(&mut out, &mut told) && !out.is_empty());
+        }
     }
 }

@@ -312,6 +312,12 @@ impl Handle {
         std::mem::take(&mut self.local.fed)
     }
 
+    /// Whether what this handle left for the replication thread has become so much since the last
+    /// call that the thread is to be woken whether or not the signal is up.
+    pub fn take_full(&mut self) -> bool {
+        std::mem::take(&mut self.local.full)
+    }
+
     /// The version of the last change that this handle made and that a peer should hear of; 0 when
     /// there was none. Never goes back.
     pub fn issued(&self) -> Version {

@@ -42,7 +42,7 @@ pub use resize::CannotResize;
 pub use terms::{
     Arith, ArithTerms, DeleteTerms, Deleted, Found, GetTerms, Mode, Stored, Terms, Written,
 };
-pub use told::Told;
+pub use told::{read_told, Batch, Told};
 pub use version::Version;
 pub use view::{Change, Item, Marks, Value, What};
 pub use witness::{Evicted, Witness};

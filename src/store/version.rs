@@ -21,6 +21,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const EPOCH_US: u64 = 1_577_836_800_000_000;
 /// Bits of the node tag, below the microseconds.
 const TAG_BITS: u32 = 8;
+/// How far ahead of our clock a version from elsewhere may be: 50 years, so that a clock that was
+/// set to another year, or never (it shows 1970), keeps nobody apart. What is believed moves our own
+/// versions along, so without such a bound one item would take the room to count on for ever: what
+/// is then written here would be above [`Version::MAX`], and believed by no peer.
+const AHEAD_MAX_US: u64 = 50 * 366 * 86_400 * 1_000_000;
 
 /// A version: a hybrid logical clock of 63 bits, the CAS unique and the replication version of an
 /// item. 55 bits of microseconds since 2020-01-01 UTC, 8 bits of node tag.
@@ -31,6 +36,12 @@ impl Version {
     /// The largest version that is believed when it comes from elsewhere (the year 2590). A damaged
     /// or hostile version above it would leave this node no room to count on from there.
     pub const MAX: Version = Version((1 << 62) - 1);
+
+    /// Whether a version that comes from elsewhere is to be believed: it is no further ahead of our
+    /// clock than clocks are ever wrong.
+    pub fn is_believable(self, now: Now) -> bool {
+        self <= Version::MAX && self.0 >> TAG_BITS <= micros(now.unix_us) + AHEAD_MAX_US
+    }
 
     /// The lowest version of the unix second `secs`, whatever the node.
     pub fn at_unix_secs(secs: u32) -> Version {
@@ -136,6 +147,20 @@ mod tests {
         let clock = VersionClock::new(0);
         assert!(clock.next(at(0)) > Version(0));
         assert!(clock.next(at(0)) < clock.next(at(0)));
+    }
+
+    #[test]
+    fn what_is_believed_leaves_room_that_peers_believe_in() {
+        let now = at(EPOCH_US + 7 * 365 * 86_400 * 1_000_000);
+        let unset = at(0);
+        let clock = VersionClock::new(1);
+        let written = clock.next(now);
+        assert!(written.is_believable(now) && written.is_believable(unset));
+        let years = |n: u64| Version(written.0 + ((n * 366 * 86_400 * 1_000_000) << TAG_BITS));
+        assert!(years(49).is_believable(now) && !years(51).is_believable(now));
+        assert!(!Version::MAX.is_believable(now) && !Version(u64::MAX >> 1).is_believable(now));
+        clock.observe(years(49));
+        assert!(clock.next(now).is_believable(now));
     }
 
     #[test]

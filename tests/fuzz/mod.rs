@@ -12,6 +12,7 @@ pub mod classic;
 pub mod conn;
 pub mod front;
 pub mod meta;
+pub mod node;
 pub mod udp;
 pub mod wire;
 

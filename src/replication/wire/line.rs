@@ -27,6 +27,9 @@ pub const MINOR: u32 = 2;
 /// Longest opening line, its end included: room for what later minor versions append to it, and
 /// little enough that a stranger cannot make us hold much.
 pub const LINE_MAX: usize = 256;
+/// In frames it stands for no node, so that others could not be told of one that has it: they would
+/// take the frame for damaged, and end the link to who sends it.
+const NOBODY: NodeId = NodeId(0);
 /// Before the nonce.
 const AUTH: &[u8] = b"auth=";
 
@@ -73,7 +76,8 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Line, usize)>, WireError> {
     if major != MAJOR {
         return Err(WireError::OtherMajor(major));
     }
-    let id = words.next().and_then(NodeId::parse).ok_or(WireError::BadLine)?;
+    let id = words.next().and_then(NodeId::parse).filter(|&id| id != NOBODY);
+    let id = id.ok_or(WireError::BadLine)?;
     let nonce = match words.find_map(|word| word.strip_prefix(AUTH)) {
         Some(digits) => Some(parse_nonce(digits).ok_or(WireError::BadLine)?),
         None => None,
@@ -130,6 +134,8 @@ mod tests {
         let other = b"twincached replication 2.0 whatever comes\r\n";
         assert_eq!(decode(other), Err(WireError::OtherMajor(2)));
         assert_eq!(decode(b"twincached replication 1.0 xyz\r\n"), Err(WireError::BadLine));
+        let nobody = format!("twincached replication 1.2 {NOBODY}\r\n");
+        assert_eq!(decode(nobody.as_bytes()), Err(WireError::BadLine));
         let endless = [MAGIC, &[b'1'; LINE_MAX]].concat();
         assert_eq!(decode(&endless), Err(WireError::BadLine));
         for nonce in

@@ -13,8 +13,8 @@
 //! Neither side sends a frame before it has seen the other's line, so that a line is all that ever
 //! reaches a peer of the old world. A frame of an unknown type is skipped, and bytes behind the
 //! fields a frame is known to have are ignored: a newer minor version may add both. 1.1 has added
-//! the attributes behind items, 1.2 the proofs of a secret and what meshes need: the frames linked,
-//! unlinked and hope, and fields behind hello and want.
+//! the attributes behind items, 1.2 the proofs of a secret, told items, and what meshes need: the
+//! frames linked, unlinked and hope, and fields behind hello and want.
 
 use super::line;
 use crate::replication::secret::{Nonce, Proof};
@@ -181,6 +181,9 @@ pub enum Frame<'a> {
         /// At most [`WHOLE_MAX`] bytes when we send it.
         value: &'a [u8],
     },
+    /// Small items as a writer of the sender has left them for its replication, see
+    /// [`read_told`](crate::store::read_told): one head and one checksum for all. Since 1.2.
+    Told(&'a [u8]),
     /// A key has a value of `len` bytes, which follows in [`Frame::Part`]s.
     Large {
         /// Everything but the value.
@@ -270,6 +273,8 @@ const UNLINKED: u8 = 15;
 const HOPE: u8 = 17;
 const PROOF: u8 = 16;
 const PASS: u8 = 18;
+/// The type of [`Frame::Told`].
+pub const TOLD: u8 = 19;
 
 /// What is wrong with received bytes. It is always the peer (or the network) that is at fault: what
 /// we send cannot fail to encode.
@@ -303,6 +308,9 @@ pub enum WireError {
         /// What was wrong about it.
         what: &'static str,
     },
+    /// A version that no clock can have made. To take it would move our versions beyond what other
+    /// nodes believe; to pass over it, and acknowledge it, would leave the nodes different.
+    Future,
 }
 
 impl fmt::Display for WireError {
@@ -323,6 +331,28 @@ impl fmt::Display for WireError {
                 write!(out, "the peer sent a frame of type {kind} with an impossible field")
             }
             WireError::OutOfPlace { what } => write!(out, "the peer sent {what}"),
+            WireError::Future => {
+                write!(
+                    out,
+                    "the peer sent a version from 50 years ahead: one of the clocks is wrong"
+                )
+            }
+        }
+    }
+}
+
+impl Frame<'_> {
+    /// The highest version in it that would move the clock of who applies it.
+    pub fn moves_clock_to(&self) -> Version {
+        let flush = |flush: &FlushState| {
+            flush.watermark.max(flush.pending.map_or(Version(0), |pending| pending.issued))
+        };
+        match self {
+            Frame::Item { head, .. } | Frame::Large { head, .. } => head.version,
+            Frame::Deleted { version, .. } => *version,
+            Frame::Hello(hello) => flush(&hello.flush),
+            Frame::Flush(state) => flush(state),
+            _ => Version(0),
         }
     }
 }
@@ -367,6 +397,10 @@ pub fn encode(out: &mut Vec<u8>, frame: &Frame<'_>) {
             out.extend_from_slice(value);
             put_attributes(out, head);
             ITEM
+        }
+        Frame::Told(bytes) => {
+            out.extend_from_slice(bytes);
+            TOLD
         }
         Frame::Large { ref head, len } => {
             put_head(out, head, len as usize);
@@ -576,6 +610,7 @@ fn fields(kind: u8, payload: &[u8]) -> Option<Frame<'_>> {
             Frame::Large { head, len }
         }
         PARTS => Frame::Part(payload),
+        TOLD => Frame::Told(payload),
         DELETED => Frame::Deleted { version: take.version()?, key: take.key()? },
         FLUSH => Frame::Flush(take.flush()?),
         MARK => Frame::Mark { upto: take.version()? },

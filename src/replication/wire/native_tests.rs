@@ -37,6 +37,7 @@ fn all_frames(value: &[u8]) -> Vec<Frame<'_>> {
         Frame::Large { head, len: 1 << 20 },
         Frame::Large { head: ItemHead { cas: Some(u64::MAX), marks, ..head }, len: 1 << 20 },
         Frame::Part(value),
+        Frame::Told(value),
         Frame::Deleted { key: b"k", version: Version(8) },
         Frame::Flush(FlushState { watermark: Version(9), pending: None }),
         Frame::CopyEnd { items: 2 },

@@ -30,8 +30,10 @@ const SUFFIX_MAX: usize = 24;
 const EXPTIME_MAX: u32 = i32::MAX as u32;
 /// What ends a line and a value.
 pub const END: &[u8] = b"\r\n";
+const REP: &[u8] = b"rep ";
+const DELETE: &[u8] = b"delete ";
 /// What a repcached can open with.
-const OPENINGS: [&[u8]; 4] = [b"rep ", b"delete ", b"flush_all", b"marugoto_end"];
+const OPENINGS: [&[u8]; 4] = [REP, DELETE, b"flush_all", b"marugoto_end"];
 
 /// What `rep` says before its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,19 +109,25 @@ pub fn is_opening(bytes: &[u8]) -> Option<bool> {
 /// # Errors
 /// What follows could be a value and could be lines.
 pub fn decode(bytes: &[u8]) -> Result<Option<(Line<'_>, usize)>, TextError> {
-    let Some(end) = memchr::memchr(b'\n', &bytes[..bytes.len().min(LINE_MAX)]) else {
-        return if bytes.len() >= LINE_MAX { Err(TextError::TooLong) } else { Ok(None) };
-    };
+    let within = &bytes[..bytes.len().min(LINE_MAX)];
+    let Some(mut end) = memchr::memchr(b'\n', within) else { return incomplete(bytes) };
+    if bytes.starts_with(REP) {
+        // A line end of a binary client's key: without the CR that ends what repcached writes.
+        while !bytes[..end].ends_with(b"\r") && rep(&bytes[REP.len()..end]).is_err() {
+            let Some(more) = memchr::memchr(b'\n', &within[end + 1..]) else {
+                return incomplete(bytes);
+            };
+            end += 1 + more;
+        }
+    }
     let line = &bytes[..end];
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut words = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
     let line = match words.next().unwrap_or_default() {
-        b"rep" => rep(words)?,
-        b"delete" => words.next().filter(|key| key.len() <= KEY_MAX).map_or(
-            Line::Unknown,
-            // 1.2 may say a time behind it, for which the key is to stay away.
-            Line::Delete,
-        ),
+        b"rep" => rep(line.strip_prefix(REP).ok_or(TextError::BadRep)?)?,
+        b"delete" => {
+            line.strip_prefix(DELETE).and_then(deleted).map_or(Line::Unknown, Line::Delete)
+        }
         b"flush_all" => match words.next() {
             None => Line::Flush(None),
             Some(secs) => num::parse_u64(secs).map_or(Line::Unknown, |secs| {
@@ -133,10 +141,39 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Line<'_>, usize)>, TextError> {
     Ok(Some((line, end + 1)))
 }
 
-fn rep<'a>(mut words: impl Iterator<Item = &'a [u8]>) -> Result<Line<'a>, TextError> {
-    let mut word = || words.next().ok_or(TextError::BadRep);
-    let (key, flags, exptime, len) = (word()?, word()?, word()?, word()?);
-    let cas = words.next().and_then(num::parse_u64).unwrap_or(0);
+fn incomplete(bytes: &[u8]) -> Result<Option<(Line<'_>, usize)>, TextError> {
+    if bytes.len() >= LINE_MAX {
+        Err(TextError::TooLong)
+    } else {
+        Ok(None)
+    }
+}
+
+/// The key of a `delete`: it may have blanks in it, as those of binary clients can.
+fn deleted(rest: &[u8]) -> Option<&[u8]> {
+    let key = match rest.iter().position(|&byte| byte == b' ') {
+        // 1.2 may say a time behind it, for which the key is to stay away.
+        Some(at) if num::parse_u64(&rest[at + 1..]).is_some() => &rest[..at],
+        _ => rest,
+    };
+    Some(key).filter(|key| !key.is_empty() && key.len() <= KEY_MAX)
+}
+
+/// Takes the last word off: what is before it, and it.
+fn last_word(text: &[u8]) -> Result<(&[u8], &[u8]), TextError> {
+    let text = text.trim_ascii_end();
+    let at = text.iter().rposition(|&byte| byte == b' ').ok_or(TextError::BadRep)?;
+    Ok((&text[..at], &text[at + 1..]))
+}
+
+/// What is behind `rep `. The numbers are at its end; in the key of a binary client may be blanks.
+fn rep(rest: &[u8]) -> Result<Line<'_>, TextError> {
+    let words = rest.split(|&byte| byte == b' ').filter(|word| !word.is_empty()).count();
+    let (rest, cas) = if words == 4 { (rest, &b"0"[..]) } else { last_word(rest)? };
+    let (rest, len) = last_word(rest)?;
+    let (rest, exptime) = last_word(rest)?;
+    let (key, flags) = last_word(rest)?;
+    let cas = num::parse_u64(cas).unwrap_or(0);
     let len = num::parse_u32(len).ok_or(TextError::BadRep)? as usize;
     let bits = |number: i64| match number {
         0.. => u32::try_from(number).ok(),
@@ -150,7 +187,7 @@ fn rep<'a>(mut words: impl Iterator<Item = &'a [u8]>) -> Result<Line<'a>, TextEr
         _ => Exptime::At(u32::try_from(secs).unwrap_or(u32::MAX)),
     });
     Ok(match (flags, exptime) {
-        (Some(flags), Some(exptime)) if key.len() <= KEY_MAX => {
+        (Some(flags), Some(exptime)) if (1..=KEY_MAX).contains(&key.len()) => {
             Line::Rep(Rep { key, flags, exptime, len, cas })
         }
         _ => Line::Skip(len),
@@ -214,13 +251,13 @@ mod tests {
         line
     }
 
-    const REP: Rep<'static> =
+    const ITEM: Rep<'static> =
         Rep { key: b"key", flags: 7, exptime: Exptime::At(1_800_000_000), len: 5, cas: 42 };
 
     #[test]
     fn reads_what_repcached_writes() {
-        assert_eq!(one(b"rep key 7 1800000000 5 42\r\n"), Line::Rep(REP));
-        let never = Rep { exptime: Exptime::Never, flags: 0, ..REP };
+        assert_eq!(one(b"rep key 7 1800000000 5 42\r\n"), Line::Rep(ITEM));
+        let never = Rep { exptime: Exptime::Never, flags: 0, ..ITEM };
         assert_eq!(one(b"rep key 0 0 5 42\r\n"), Line::Rep(never));
         assert_eq!(one(b"delete key\r\n"), Line::Delete(b"key"));
         assert_eq!(one(b"delete key 1800000000\r\n"), Line::Delete(b"key"));
@@ -231,12 +268,26 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_binary_clients_are_read_whole() {
+        // Its copy has them as they are; a link that ended there would end there each time.
+        for key in ["a b", "two  blanks", " lead", "n 0 0 1 1", "a\tb", "cr\r", "nl\nkey", "\n"] {
+            let key = key.as_bytes();
+            let line = [b"rep ", key, b" 7 1800000000 5 42\r\n"].concat();
+            assert_eq!(one(&line), Line::Rep(Rep { key, ..ITEM }), "{key:?}");
+        }
+        assert_eq!(one(b"delete a b\r\n"), Line::Delete(b"a b"));
+        assert_eq!(one(b"delete a 5 \r\n"), Line::Delete(b"a 5 "));
+        let endless = [&b"rep "[..], &[b'\n'; LINE_MAX]].concat();
+        assert_eq!(decode(&endless), Err(TextError::TooLong));
+    }
+
+    #[test]
     fn negative_flags_are_their_bits() {
         for (text, flags) in
             [("-2147483648", 1 << 31), ("-1", u32::MAX), ("4294967295", u32::MAX), ("0", 0)]
         {
             let line = format!("rep key {text} 1800000000 5 42\r\n");
-            assert_eq!(one(line.as_bytes()), Line::Rep(Rep { flags, ..REP }));
+            assert_eq!(one(line.as_bytes()), Line::Rep(Rep { flags, ..ITEM }));
         }
         assert_eq!(one(b"rep key 4294967296 0 5 42\r\n"), Line::Skip(5));
         assert_eq!(one(b"rep key x 0 5 42\r\n"), Line::Skip(5));
@@ -247,7 +298,7 @@ mod tests {
         let long = "k".repeat(KEY_MAX + 1);
         assert_eq!(one(format!("rep {long} 0 0 9 1\r\n").as_bytes()), Line::Skip(9));
         assert_eq!(one(format!("delete {long}\r\n").as_bytes()), Line::Unknown);
-        let past = Rep { exptime: Exptime::At(1), cas: 0, ..REP };
+        let past = Rep { exptime: Exptime::At(1), cas: 0, ..ITEM };
         assert_eq!(one(b"rep key 7 -5 5\r\n"), Line::Rep(past));
         for bad in ["rep key 0 0 x 1\r\n", "rep key 0 0 -2 1\r\n", "rep key 0\r\n", "rep\r\n"] {
             assert_eq!(decode(bad.as_bytes()), Err(TextError::BadRep), "{bad}");
@@ -270,7 +321,7 @@ mod tests {
     #[test]
     fn writes_what_repcached_writes() {
         let mut out = Vec::new();
-        encode_rep(&mut out, &REP);
+        encode_rep(&mut out, &ITEM);
         out.extend_from_slice(b"value");
         out.extend_from_slice(END);
         encode_delete(&mut out, b"key");
@@ -288,7 +339,7 @@ mod tests {
     fn numbers_are_such_that_repcached_takes_them() {
         let mut out = Vec::new();
         let exptime = Exptime::At(u32::MAX);
-        encode_rep(&mut out, &Rep { flags: 1 << 31, exptime, cas: (9 << 32) + 8, ..REP });
+        encode_rep(&mut out, &Rep { flags: 1 << 31, exptime, cas: (9 << 32) + 8, ..ITEM });
         assert_eq!(String::from_utf8_lossy(&out), "rep key 2147483648 2147483647 5 8\r\n");
     }
 

@@ -16,15 +16,28 @@ use crate::protocol::binary::{self, Head, Status};
 use crate::protocol::classic::encode::END;
 use crate::protocol::{reject, GetVerb};
 use crate::server::execute::Executor;
-use crate::server::waits::{Asked, Outcome, Wait};
+use crate::server::waits::{Asked, Outcome, Wait, Waits};
 
 /// What a reply that is held back counts for beside its bytes, in bytes: the memory of its places
-/// here and in the worker's line. With [`super::OUT_HIGH`] it bounds how many there can be, to
-/// 2048 per connection: more than are under way within a round trip to a peer.
-pub(super) const HELD_COST: usize = 128;
+/// here and in the worker's line, as measured. With [`super::OUT_HIGH`] it bounds how many there can
+/// be, to about 1100 per connection: more than are under way within a round trip to a peer.
+const HELD_COST: usize = 224;
+/// The same where the worker's line is crowded: 16 per connection. So thousands of clients cannot
+/// fill the memory with replies while a peer hangs, and yet each of them goes on.
+const CROWDED_COST: usize = super::OUT_HIGH / 16;
 
 /// Bytes of a request that say what it is.
 const HEAD: usize = 16;
+
+/// What each reply that is held back counts for now.
+#[inline]
+pub(super) fn cost(waits: &Waits) -> usize {
+    if waits.is_crowded() {
+        CROWDED_COST
+    } else {
+        HELD_COST
+    }
+}
 
 impl Conn {
     /// What is to be done when too much waits, or nothing more is to be executed.

@@ -134,6 +134,22 @@ fn one_connection_holds_back_only_so_much() {
         stored += world.peers(true).1.matches("STORED").count();
     }
     assert_eq!((stored, world.conn.is_held()), (10_000, false));
+    // One of a crowd holds back a few, and yet goes on.
+    let mut world = World::new();
+    let mut crowd = crate::base::replies::Replies::new();
+    while !world.exec.waits.is_crowded() {
+        let ticket = crowd.defer();
+        let version = world.exec.store.issued();
+        world.exec.waits.push(ticket, version, Asked::Text, NOW);
+    }
+    world.conn.input().extend(&b"set k 0 0 1\r\n5\r\n".repeat(100));
+    assert_eq!(world.go_on(), (Step::Hold, String::new()));
+    assert_eq!(world.conn.replies.deferred(), 16);
+    let mut stored = 0;
+    for _ in 0..100 / 16 + 1 {
+        stored += world.peers(true).1.matches("STORED").count();
+    }
+    assert_eq!((stored, world.conn.is_held()), (100, false));
     // So it is with long replies behind one that waits.
     let mut world = World::new();
     let value = "v".repeat(100_000);

@@ -193,7 +193,7 @@ impl Conn {
 
     /// Bytes of the buffers it has.
     pub fn held(&self) -> usize {
-        self.input.capacity() + self.replies.capacity()
+        self.input.capacity() + self.replies.capacity() + self.replies.places()
     }
 
     /// Lends the worker's buffers to a connection that has none of its own.
@@ -316,7 +316,7 @@ impl Conn {
 
     fn advance(&mut self, exec: &mut Executor, now: Now, budget: &mut u32) -> Step {
         loop {
-            if self.replies.load(hold::HELD_COST) >= OUT_HIGH {
+            if self.replies.load(hold::cost(&exec.waits)) >= OUT_HIGH {
                 return self.wait_or(Step::Write);
             }
             match self.state {

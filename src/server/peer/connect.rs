@@ -158,12 +158,24 @@ impl Driver {
         for listener in &self.listeners {
             let mut budget = ACCEPT_MAX;
             while budget > 0 {
-                budget -= 1;
                 match listener.accept() {
-                    Ok(connection) => arrived.push(connection),
+                    Ok(connection) => {
+                        budget -= 1;
+                        arrived.push(connection);
+                    }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                    // Gone again, or no descriptor left: the next turn tries again.
-                    Err(_) => self.accept_again = true,
+                    // Gone again.
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            ErrorKind::ConnectionAborted | ErrorKind::Interrupted
+                        ) => {}
+                    // No descriptor left: who waits is let in when the next turn comes, and nothing
+                    // is done for it at once, or this thread would never sleep.
+                    Err(_) => {
+                        self.accept_again = true;
+                        break;
+                    }
                 }
             }
             more |= budget == 0;

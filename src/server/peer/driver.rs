@@ -32,12 +32,18 @@ const READ_MAX: usize = 256 * 1024;
 const OUT_MAX: usize = 256 * 1024;
 /// Output buffers over this are given back when they are empty and were not needed for a while.
 const OUT_KEEP: usize = 64 * 1024;
-/// Bytes of a copy that are sent, or read and applied, before clients get their turn: about a
-/// quarter of a millisecond's work.
+/// Bytes of a copy that are sent, or read and applied, in one turn: about a quarter of a
+/// millisecond's work.
 const COPY_SLICE: usize = 128 * 1024;
-/// How long the thread sleeps between two slices: a worker that waits for the processor gets it.
+/// How long the thread sleeps while it copies: a worker that waits for the processor gets it.
 /// Without this the kernel lets a busy thread have it for milliseconds.
 const COPY_PAUSE: Duration = Duration::from_micros(50);
+/// How long it works between two such sleeps while clients ask, and while none does. On a busy
+/// machine each sleep costs a turn of whoever wants the processor too, so there must be few.
+const COPY_WORK_US: u64 = 500;
+const COPY_ALONE_US: u64 = 4000;
+/// Clients that have sent nothing for this long do not ask.
+const ASKED_US: u64 = 20_000;
 /// Bytes written per link and turn.
 const WRITE_TURN: usize = 1024 * 1024;
 /// While changes keep coming they are collected for this long: a turn and its system calls then
@@ -96,6 +102,10 @@ pub(super) struct Driver {
     stop_at_us: Option<u64>,
     /// A slice of a copy was done in this turn.
     sliced: bool,
+    /// Until when it may work on, what clients had sent when it slept last, and when that had grown.
+    pause_due_us: u64,
+    asked: u64,
+    asked_us: u64,
     /// When a peer counts as out of step, if nothing is heard of it.
     quorum_due_us: Option<u64>,
 }
@@ -149,6 +159,9 @@ impl Driver {
             dirty: true,
             stop_at_us: None,
             sliced: false,
+            pause_due_us: 0,
+            asked: 0,
+            asked_us: 0,
             quorum_due_us: None,
             config,
         };
@@ -186,9 +199,24 @@ impl Driver {
                 return Ok(());
             }
             if std::mem::take(&mut self.sliced) && busy {
-                std::thread::sleep(COPY_PAUSE);
+                self.make_way();
             }
         }
+    }
+
+    /// Lets workers that wait for the processor have it now and then during a copy.
+    fn make_way(&mut self) {
+        let now_us = self.clock.now().mono_us;
+        if now_us < self.pause_due_us {
+            return;
+        }
+        let asked = self.store.bytes_asked();
+        if std::mem::replace(&mut self.asked, asked) != asked {
+            self.asked_us = now_us;
+        }
+        std::thread::sleep(COPY_PAUSE);
+        let works = if now_us < self.asked_us + ASKED_US { COPY_WORK_US } else { COPY_ALONE_US };
+        self.pause_due_us = self.clock.now().mono_us + works;
     }
 
     /// Until when there is nothing to do.
