@@ -68,7 +68,7 @@ impl Session {
             let (change, size) = read_told(bytes).ok_or(wrong)?;
             bytes = &bytes[size..];
             if self.incoming.told(&change, handle, now) {
-                self.relay(change.key, change.version, handle);
+                self.relay(change.key, change.version, true, handle);
             }
         }
         Ok(())

@@ -183,8 +183,3 @@ fn what_one_peer_has_acknowledged_is_there() {
 fn what_one_of_two_peers_has_acknowledged_is_there() {
     histories(3, 1, 10);
 }
-
-#[test]
-fn what_both_peers_have_acknowledged_is_there() {
-    histories(3, 2, 10);
-}
