@@ -50,6 +50,9 @@ pub struct Incoming {
     pub agreed: Version,
     /// Items that were dropped here by a delete: hash of the key, version of the delete.
     pub buried: Vec<(u64, Version)>,
+    /// Deletes that are remembered here and that the peer must have forgotten, as it has sent what
+    /// they deleted: the same of them.
+    pub unheard: Vec<(u64, Version)>,
     /// Outcomes so far.
     pub tally: Tally,
 }
@@ -163,10 +166,16 @@ impl Incoming {
                 return true;
             }
             Applied::Same => self.tally.same += 1,
-            Applied::Stale => self.tally.stale += 1,
+            Applied::Stale => {
+                self.tally.stale += 1;
+                if matches!(change.what, What::Item { .. }) {
+                    let version = to.old_delete(change.key, now);
+                    self.unheard.extend(version.map(|version| (to.hash(change.key), version)));
+                }
+            }
             Applied::TooLarge | Applied::OutOfMemory => self.tally.refused += 1,
-            Applied::Buried => {
-                self.buried.push((to.hash(change.key), Version(change.version.0 + 1)));
+            Applied::Buried(version) => {
+                self.buried.push((to.hash(change.key), version));
                 self.tally.stale += 1;
             }
             Applied::Left => self.tally.stale += 1,

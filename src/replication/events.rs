@@ -112,6 +112,8 @@ pub struct Relays {
     pub changes: Vec<(u64, Version)>,
     /// The lowest version among all of them.
     pub lowest: Option<Version>,
+    /// The lowest among those named that are items of a peer with versions.
+    pub lowest_item: Option<Version>,
 }
 
 /// What a session reports.

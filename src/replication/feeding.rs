@@ -28,6 +28,7 @@ impl Session {
             return text.catch_up(since, now);
         }
         if self.is_live() {
+            self.caught_up = true;
             self.outgoing.stream.catch_up(since, now);
         }
     }
@@ -67,7 +68,7 @@ impl Session {
             let (change, size) = read_told(bytes).ok_or(wrong)?;
             bytes = &bytes[size..];
             if self.incoming.told(&change, handle, now) {
-                self.relay(change.key, change.version, handle);
+                self.relay(change.key, change.version, true, handle);
             }
         }
         Ok(())
@@ -76,6 +77,13 @@ impl Session {
     /// Whether changes are worth telling as they are made.
     pub fn takes_told(&self) -> bool {
         self.is_live() && self.outgoing.takes_told()
+    }
+
+    /// An item of this version came over another link, and will be told to the peer.
+    pub fn disagree(&mut self, version: Version) {
+        if self.is_live() {
+            self.outgoing.disagree(version);
+        }
     }
 
     /// A change that came over another link.

@@ -82,6 +82,9 @@ impl Node {
         let Some(session) = self.links.get_mut(&link).and_then(|link| link.session.as_mut()) else {
             return;
         };
+        for (hash, version) in session.take_unheard() {
+            session.push_relay(hash, version, now);
+        }
         let buried = session.take_buried();
         if buried.is_empty() {
             return;
@@ -111,6 +114,7 @@ impl Node {
             if more && agreed < forgotten {
                 session.note_missed();
             }
+            session.check_caught_up(forgotten);
         }
         handle.keep_deletes(above);
     }

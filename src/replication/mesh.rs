@@ -128,6 +128,9 @@ impl Node {
                 continue;
             }
             if let Some(session) = &mut other.session {
+                if let Some(lowest) = relays.lowest_item {
+                    session.disagree(lowest);
+                }
                 for &(hash, version) in &relays.changes {
                     session.push_relay(hash, version, now);
                 }

@@ -43,6 +43,8 @@ pub(super) struct Outgoing {
     base: Version,
     /// What the peer had had of this node when the link began.
     pub agreed: Version,
+    /// That was lowered while a copy was under way, and the peer is to hear of it.
+    disagreed: bool,
     /// The peer has said what it wants: changes may flow.
     wanted: bool,
     /// When the link went live there was nothing here: all that came since is live, or the peer's.
@@ -70,6 +72,7 @@ impl Outgoing {
             copy: None,
             base: covered,
             agreed: Version(0),
+            disagreed: false,
             wanted: false,
             nothing: false,
             asked: Version(0),
@@ -174,6 +177,15 @@ impl Outgoing {
         }
     }
 
+    /// An item of this version has only now come from another peer. Where this one was thought to
+    /// have had all that is as old, it is told better.
+    pub fn disagree(&mut self, version: Version) {
+        if version <= self.agreed && self.copy.as_ref().is_some_and(|copy| copy.asked) {
+            self.agreed = version.just_below();
+            self.disagreed = true;
+        }
+    }
+
     /// Whether changes are worth telling as they are: only while nothing older waits.
     pub fn takes_told(&self) -> bool {
         self.wanted && self.stream.is_level() && !self.sender.is_busy()
@@ -215,6 +227,7 @@ impl Outgoing {
                 if out.len() >= limit || self.sender.is_busy() {
                     return;
                 }
+                self.say_disagreed(out);
                 let Some(hash) = self.stream.pop() else { break };
                 let sender = &mut self.sender;
                 handle.changes_of(hash, now, &mut |change| sender.change(change, out));
@@ -242,6 +255,19 @@ impl Outgoing {
     fn mark(&mut self, out: &mut Vec<u8>) {
         if let Some(upto) = self.stream.take_mark() {
             native::encode(out, &Frame::Mark { upto });
+        }
+    }
+
+    /// Says once more, and less, what the peer has had, see [`Outgoing::disagree`].
+    fn say_disagreed(&mut self, out: &mut Vec<u8>) {
+        if !self.disagreed {
+            return;
+        }
+        self.disagreed = false;
+        // Where it has not begun, it begins with that.
+        if let Some(copy) = self.copy.as_ref().filter(|copy| copy.asked && copy.begun) {
+            let (full, agreed) = (copy.is_full(), self.agreed);
+            native::encode(out, &Frame::CopyBegin { full, items: 0, agreed });
         }
     }
 

@@ -117,6 +117,8 @@ pub struct Session {
     have: Version,
     filling_full: bool,
     missed: bool,
+    /// Something was to be told that others had answered for, since the last look.
+    caught_up: bool,
     receiving: Receiving,
     copy_begun: bool,
     copy_done: bool,
@@ -167,6 +169,7 @@ impl Session {
             have: Version(0),
             filling_full: false,
             missed: false,
+            caught_up: false,
             receiving: Receiving::default(),
             copy_begun: false,
             copy_done: false,
@@ -275,6 +278,14 @@ impl Session {
         self.missed = true;
     }
 
+    /// Others have answered for the peer, and what they had still to tell it of deletes up to
+    /// `forgotten` may be forgotten here as well: notes that, once.
+    pub fn check_caught_up(&mut self, forgotten: Version) {
+        if std::mem::take(&mut self.caught_up) && self.agreed() < forgotten {
+            self.missed = true;
+        }
+    }
+
     /// Whether that happened.
     pub fn has_missed(&self) -> bool {
         self.missed
@@ -284,6 +295,11 @@ impl Session {
     /// of the key, version of the delete. To be told to everybody, the peer included.
     pub fn take_buried(&mut self) -> Vec<(u64, Version)> {
         std::mem::take(&mut self.incoming.buried)
+    }
+
+    /// Deletes that are remembered here and that the peer has forgotten, to be told to it again.
+    pub fn take_unheard(&mut self) -> Vec<(u64, Version)> {
+        std::mem::take(&mut self.incoming.unheard)
     }
 
     /// Ends the link and tells the peer why.
@@ -391,6 +407,10 @@ impl Session {
         match frame {
             Frame::Hello(_) => return Err(WireError::OutOfPlace { what: "a second hello" }),
             Frame::Want { since, via } => self.on_want(since, via, handle)?,
+            // Once more: something was told meanwhile that this node may not have had.
+            Frame::CopyBegin { agreed, .. } if self.copy_begun => {
+                self.incoming.agreed = self.incoming.agreed.min(agreed);
+            }
             Frame::CopyBegin { full, items, agreed } => {
                 self.copy_begun = true;
                 self.incoming.agreed = if full { agreed } else { Version(0) };
@@ -401,25 +421,27 @@ impl Session {
             }
             Frame::CopyEnd { .. } => {
                 self.receiving.end();
+                // What comes from here on is news.
+                self.incoming.agreed = Version(0);
                 if !std::mem::replace(&mut self.copy_done, true) {
                     self.events.push_back(Event::CopyDone { full: self.filling_full });
                 }
             }
             Frame::Item { head, value } => {
                 if self.incoming.item(&head, value, handle, now) {
-                    self.relay(head.key, head.version, handle);
+                    self.relay(head.key, head.version, true, handle);
                 }
             }
             Frame::Told(bytes) => self.on_told(bytes, handle, now)?,
             Frame::Large { head, len } => self.incoming.large(&head, len, handle, now)?,
             Frame::Part(bytes) => {
                 if let Some((key, version)) = self.incoming.part(bytes, handle, now)? {
-                    self.relay(&key, version, handle);
+                    self.relay(&key, version, true, handle);
                 }
             }
             Frame::Deleted { key, version } => {
                 if self.incoming.deleted(key, version, handle, now) {
-                    self.relay(key, version, handle);
+                    self.relay(key, version, false, handle);
                 }
             }
             Frame::Flush(flush) => {
@@ -475,9 +497,13 @@ impl Session {
         }
     }
 
-    fn relay(&mut self, key: &[u8], version: Version, handle: &Handle) {
-        self.relays.lowest = Some(self.relays.lowest.map_or(version, |low| low.min(version)));
+    fn relay(&mut self, key: &[u8], version: Version, item: bool, handle: &Handle) {
+        let lower = |low: Option<Version>| Some(low.map_or(version, |low| low.min(version)));
+        self.relays.lowest = lower(self.relays.lowest);
         if self.relay {
+            if item {
+                self.relays.lowest_item = lower(self.relays.lowest_item);
+            }
             self.relays.changes.push((handle.hash(key), version));
         }
     }

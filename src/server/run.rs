@@ -268,6 +268,7 @@ fn store_config(config: &Config) -> store::Config {
         hash_seed: random(),
         feed_max: replication.map_or(defaults.feed_max, |r| r.queue_max),
         tombstone_secs: replication.map_or(defaults.tombstone_secs, |r| r.tombstone_secs),
+        epitaphs_max: defaults.epitaphs_max,
         classes: store::Classes::new(
             config.chunk_size,
             config.growth_factor,

@@ -165,7 +165,9 @@ impl Store {
             tombstones: AtomicU64::new(0),
             tombstone_bytes: AtomicU64::new(0),
             tombstone_life: AtomicU32::new(config.tombstone_secs),
-            horizon: config.replicated.then(Horizon::new),
+            horizon: config
+                .replicated
+                .then(|| Horizon::new(config.epitaphs_max, config.memory_limit)),
             exhausted: AtomicBool::new(false),
             crawl_left: AtomicU32::new(0),
             members: Mutex::default(),

@@ -1,7 +1,8 @@
 //! The horizon: up to where deletes are forgotten.
 //!
 //! Owns, for each bucket of keys, the newest version of a remembered delete that was dropped, and
-//! the newest version of an item that was dropped for room. Never holds a key, and never grows.
+//! the newest version of an item that was dropped for room. Never holds a key, and never grows. What
+//! is known of single deletes is in `epitaphs`.
 //! Only a replicated store has one.
 //!
 //! ```text
@@ -14,6 +15,7 @@
 //! Buckets are shared by keys, so what is read from them is a "perhaps"; what is not in them is
 //! certain. All of it is atomics that only grow, raised before a record becomes unreachable.
 
+use super::epitaphs::Epitaphs;
 use super::version::Version;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -41,6 +43,7 @@ pub(super) struct Horizon {
     deleted: Box<[AtomicU64]>,
     evicted: Box<[AtomicU64]>,
     newest: AtomicU64,
+    epitaphs: Epitaphs,
     /// Deletes above this are still to be told to somebody who is linked.
     wanted_above: AtomicU64,
     /// How many of those were dropped nevertheless.
@@ -59,12 +62,13 @@ fn bucket(hash: u64) -> usize {
 
 impl Horizon {
     /// Nothing is forgotten yet.
-    pub fn new() -> Horizon {
+    pub fn new(epitaphs_max: u32, memory_limit: u64) -> Horizon {
         let buckets = || (0..BUCKETS).map(|_| AtomicU64::new(0)).collect();
         Horizon {
             deleted: buckets(),
             evicted: buckets(),
             newest: AtomicU64::new(0),
+            epitaphs: Epitaphs::new(epitaphs_max, memory_limit),
             wanted_above: AtomicU64::new(u64::MAX),
             missed: AtomicU64::new(0),
         }
@@ -72,6 +76,7 @@ impl Horizon {
 
     /// A remembered delete is about to be forgotten.
     pub fn forget(&self, hash: u64, version: Version) {
+        self.epitaphs.write(hash, version);
         raise(&self.deleted[bucket(hash)], version);
         raise(&self.newest, version);
         if version.0 > self.wanted_above.load(Ordering::Acquire) {
@@ -81,6 +86,7 @@ impl Horizon {
 
     /// A peer's delete is not remembered at all: whoever is to hear of it will not.
     pub fn pass_over(&self, hash: u64, version: Version) {
+        self.epitaphs.write(hash, version);
         raise(&self.deleted[bucket(hash)], version);
         raise(&self.newest, version);
         self.missed.fetch_add(1, Ordering::AcqRel);
@@ -94,6 +100,12 @@ impl Horizon {
     /// Whether a delete of this key at this version may be forgotten.
     pub fn is_forgotten(&self, hash: u64, version: Version) -> bool {
         version.0 <= self.deleted[bucket(hash)].load(Ordering::Acquire)
+    }
+
+    /// The forgotten delete that an item of this version does not survive, where it is known.
+    pub fn deleted_by(&self, hash: u64, version: Version) -> Option<Version> {
+        let known = || self.epitaphs.read(hash).filter(|&deleted| deleted >= version);
+        self.is_forgotten(hash, version).then(known).flatten()
     }
 
     /// Why an item of this version may not be here.
@@ -134,7 +146,7 @@ mod tests {
 
     #[test]
     fn what_no_delete_can_explain_was_not_deleted() {
-        let horizon = Horizon::new();
+        let horizon = Horizon::new(0, 0);
         let (here, elsewhere) = (7 << BUCKET_SHIFT, 8 << BUCKET_SHIFT);
         assert_eq!(horizon.absence(here, Version(1)), Absence::NotDeleted);
         horizon.forget(here, Version(50));
@@ -150,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_delete_that_a_link_waits_for_is_missed() {
-        let horizon = Horizon::new();
+        let horizon = Horizon::new(0, 0);
         horizon.forget(1, Version(9));
         assert!(horizon.missed() == 0 && !horizon.is_wanted(Version(9)));
         horizon.want_above(Some(Version(20)));

@@ -10,6 +10,7 @@ mod classes;
 mod concat;
 mod core;
 mod dump;
+mod epitaphs;
 mod evict;
 mod expire;
 mod feed;
@@ -79,6 +80,9 @@ pub struct Config {
     pub feed_max: usize,
     /// How long a delete is remembered, in seconds.
     pub tombstone_secs: u32,
+    /// Forgotten deletes of which 16 bytes are kept, by which what they deleted is known again. At
+    /// most: a small store has fewer.
+    pub epitaphs_max: u32,
     /// memcached's size classes, by which `stats items` and `stats slabs` sort what is here.
     pub classes: Classes,
 }
@@ -96,6 +100,7 @@ impl Default for Config {
             hash_seed: 0,
             feed_max: 8192,
             tombstone_secs: 3600,
+            epitaphs_max: 64 * 1024,
             classes: Classes::default(),
         }
     }
@@ -151,9 +156,9 @@ pub enum Applied {
     TooLarge,
     /// No room; what was here, being older, is gone.
     OutOfMemory,
-    /// See [`Handle::apply_known`]: it was deleted here, and a delete just above it is remembered
-    /// again, for whoever still has it.
-    Buried,
+    /// It was deleted here, which had been forgotten. A delete of this version is remembered again,
+    /// for whoever still has the item.
+    Buried(Version),
     /// See [`Handle::apply_known`]: it was deleted or evicted here, and stays away.
     Left,
 }

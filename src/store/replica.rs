@@ -130,8 +130,21 @@ impl Store {
         }
         let gone = Change { what: What::Deleted, version, ..*change };
         match self.apply_deleted(me, &gone, true, now) {
-            Applied::Won => Some(Applied::Buried),
+            Applied::Won => Some(Applied::Buried(version)),
             // There is no room to say so.
+            Applied::OutOfMemory => Some(Applied::Left),
+            other => Some(other),
+        }
+    }
+
+    /// An item that a forgotten delete is known to have beaten: that is remembered again, as the
+    /// sender has never heard of it. None where no such delete is known.
+    fn apply_buried(&self, me: &mut Local, change: &Change<'_>, now: Now) -> Option<Applied> {
+        let horizon = self.horizon.as_ref()?;
+        let version = horizon.deleted_by(self.hash(change.key), change.version)?;
+        let gone = Change { what: What::Deleted, version, ..*change };
+        match self.apply_deleted(me, &gone, true, now) {
+            Applied::Won => Some(Applied::Buried(version)),
             Applied::OutOfMemory => Some(Applied::Left),
             other => Some(other),
         }
@@ -149,6 +162,9 @@ impl Store {
         let gone = Change { what: What::Deleted, version: change.version.just_below(), ..*change };
         if exptime.is_past(now.unix_secs()) {
             return self.apply_deleted(me, &gone, false, now);
+        }
+        if let Some(buried) = self.apply_buried(me, change, now) {
+            return buried;
         }
         let refused = if self.config.fits(change.key.len(), flags, value.len()) {
             let parts: Vec<&[u8]> = value.chunks().collect();
@@ -301,10 +317,26 @@ impl Handle {
         let lasts = |exptime: Exptime| !exptime.is_past(now.unix_secs());
         let known = change.version <= told
             && matches!(change.what, What::Item { exptime, .. } if lasts(exptime));
-        match known.then(|| store.apply_absent(me, change, now)).flatten() {
+        let absent = |me: &mut Local| {
+            let buried = store.apply_buried(me, change, now);
+            buried.or_else(|| store.apply_absent(me, change, now))
+        };
+        match known.then(|| absent(me)).flatten() {
             Some(applied) => applied,
             None => self.apply(change, now),
         }
+    }
+
+    /// The delete that is remembered of a key, where that is so old that who does not know it may
+    /// have forgotten it: half its life.
+    pub fn old_delete(&mut self, key: &[u8], now: Now) -> Option<Version> {
+        let (store, _) = self.split();
+        let (stripe, place) = store.lock(store.hash(key));
+        let (_, record) = store.find(&stripe, place, key)?;
+        let (version, deleted) = record.version(&store.segments.arena);
+        let life = store.forgotten_at(version).saturating_sub(version.unix_secs());
+        let old = version.unix_secs().saturating_add(life / 2) <= now.unix_secs();
+        Some(version).filter(|_| deleted && old)
     }
 
     /// The newest delete that this node has forgotten.
@@ -508,8 +540,9 @@ mod tests {
     }
 
     /// A node that has forgotten a delete of `k`, the time by then, and the version of the delete.
-    fn forgotten() -> (Handle, Now, u64) {
-        let mut handle = handle(true);
+    fn forgotten(epitaphs_max: u32) -> (Handle, Now, u64) {
+        let config = Config { memory_limit: 1 << 20, replicated: true, ..Config::default() };
+        let mut handle = Store::new(Config { epitaphs_max, ..config }, NOW).handle();
         handle.apply(&item(v(3), Exptime::Never, b"old"), NOW);
         assert!(handle.delete(b"k", NOW));
         assert_eq!(handle.forgotten(), Version(0));
@@ -524,10 +557,10 @@ mod tests {
 
     #[test]
     fn an_item_whose_delete_is_forgotten_stays_deleted_everywhere() {
-        let (mut handle, now, forgotten) = forgotten();
+        let (mut handle, now, forgotten) = forgotten(0);
         let told = Version(forgotten);
         let stale = item(v(3), Exptime::Never, b"old");
-        assert_eq!(handle.apply_known(&stale, told, now), Applied::Buried);
+        assert_eq!(handle.apply_known(&stale, told, now), Applied::Buried(Version(v(4))));
         assert_eq!(value(&mut handle), None);
         let mut answers = Vec::new();
         handle.changes_of(handle.hash(b"k"), now, &mut |change| {
@@ -541,19 +574,41 @@ mod tests {
     }
 
     #[test]
+    fn an_epitaph_says_what_was_deleted_whoever_had_it_and_whatever_was_evicted() {
+        let (mut handle, now, forgotten) = forgotten(1024);
+        handle.store_ref().horizon.as_ref().unwrap().evict(handle.hash(b"k"), Version(v(9)));
+        for told in [v(0), v(9)] {
+            let stale = item(v(3), Exptime::Never, b"old");
+            let buried = Applied::Buried(Version(forgotten));
+            assert_eq!(handle.apply_known(&stale, Version(told), now), buried);
+            assert_eq!((value(&mut handle), handle.store_ref().stats().tombstones), (None, 1));
+            assert_eq!(handle.old_delete(b"k", now), Some(Version(forgotten)));
+            // It is forgotten once more.
+            let later = now.plus_us(20_000_000);
+            while handle.maintain(later, 1000) == crate::store::Maintained::More {}
+            while handle.maintain(later.plus_us(9_000_000), 1000) == crate::store::Maintained::More
+            {
+            }
+            assert_eq!(handle.store_ref().stats().tombstones, 0);
+        }
+        let newer = item(forgotten + 1, Exptime::Never, b"newer");
+        assert_eq!(handle.apply_known(&newer, Version(v(9)), now), Applied::Won);
+    }
+
+    #[test]
     fn what_both_had_not_agreed_on_is_taken() {
-        let (mut handle, now, _) = forgotten();
+        let (mut handle, now, _) = forgotten(0);
         let theirs = item(v(3), Exptime::Never, b"theirs");
         assert_eq!(handle.apply_known(&theirs, Version(v(2)), now), Applied::Won);
         // The same moment, the same versions.
-        let (mut handle, now, forgotten) = forgotten();
+        let (mut handle, now, forgotten) = forgotten(0);
         let newer = item(forgotten + 1, Exptime::Never, b"newer");
         assert_eq!(handle.apply_known(&newer, Version(u64::MAX), now), Applied::Won);
     }
 
     #[test]
     fn what_may_have_been_evicted_is_not_deleted_elsewhere() {
-        let (mut handle, now, forgotten) = forgotten();
+        let (mut handle, now, forgotten) = forgotten(0);
         let hash = handle.hash(b"k");
         handle.store_ref().horizon.as_ref().unwrap().evict(hash, Version(v(3)));
         let stale = item(v(3), Exptime::Never, b"old");

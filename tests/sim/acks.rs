@@ -176,5 +176,10 @@ fn histories(nodes: usize, ack: usize, default: u64) {
 
 #[test]
 fn what_one_peer_has_acknowledged_is_there() {
-    histories(2, 1, 40);
+    histories(2, 1, 30);
+}
+
+#[test]
+fn what_one_of_two_peers_has_acknowledged_is_there() {
+    histories(3, 1, 10);
 }

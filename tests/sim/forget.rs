@@ -1,7 +1,8 @@
 //! Deletes that are forgotten while a peer is away, and nodes too small for what their peers have.
 //!
-//! The rules that are checked: what both nodes had and one of them deleted stays deleted, however
-//! long ago that is forgotten; what nobody deleted is not lost; a node that evicts or refuses takes
+//! The rules that are checked: the nodes end equal; what nobody deleted is not lost; what all nodes
+//! had and one of them deleted stays deleted, however long ago that is forgotten, while its epitaph
+//! is kept. Without epitaphs it may live again, on all nodes. A node that evicts or refuses takes
 //! nothing from one that has the room.
 
 use super::plan::{neighbours, seeds, topology, trouble, Dangers, Edges};
@@ -128,14 +129,16 @@ fn deletes_that_found_no_memory_hold_as_well() {
     }
 }
 
-/// Troubles without deaths, in which settled keys are deleted and new ones set.
-fn forgetting(seed: u64, nodes: usize) -> Result<(), String> {
+/// Troubles without deaths, in which settled keys are deleted and new ones set. `exact`: deletes
+/// leave epitaphs; otherwise they are forgotten whole.
+fn forgetting(seed: u64, nodes: usize, exact: bool) -> Result<(), String> {
     const KEYS: u64 = 60;
     let mut world = World::new(seed);
     let edges: Edges = topology(&mut world.rng, nodes);
     world.store = Config {
         replicated: true,
         feed_max: 4 + world.rng.below(40) as usize,
+        epitaphs_max: if exact { 1 << 16 } else { 0 },
         ..forgetful(1 + world.rng.below(6) as u32)
     };
     world.queue_max = 1 + world.rng.below(40) as usize;
@@ -170,25 +173,50 @@ fn forgetting(seed: u64, nodes: usize) -> Result<(), String> {
     world.heal();
     (0..nodes).for_each(|machine| world.go_on(machine));
     run(&mut world, 150);
-    for machine in 0..nodes {
-        for n in 0..KEYS {
-            let key = format!("old{n}");
-            if has(&mut world, machine, &key) == deleted.contains(&n) {
-                return Err(format!("node {machine}: {key}, deleted: {}", deleted.contains(&n)));
-            }
-        }
-        for n in 0..new {
-            if !has(&mut world, machine, &format!("new{n}")) {
-                return Err(format!("node {machine} has lost new{n}"));
-            }
+    let old: Vec<String> = (0..KEYS).map(|n| format!("old{n}")).collect();
+    let added: Vec<String> = (0..new).map(|n| format!("new{n}")).collect();
+    for key in old.iter().chain(&added) {
+        let with: Vec<bool> = (0..nodes).map(|machine| has(&mut world, machine, key)).collect();
+        if with.contains(&true) && with.contains(&false) {
+            return Err(format!("the nodes differ: {key} {with:?}"));
         }
     }
-    Ok(())
+    for (n, key) in old.iter().enumerate() {
+        let deleted = deleted.contains(&(n as u64));
+        let wrong = if has(&mut world, 0, key) { deleted && exact } else { !deleted };
+        if wrong {
+            return Err(format!("{key}, deleted: {deleted}"));
+        }
+    }
+    match added.iter().find(|key| !has(&mut world, 0, key)) {
+        Some(key) => Err(format!("{key} is lost")),
+        None => Ok(()),
+    }
 }
 
 #[test]
 fn two_nodes_that_forget_deletes() {
-    seeds("forget", 2, 100, |seed| forgetting(seed, 2));
+    seeds("forget", 2, 40, |seed| forgetting(seed, 2, true));
+}
+
+#[test]
+fn three_nodes_that_forget_deletes() {
+    seeds("forget", 3, 40, |seed| forgetting(seed, 3, true));
+}
+
+#[test]
+fn four_nodes_that_forget_deletes() {
+    seeds("forget", 4, 20, |seed| forgetting(seed, 4, true));
+}
+
+#[test]
+fn two_nodes_that_forget_deletes_whole() {
+    seeds("forget whole", 2, 20, |seed| forgetting(seed, 2, false));
+}
+
+#[test]
+fn three_nodes_that_forget_deletes_whole() {
+    seeds("forget whole", 3, 40, |seed| forgetting(seed, 3, false));
 }
 
 /// A large node and one that can hold a part of it, through cuts.

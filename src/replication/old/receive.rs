@@ -169,7 +169,7 @@ impl Receiver {
         match applied {
             Applied::Won => self.tally.won += 1,
             Applied::Same => self.tally.same += 1,
-            Applied::Stale | Applied::Buried | Applied::Left => self.tally.stale += 1,
+            Applied::Stale | Applied::Buried(_) | Applied::Left => self.tally.stale += 1,
             Applied::TooLarge | Applied::OutOfMemory => self.tally.refused += 1,
         }
         Heard::Change(hash, (applied == Applied::Won).then_some(version))

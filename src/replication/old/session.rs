@@ -199,7 +199,7 @@ impl TextSession {
     pub fn take_relays(&mut self, named: bool) -> Relays {
         let changes = std::mem::take(&mut self.relays);
         let lowest = changes.iter().map(|&(_, version)| version).min();
-        Relays { changes: if named { changes } else { Vec::new() }, lowest }
+        Relays { changes: if named { changes } else { Vec::new() }, lowest, lowest_item: None }
     }
 
     /// What is newer than `since` may be unknown there. Before this side speaks all of it is.
