@@ -326,7 +326,7 @@ impl World {
                 }
                 Action::Listen if self.now.mono_us % 2 == 1 => self.node.on_listening(),
                 Action::Log(_) | Action::Debug(_) | Action::Warn(_) => {}
-                Action::Listen | Action::Watch { .. } => {}
+                Action::Listen | Action::Unlisten | Action::Watch { .. } => {}
             }
         }
     }
