@@ -102,8 +102,9 @@ pub(super) struct Driver {
     stop_at_us: Option<u64>,
     /// A slice of a copy was done in this turn.
     sliced: bool,
-    /// Until when it may work on, what clients had sent when it slept last, and when that had grown.
+    /// Until when it may work on during a copy.
     pause_due_us: u64,
+    /// What clients had sent when it slept last, and when that had grown.
     asked: u64,
     asked_us: u64,
     /// When a peer counts as out of step, if nothing is heard of it.
