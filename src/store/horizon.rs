@@ -1,9 +1,8 @@
 //! The horizon: up to where deletes are forgotten.
 //!
 //! Owns, for each bucket of keys, the newest version of a remembered delete that was dropped, and
-//! the newest version of an item that was dropped for room. Never holds a key, and never grows. What
-//! is known of single deletes is in `epitaphs`.
-//! Only a replicated store has one.
+//! the newest version of an item that was dropped for room. Never holds a key, and never grows;
+//! what is known of single deletes is in `epitaphs`. Only a replicated store has one.
 //!
 //! ```text
 //!  a peer has an item of a version that it and this node once agreed on, and it is not here:

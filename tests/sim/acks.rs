@@ -55,20 +55,23 @@ impl World {
         self.promises = left;
         for promise in kept {
             let others = (0..self.machines.len()).filter(|&other| other != machine);
-            let holders = others.filter(|&other| self.has(other, &promise)).count();
+            let holders: usize = others.map(|other| self.having(other, &promise)).sum();
             assert!(holders >= self.ack, "{holders} have {promise:?}, {quorum:?} says otherwise");
             self.kept += 1;
         }
     }
 
-    /// Whether a machine has, or had before it died, what was promised.
-    fn has(&mut self, machine: usize, promise: &Promise) -> bool {
+    /// How many processes of a machine have, or had before they died, what was promised.
+    /// One that was started anew is another peer than the one before, which has acknowledged what
+    /// it had.
+    fn having(&mut self, machine: usize, promise: &Promise) -> usize {
         let now = self.now(machine);
         let up = self.machines[machine].up.as_mut();
         let graves = self.graves.iter_mut().filter(|(of, _)| *of == machine);
         up.into_iter()
             .chain(graves.map(|(_, running)| running))
-            .any(|running| holds(running, promise, now))
+            .filter_map(|running| holds(running, promise, now).then_some(()))
+            .count()
     }
 }
 
@@ -182,4 +185,9 @@ fn what_one_peer_has_acknowledged_is_there() {
 #[test]
 fn what_one_of_two_peers_has_acknowledged_is_there() {
     histories(3, 1, 10);
+}
+
+#[test]
+fn what_both_peers_have_acknowledged_is_there() {
+    histories(3, 2, 10);
 }
