@@ -77,7 +77,10 @@ def arithmetic():
     same(w.delta_initialize_and_get("n", delta=5, initial_value=10, initial_ttl=1000), 15)
     same(w.delta_and_get("n", -6), 9)
     same(w.delta("n", -100), True)
-    see(lambda: r.delta_and_get("n", 0), 0)
+    # Waited for by reads: an increment by nothing is a write, and the last one holds.
+    see(lambda: None if r.get("n") is None else int(r.get("n")), 0)
+    same(r.delta_and_get("n", 0), 0)
+    see(lambda: None if w.get("n") is None else int(w.get("n")), 0)
     same(w.delta_and_get("n", 3, refresh_ttl=1), 3)
     for reader in (w, r):
         gone(lambda: reader.get("n"))
