@@ -109,7 +109,7 @@ fn the_seeds_command_line() {
         "-u root -n 51200 -l 127.0.0.1 -p 12000 -s 127.0.0.1:11211 -s 127.0.0.1:11212 \
          -b 127.0.0.1:11213",
     );
-    let names = |all: &[twincached::proxy::config::ServerAddr]| {
+    let names = |all: &[twincached::proxy::config::Place]| {
         all.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     assert_eq!(names(&config.servers), ["127.0.0.1:11211", "127.0.0.1:11212"]);
@@ -540,8 +540,10 @@ fn proxy_flags() {
     type Check = fn(&ProxyConfig) -> bool;
     let rows: &[(&str, Check)] = &[
         ("", |c| c.port == 11211 && c.listen.is_empty() && !c.foreground && c.threads == 1),
-        ("-s b:5,[::1]:6 -s c", |c| c.servers.len() == 4 && c.servers[2].port == 6),
-        ("-b x,y", |c| c.backups.len() == 2 && c.backups[1].port == 11211),
+        ("-s b:5,[::1]:6 -s c", |c| {
+            c.servers.len() == 3 && c.servers[1].to_string() == "b:5,[::1]:6"
+        }),
+        ("-b x,y", |c| c.backups.len() == 1 && c.backups[0].to_string() == "x:11211,y:11211"),
         ("-u 99 -g nogroup", |c| {
             c.user.as_deref() == Some("99") && c.group.as_deref() == Some("nogroup")
         }),

@@ -14,7 +14,7 @@ use twincached::proxy::{self, Config, ServerAddr};
 
 /// A proxy in this process, for as long as the process lives. Returns its port.
 fn proxy_with(servers: &[u16], backups: &[u16], more: impl FnOnce(&mut Config)) -> u16 {
-    let addr = |&port: &u16| ServerAddr { host: "127.0.0.1".into(), port };
+    let addr = |&port: &u16| ServerAddr::tcp("127.0.0.1", port).into();
     let port = free_port();
     let mut config = Config {
         listen: vec!["127.0.0.1".into()],

@@ -4,7 +4,7 @@
 
 use super::table::{Flag, Key, KeyTakes, Page, Takes};
 use super::values::{addresses, number, path, size};
-use crate::proxy::config::{Config, Distribution, ServerAddr, DEFAULT_PORT};
+use crate::proxy::config::{Config, Distribution, Place, ServerAddr, DEFAULT_PORT};
 
 /// Most that `-t` takes.
 const THREADS_MAX: usize = 256;
@@ -37,10 +37,11 @@ impl Draft {
     }
 }
 
-fn servers(what: &str, list: &str) -> Result<Vec<ServerAddr>, String> {
+fn place(what: &str, list: &str) -> Result<Place, String> {
     let all = addresses(what, list)?;
-    let default = |port: Option<u16>| port.unwrap_or(DEFAULT_PORT);
-    Ok(all.into_iter().map(|a| ServerAddr { host: a.host, port: default(a.port) }).collect())
+    let member =
+        |a: crate::base::address::Address| ServerAddr::tcp(a.host, a.port.unwrap_or(DEFAULT_PORT));
+    Ok(Place { members: all.into_iter().map(member).collect() })
 }
 
 /// Every flag of the proxy, in the order of help.
@@ -82,21 +83,22 @@ pub static FLAGS: &[Flag<Draft>] = &[
         short: Some('s'),
         longs: &["server"],
         takes: Takes::Value("host[:port]", |d, v| {
-            d.config.servers.extend(servers("-s", v)?);
+            d.config.servers.push(place("-s", v)?);
             Ok(())
         }),
-        help: "a memcached server (default port: 11211); repeatable, or a comma list; their order \
-               decides which one has a key",
+        help:
+            "a memcached server (default port: 11211); repeatable, their order decides which one \
+               has a key; a comma list is one group of twincached nodes that hold the same",
     },
     Flag {
         short: Some('b'),
         longs: &["backup"],
         takes: Takes::Value("host[:port]", |d, v| {
-            d.config.backups.extend(servers("-b", v)?);
+            d.config.backups.push(place("-b", v)?);
             Ok(())
         }),
         help: "a backup server: has a copy of what is written, and is read when the server is \
-               down or has lost it; repeatable, or a comma list",
+               down or has lost it; repeatable, a comma list as for -s",
     },
     Flag {
         short: Some('l'),

@@ -24,22 +24,102 @@ pub const DEFAULT_REQUEST_TIMEOUT_MS: u64 = 1000;
 /// this bounds what one client can make the proxy hold.
 pub const DEFAULT_VALUE_MAX: usize = 16 << 20;
 
-/// One `-s` or `-b`.
+/// How long connections to a server may be idle before they are closed, in seconds: longer than
+/// any probe or refill pauses, shorter than the half hour after which firewalls forget them.
+pub const DEFAULT_SERVER_IDLE_SECS: u64 = 600;
+/// Pipelined connections per worker and server. One carries what a worker can ask: more only divide
+/// the batches.
+pub const DEFAULT_SERVER_CONNS: usize = 1;
+/// Failures in a row after which a server is ejected. A second try costs the client another timeout.
+pub const DEFAULT_FAILURE_LIMIT: u32 = 1;
+/// Longest wait between two probes of an ejected server, in milliseconds: how long a server that is
+/// back may stay unused.
+pub const DEFAULT_RETRY_MS: u64 = 500;
+/// Requests that may wait on one server and worker. Reached only when a server has stopped
+/// answering under full load; what comes then is refused at once instead of after a timeout.
+pub const DEFAULT_IN_FLIGHT: usize = 65_536;
+/// How often names of servers are resolved again, in seconds: the usual lifetime of a record that is
+/// meant to change.
+pub const DEFAULT_RESOLVE_SECS: u64 = 30;
+/// How long a server counts as cold whose backup cannot list its keys (older than memcached 1.4.31),
+/// in seconds: most sessions are read again within the hour.
+pub const DEFAULT_COLD_SECS: u64 = 3600;
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// An address or a name as it was written (it is part of ring labels), and a port.
+    Tcp {
+        /// Without brackets.
+        host: String,
+        /// [`DEFAULT_PORT`] when it was not written.
+        port: u16,
+    },
+    /// The path of a unix socket.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Endpoint::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Endpoint::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Endpoint::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// One server: `[name=]host[:port[:weight]]` or `[name=]/path[:weight]`. Shown as `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServerAddr {
-    /// As it was written, an address or a name: it is part of the `-k` labels.
-    pub host: String,
-    /// [`DEFAULT_PORT`] when it was not written.
-    pub port: u16,
+    /// What twemproxy's labels and sorting use in place of the address.
+    pub name: Option<String>,
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// Its share of the keys, at least 1, where the distribution has weights.
+    pub weight: u32,
+}
+
+impl ServerAddr {
+    /// A TCP server without a name, of weight 1.
+    pub fn tcp(host: impl Into<String>, port: u16) -> ServerAddr {
+        ServerAddr { name: None, endpoint: Endpoint::Tcp { host: host.into(), port }, weight: 1 }
+    }
 }
 
 impl std::fmt::Display for ServerAddr {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
+        self.endpoint.fmt(f)
+    }
+}
+
+/// One `-s` or `-b`: one place among which keys are spread. Several members (`-s a,b`) are a group
+/// of twincached nodes that replicate to each other and hold the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// At least one. The first one's name, address and weight decide which keys the place has.
+    pub members: Vec<ServerAddr>,
+}
+
+impl Place {
+    /// The member that stands for the place on the ring.
+    pub fn first(&self) -> &ServerAddr {
+        &self.members[0]
+    }
+}
+
+impl From<ServerAddr> for Place {
+    fn from(server: ServerAddr) -> Place {
+        Place { members: vec![server] }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (n, member) in self.members.iter().enumerate() {
+            write!(f, "{}{member}", if n > 0 { "," } else { "" })?;
         }
+        Ok(())
     }
 }
 
@@ -51,6 +131,41 @@ pub enum Distribution {
     Magent,
     /// magent's `-k`, without the error of 0.6: 2000 points a server, md5.
     MagentKetama,
+    /// libmemcached's default: a hash modulo the number of servers.
+    LibmemcachedModula,
+    /// libmemcached's consistent hashing, without weights.
+    LibmemcachedKetama,
+    /// The same with weights, as `LIBKETAMA_COMPATIBLE`.
+    LibmemcachedKetamaWeighted,
+    /// twemproxy's default.
+    TwemproxyKetama,
+    /// twemproxy's modula.
+    TwemproxyModula,
+    /// Jump consistent hash (Lamping and Veach, 2014): for new sites whose list only grows at its
+    /// end.
+    Jump,
+    /// Highest random weight (Thaler and Ravishankar, 1998): for new sites; any server may go.
+    Rendezvous,
+}
+
+/// A hash of the key, in the words of libmemcached and twemproxy. What a word means depends on the
+/// distribution: theirs differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum HashName {
+    OneAtATime,
+    Md5,
+    Crc,
+    Crc16,
+    Crc32,
+    Crc32a,
+    Fnv1_64,
+    Fnv1a64,
+    Fnv1_32,
+    Fnv1a32,
+    Hsieh,
+    Murmur,
+    Jenkins,
 }
 
 /// Everything the proxy is started with.
@@ -63,16 +178,23 @@ pub struct Config {
     /// `-f`: path of a unix socket to listen on.
     pub unix: Option<PathBuf>,
     /// `-s`, in the order given, at least one. The order decides which server has a key.
-    pub servers: Vec<ServerAddr>,
+    pub servers: Vec<Place>,
     /// `-b`, in the order given.
-    pub backups: Vec<ServerAddr>,
+    pub backups: Vec<Place>,
+    /// `-o servers_file`: more servers and backups, read again on SIGHUP and when it changes.
+    pub servers_file: Option<PathBuf>,
     /// `-n`: clients at a time, at least 1.
     pub max_conns: usize,
     /// `-i`: idle connections kept per server. Requests share few pipelined connections here, so
     /// this only bounds their number.
     pub idle_conns: usize,
-    /// `-k` or the default.
+    /// `-o distribution`, `-k` or the default.
     pub distribution: Distribution,
+    /// `-o hash`. `None`: the distribution's own default.
+    pub hash: Option<HashName>,
+    /// `-o hash_tag`: only what a key has between the first of the one and the next of the other is
+    /// hashed, if there is any.
+    pub hash_tag: Option<(u8, u8)>,
     /// `-D` or `-v`: do not become a daemon.
     pub foreground: bool,
     /// `-u`: user to become, a name or a number.
@@ -91,6 +213,23 @@ pub struct Config {
     pub connect_timeout_ms: u64,
     /// Milliseconds a server may take to answer before it counts as down.
     pub request_timeout_ms: u64,
+    /// `-o idle_timeout`: seconds after which a silent client is closed, as memcached's. 0: never.
+    pub idle_timeout_secs: u64,
+    /// `-o server_idle_timeout`: seconds after which an unused connection to a server is closed. 0:
+    /// never.
+    pub server_idle_secs: u64,
+    /// `-o server_connections`: pipelined connections per worker and server, at least 1.
+    pub server_conns: usize,
+    /// `-o server_failure_limit`: failures in a row after which a server is ejected, at least 1.
+    pub failure_limit: u32,
+    /// `-o server_retry_timeout`: milliseconds, the longest wait between probes.
+    pub retry_ms: u64,
+    /// `-o in_flight`: requests of one worker that may wait on one server, at least 1.
+    pub in_flight: usize,
+    /// `-o resolve_interval`: seconds between two resolutions of servers' names. 0: never again.
+    pub resolve_secs: u64,
+    /// `-o cold_time`: seconds for which a server counts as cold whose backup cannot list its keys.
+    pub cold_secs: u64,
     /// Largest value that passes, in bytes.
     pub value_max: usize,
 }
@@ -103,9 +242,12 @@ impl Default for Config {
             unix: None,
             servers: Vec::new(),
             backups: Vec::new(),
+            servers_file: None,
             max_conns: DEFAULT_MAX_CONNS,
             idle_conns: DEFAULT_IDLE_CONNS,
             distribution: Distribution::default(),
+            hash: None,
+            hash_tag: None,
             foreground: false,
             user: None,
             group: None,
@@ -115,6 +257,14 @@ impl Default for Config {
             threads: DEFAULT_THREADS,
             connect_timeout_ms: DEFAULT_CONNECT_TIMEOUT_MS,
             request_timeout_ms: DEFAULT_REQUEST_TIMEOUT_MS,
+            idle_timeout_secs: 0,
+            server_idle_secs: DEFAULT_SERVER_IDLE_SECS,
+            server_conns: DEFAULT_SERVER_CONNS,
+            failure_limit: DEFAULT_FAILURE_LIMIT,
+            retry_ms: DEFAULT_RETRY_MS,
+            in_flight: DEFAULT_IN_FLIGHT,
+            resolve_secs: DEFAULT_RESOLVE_SECS,
+            cold_secs: DEFAULT_COLD_SECS,
             value_max: DEFAULT_VALUE_MAX,
         }
     }

@@ -66,7 +66,7 @@ impl Shared {
     pub fn new(config: &Config) -> Arc<Shared> {
         let mut stats = format!("{VERSION}\r\n");
         for (server, n) in config.servers.iter().zip(1..) {
-            stats += &format!("matrix {n} -> {}:{}, pool size 0\r\n", server.host, server.port);
+            stats += &format!("matrix {n} -> {server}, pool size 0\r\n");
         }
         stats += "END\r\n";
         Arc::new(Shared { stats: stats.into_bytes(), value_max: config.value_max })

@@ -24,5 +24,5 @@ pub mod run;
 mod sim;
 pub mod worker;
 
-pub use config::{Config, Distribution, ServerAddr};
+pub use config::{Config, Distribution, Place, ServerAddr};
 pub use run::run;

@@ -3,7 +3,7 @@
 //! Owns two rings, servers and backups, each over its own list. A backend is named by one index:
 //! servers first, backups behind them. Never knows whether one of them lives.
 
-use super::config::{Config, ServerAddr};
+use super::config::{Config, Place, ServerAddr};
 use super::ring::Ring;
 
 /// The index of a backend: servers in `-s` order, then backups in `-b` order.
@@ -31,8 +31,8 @@ impl Router {
     /// The routes that `config` describes.
     pub fn new(config: &Config) -> Router {
         Router {
-            servers: Ring::new(config.distribution, &config.servers),
-            backups: Ring::new(config.distribution, &config.backups),
+            servers: ring(config, &config.servers),
+            backups: ring(config, &config.backups),
             server_count: config.servers.len(),
             backup_count: config.backups.len(),
         }
@@ -58,7 +58,12 @@ impl Router {
 
 /// All backends in [`BackendId`] order.
 pub fn backends(config: &Config) -> impl Iterator<Item = &ServerAddr> {
-    config.servers.iter().chain(&config.backups)
+    config.servers.iter().chain(&config.backups).map(Place::first)
+}
+
+fn ring(config: &Config, places: &[Place]) -> Ring {
+    let firsts: Vec<ServerAddr> = places.iter().map(|place| place.first().clone()).collect();
+    Ring::new(config.distribution, &firsts)
 }
 
 #[cfg(test)]
@@ -66,7 +71,7 @@ mod tests {
     use super::*;
 
     fn config(servers: &[u16], backups: &[u16]) -> Config {
-        let addr = |&port: &u16| ServerAddr { host: "127.0.0.1".into(), port };
+        let addr = |&port: &u16| ServerAddr::tcp("127.0.0.1", port).into();
         Config {
             servers: servers.iter().map(addr).collect(),
             backups: backups.iter().map(addr).collect(),

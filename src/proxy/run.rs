@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token};
 
-use super::config::{Config, ServerAddr};
+use super::config::{Config, Endpoint, ServerAddr};
 use super::front::Shared;
 use super::guard::Guard;
 use super::relay::{Relay, OUT_OF_CONNECTION};
@@ -119,10 +119,11 @@ fn start(config: &Config) -> Result<(), Failure> {
 /// The addresses of every backend.
 fn resolve(config: &Config) -> Result<Vec<Vec<SocketAddr>>, Failure> {
     let resolve = |addr: &ServerAddr| {
-        let address = Address { host: addr.host.clone(), port: Some(addr.port) };
+        let Endpoint::Tcp { host, port } = &addr.endpoint else { return Ok(Vec::new()) };
+        let address = Address { host: host.clone(), port: Some(*port) };
         let fail = |why: String| Failure::os(format!("cannot resolve {addr}: {why}"));
         let addrs =
-            listen::resolve(&address, addr.port).map_err(|error| fail(listen::plain(&error)))?;
+            listen::resolve(&address, *port).map_err(|error| fail(listen::plain(&error)))?;
         if addrs.is_empty() {
             return Err(fail("it has no address".into()));
         }

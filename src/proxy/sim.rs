@@ -213,7 +213,7 @@ struct World {
 }
 
 fn config(servers: u16, backups: u16) -> Config {
-    let addr = |port| ServerAddr { host: "10.0.0.1".into(), port };
+    let addr = |port| ServerAddr::tcp("10.0.0.1", port).into();
     Config {
         servers: (0..servers).map(addr).collect(),
         backups: (100..100 + backups).map(addr).collect(),

@@ -26,7 +26,7 @@ struct World {
 
 /// `data` is what they say: a byte that says who, a length, so many bytes.
 pub fn run(mut data: &[u8]) {
-    let addr = |port| ServerAddr { host: "host".into(), port };
+    let addr = |port| ServerAddr::tcp("host", port).into();
     let config = Config {
         servers: (0..SERVERS).map(|n| addr(1 + n as u16)).collect(),
         backups: (0..SERVERS).map(|n| addr(100 + n as u16)).collect(),

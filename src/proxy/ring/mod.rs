@@ -11,7 +11,7 @@
 
 pub mod hash;
 
-use crate::proxy::config::{Distribution, ServerAddr};
+use crate::proxy::config::{Distribution, Endpoint, ServerAddr};
 use hash::KeyHash;
 
 /// magent's md5 digests per server; each gives four points.
@@ -49,9 +49,10 @@ impl Ring {
             Distribution::MagentKetama => Ring {
                 hash: hash::md5_first,
                 placement: Placement::Continuum(continuum(servers, |server, n| {
-                    format!("{}-{}-{n}", server.host, server.port)
+                    magent_label(server, n)
                 })),
             },
+            _ => Ring::new(Distribution::Magent, servers),
         }
     }
 
@@ -67,6 +68,13 @@ impl Ring {
                 points.get(next).or(points.first()).map(|point| usize::from(point.server))
             }
         }
+    }
+}
+
+fn magent_label(server: &ServerAddr, n: u32) -> String {
+    match &server.endpoint {
+        Endpoint::Tcp { host, port } => format!("{host}-{port}-{n}"),
+        Endpoint::Unix(path) => format!("{}-0-{n}", path.display()),
     }
 }
 
@@ -90,7 +98,7 @@ mod tests {
     fn addrs(list: &str) -> Vec<ServerAddr> {
         let addr = |text: &str| {
             let (host, port) = text.rsplit_once(':').expect("host:port");
-            ServerAddr { host: host.into(), port: port.parse().expect("a port") }
+            ServerAddr::tcp(host, port.parse().expect("a port"))
         };
         list.split(',').map(addr).collect()
     }
