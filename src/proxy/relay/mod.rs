@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::backend::{Backend, Expect, Limits, Step, Usable, Why};
+use super::backend::{Backend, Kind, Limits, Step, Usable, Why};
 use super::config::Config;
 use super::fanout::Verdict;
 use super::guard::Guard;
@@ -142,11 +142,7 @@ pub struct Relay {
 impl Relay {
     /// The relay of worker number `worker` (from 0). All workers share `guard`.
     pub fn new(config: &Config, guard: Arc<Guard>, worker: u32) -> Relay {
-        let limits = Limits {
-            connect_us: config.connect_timeout_ms * 1000,
-            request_us: config.request_timeout_ms * 1000,
-            value_max: config.value_max,
-        };
+        let limits = Limits::from(config);
         let backends =
             route::backends(config).map(|addr| Backend::new(addr.to_string(), limits)).collect();
         Relay {
@@ -230,6 +226,10 @@ impl Relay {
             let used = match self.backends[id].step(now, input.data()) {
                 Step::Wait => break,
                 Step::Own { used } => used,
+                Step::Gone { call } => {
+                    self.call_failed(id, now, call);
+                    0
+                }
                 Step::Value { call, key, flags, cas, data, used } => {
                     if !self.value(now, call, key, flags, cas, data) {
                         self.failed(id, now, &Why::Garbage);
@@ -255,9 +255,14 @@ impl Relay {
 
     /// A backend's connection is over: everybody who waited on it goes elsewhere, in order.
     pub fn failed(&mut self, id: BackendId, now: Now, why: &Why) {
-        for call in self.backends[id].failed(now, why) {
+        let orphans = self.backends[id].failed(now, why);
+        if let Some(call) = self.backends[id].take_restarted() {
+            self.call_restarted(call);
+        }
+        for call in orphans {
             self.call_failed(id, now, call);
         }
+        self.backends[id].resume(now);
     }
 
     fn value(
@@ -299,6 +304,15 @@ impl Relay {
         let _ = id;
     }
 
+    /// The answer begins anew: values that were heard come again.
+    fn call_restarted(&mut self, call: Call) {
+        match call {
+            Call::Read { read, chunk } => self.read_restarted(read, chunk),
+            Call::FillAsk { fill } => self.fill_restarted(fill),
+            _ => {}
+        }
+    }
+
     fn call_failed(&mut self, id: BackendId, now: Now, call: Call) {
         match call {
             Call::Read { read, chunk } => self.read_failed(now, read, chunk),
@@ -320,10 +334,10 @@ impl Relay {
         id: BackendId,
         now: Now,
         call: Call,
-        expect: Expect,
+        kind: impl Into<Kind>,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Usable {
-        self.backends[id].ask(now, call, expect, write)
+        self.backends[id].ask(now, call, kind, write)
     }
 }
 

@@ -19,9 +19,10 @@
 //! ```
 //!
 //! The client's answer waits for the backup (at most its request timeout): an answered write is on
-//! both. Nothing is ever sent twice to one backend, so append and incr are applied at most once.
+//! both. Only what does the same when it is done twice is ever sent to one backend twice (after a lost
+//! connection): append and incr are applied at most once.
 
-use super::super::backend::{Expect, Usable};
+use super::super::backend::{Expect, Kind, Usable};
 use super::super::fanout::Verdict;
 use super::super::route::{BackendId, Route};
 use super::{Call, Client, Completion, Relay, BACKUP_UNIQUE, CAN_NOT_CONNECT, OUT_OF_CONNECTION};
@@ -29,6 +30,10 @@ use crate::base::clock::Now;
 use crate::base::replies::Ticket;
 use crate::protocol::classic::{encode, Reply};
 use crate::protocol::{ArithVerb, Request, StoreHead, StoreVerb};
+
+/// Fills that a command waits for: the server may lose what was put back before it gets the
+/// command. A miss is then final.
+const ROUNDS_MAX: u8 = 3;
 
 /// What kind of command it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +72,8 @@ pub(super) struct Write {
     quiet: bool,
     /// It was counted in the guard.
     guarded: bool,
-    /// The server was asked again after a fill; a miss is then final.
-    again: bool,
+    /// How often the server was asked again after a fill.
+    rounds: u8,
     key: Box<[u8]>,
     flags: u32,
     exptime: i64,
@@ -115,13 +120,14 @@ fn outcome(verb: Verb, reply: &Reply<'_>) -> Outcome {
 }
 
 impl Verb {
-    fn expect(self) -> Expect {
+    fn kind(self) -> Kind {
         match self {
-            Verb::Store(_) => Expect::Stored,
-            Verb::Delete => Expect::Deleted,
-            Verb::Incr | Verb::Decr => Expect::Number,
-            Verb::Touch => Expect::Touched,
-            Verb::MetaGet => Expect::Meta,
+            Verb::Store(StoreVerb::Set | StoreVerb::Replace) => Expect::Stored.again(),
+            Verb::Store(_) => Expect::Stored.once(),
+            Verb::Delete => Expect::Deleted.again(),
+            Verb::Incr | Verb::Decr => Expect::Number.once(),
+            Verb::Touch => Expect::Touched.again(),
+            Verb::MetaGet => Expect::Meta.again(),
         }
     }
 
@@ -231,7 +237,7 @@ impl Relay {
             stage: Stage::Server,
             quiet,
             guarded,
-            again: false,
+            rounds: 0,
             key: key.into(),
             flags,
             exptime,
@@ -253,7 +259,7 @@ impl Relay {
         let Relay { writes, backends, .. } = self;
         let write = &writes[id];
         let call = Call::Write { write: id as u32 };
-        backends[backend].ask(now, call, verb.expect(), |out| write.encode(out, verb))
+        backends[backend].ask(now, call, verb.kind(), |out| write.encode(out, verb))
     }
 
     fn write_to_server(&mut self, now: Now, id: usize) {
@@ -362,7 +368,7 @@ impl Relay {
                 self.backends[backup].missed_key(&self.writes[id].key);
                 self.finish_with_answer(id);
             }
-            Outcome::Absent if !write.again && !self.is_base64(id) => {
+            Outcome::Absent if write.rounds < ROUNDS_MAX && !self.is_base64(id) => {
                 let (server, key) = (write.route.server, write.key.clone());
                 self.writes[id].stage = Stage::Fill;
                 self.fill_write(now, id, &key, server, backup);
@@ -401,7 +407,7 @@ impl Relay {
     pub(super) fn write_filled(&mut self, now: Now, id: usize, put: bool) {
         let server = self.writes[id].route.server;
         if put || self.backends[server].usable() != Usable::Yes {
-            self.writes[id].again = true;
+            self.writes[id].rounds += 1;
             self.write_to_server(now, id);
         } else {
             self.finish_with_answer(id);
