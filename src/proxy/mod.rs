@@ -7,7 +7,7 @@
 //!   clients ==== worker ---- Front ---- Relay ---- Backend ---- worker ==== servers, backups
 //!                            (one per    |  |       (one per server
 //!                             client)    |  |        and worker)
-//!                          Router, Ring -+  +- Fanout, Guard, Missed
+//!                          Routes, Ring -+  +- Fanout, Guard, Missed
 //! ```
 
 pub mod backend;

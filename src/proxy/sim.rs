@@ -10,7 +10,7 @@ use super::config::{Config, ServerAddr};
 use super::front::{Front, Shared};
 use super::guard::Guard;
 use super::relay::{Client, Connection, Relay};
-use super::route::Router;
+use super::route::Routes;
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::protocol::classic::{self, encode};

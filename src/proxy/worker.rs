@@ -9,7 +9,7 @@
 //!               Front::complete <- Completion --+--<--------------------------+
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,8 +20,10 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
 use super::backend::Why;
+use super::config::Endpoint;
 use super::front::{Front, Shared};
 use super::relay::{self, Connection, Relay};
+use super::route::Routes;
 use crate::base::clock::{Clock, Now, RealClock};
 use crate::net::listen::plain;
 use crate::net::mailbox::{mailbox, Mailbox, Sender};
@@ -31,12 +33,28 @@ use crate::net::stream::Stream;
 pub enum Message {
     /// A client to serve from now on.
     Serve(Stream),
+    /// Other servers, or other addresses of them.
+    Reload(Arc<Setup>),
     /// Read nothing more, let what is in flight end, then leave.
     Stop,
 }
 
-/// Where the mailbox rings. Backends have the tokens from 0, clients those behind them.
+/// The addresses of servers that have names or addresses: of all of a name, in the resolver's order.
+pub type Addresses = HashMap<Endpoint, Vec<SocketAddr>>;
+
+/// Which servers there are and where.
+#[derive(Debug)]
+pub struct Setup {
+    /// The keys' places.
+    pub routes: Arc<Routes>,
+    /// Addresses of every TCP endpoint in `routes`.
+    pub addrs: Addresses,
+}
+
+/// Where the mailbox rings. Clients have the tokens from 0, by their slots.
 const MAILBOX: Token = Token(usize::MAX);
+/// Connections to servers have the tokens from here on.
+const LINKS: usize = 1 << 30;
 /// Events taken per turn: as many as a busy worker can have ready.
 const EVENTS_PER_TURN: usize = 1024;
 /// Read size from a server: a pipelined batch of answers comes in with one system call.
@@ -76,9 +94,9 @@ struct Link {
     ended: bool,
 }
 
-/// One backend's addresses, in turns.
+/// One backend's socket; its addresses are tried in turns.
+#[derive(Default)]
 struct Target {
-    addrs: Vec<SocketAddr>,
     next: usize,
     link: Option<Link>,
 }
@@ -89,8 +107,6 @@ pub struct Common {
     pub shared: Arc<Shared>,
     /// Clients connected to any worker.
     pub live: AtomicUsize,
-    /// Addresses of every backend.
-    pub addrs: Vec<Vec<SocketAddr>>,
 }
 
 /// One worker's state; [`Worker::run`] is the thread.
@@ -100,6 +116,8 @@ pub struct Worker {
     common: Arc<Common>,
     clock: RealClock,
     relay: Relay,
+    setup: Arc<Setup>,
+    /// By backend.
     targets: Vec<Target>,
     clients: Slab<Client>,
     /// How often slots of `clients` were used, all together.
@@ -117,26 +135,27 @@ impl Worker {
     /// No descriptors are left.
     pub fn new(
         relay: Relay,
+        setup: Arc<Setup>,
         common: Arc<Common>,
         clock: RealClock,
     ) -> io::Result<(Worker, Sender<Message>)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), MAILBOX)?);
         let (sender, mailbox) = mailbox(waker, HANDOVER_MAX);
-        let target = |addrs: &Vec<SocketAddr>| Target { addrs: addrs.clone(), next: 0, link: None };
-        let targets = common.addrs.iter().map(target).collect();
-        let worker = Worker {
+        let mut worker = Worker {
             poll,
             mailbox,
             common,
             clock,
             relay,
-            targets,
+            setup,
+            targets: Vec::new(),
             clients: Slab::new(),
             generation: 0,
             queue: VecDeque::new(),
             stop_at: None,
         };
+        worker.seat_targets();
         Ok((worker, sender))
     }
 
@@ -160,8 +179,8 @@ impl Worker {
             for event in &events {
                 match event.token() {
                     MAILBOX => self.take_messages(now),
-                    Token(id) if id < self.targets.len() => self.backend_event(id, event),
-                    Token(id) => self.client_event(id - self.targets.len(), event),
+                    Token(id) if id >= LINKS => self.backend_event(id - LINKS, event),
+                    Token(id) => self.client_event(id, event),
                 }
             }
             self.turn(now);
@@ -183,14 +202,27 @@ impl Worker {
             match message {
                 Message::Stop => self.stop_at = Some(now.mono_us + GRACE_US),
                 Message::Serve(stream) => self.adopt(stream),
+                Message::Reload(setup) => {
+                    self.relay.reload(Arc::clone(&setup.routes));
+                    self.setup = setup;
+                    self.seat_targets();
+                }
             }
         }
+    }
+
+    /// Makes room for every backend's socket, and closes those of removed ones.
+    fn seat_targets(&mut self) {
+        for id in self.relay.take_gone() {
+            self.close_link(id);
+        }
+        self.targets.resize_with(self.relay.backend_end(), Target::default);
     }
 
     fn adopt(&mut self, mut stream: Stream) {
         let entry = self.clients.vacant_entry();
         let id = entry.key();
-        let token = Token(self.targets.len() + id);
+        let token = Token(id);
         if let Err(error) = self.poll.registry().register(&mut stream, token, BOTH) {
             log::warn!("proxy: cannot watch a client: {error}");
             self.common.live.fetch_sub(1, Ordering::Relaxed);
@@ -221,7 +253,8 @@ impl Worker {
     }
 
     fn backend_event(&mut self, id: usize, event: &mio::event::Event) {
-        let Some(link) = &mut self.targets[id].link else { return };
+        let link = self.targets.get_mut(id).and_then(|target| target.link.as_mut());
+        let Some(link) = link else { return };
         link.readable |= event.is_readable() || event.is_error();
         link.writable |= event.is_writable() || event.is_error();
         link.ended |= event.is_read_closed();
@@ -230,16 +263,23 @@ impl Worker {
     /// Everything that the events of one poll made possible.
     fn turn(&mut self, now: Now) {
         for id in 0..self.targets.len() {
-            self.serve_backend(id, now);
+            if self.relay.has_backend(id) {
+                self.serve_backend(id, now);
+            }
         }
         self.deliver();
         self.visit_clients(now);
         for id in 0..self.targets.len() {
-            self.flush_backend(id, now);
+            if self.relay.has_backend(id) {
+                self.flush_backend(id, now);
+            }
         }
         // Requests that found no server end at once; what they free lets others in.
         self.deliver();
         self.flush_delivered(now);
+        for id in self.relay.take_gone() {
+            self.close_link(id);
+        }
     }
 
     /// Hands ended requests to their clients, and those clients into the queue.
@@ -392,10 +432,16 @@ impl Worker {
 
     fn connect(&mut self, id: usize) -> io::Result<()> {
         let target = &mut self.targets[id];
-        let addr = target.addrs.get(target.next % target.addrs.len().max(1));
-        let addr = *addr.ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?;
-        let mut stream = Stream::connect(addr)?;
-        self.poll.registry().register(&mut stream, Token(id), BOTH)?;
+        let endpoint = self.relay.endpoint(id);
+        let mut stream = match endpoint {
+            Endpoint::Unix(path) => Stream::connect_unix(path)?,
+            Endpoint::Tcp { .. } => {
+                let addrs = self.setup.addrs.get(endpoint).map_or(&[][..], Vec::as_slice);
+                let addr = addrs.get(target.next % addrs.len().max(1));
+                Stream::connect(*addr.ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?)?
+            }
+        };
+        self.poll.registry().register(&mut stream, Token(LINKS + id), BOTH)?;
         let (connected, readable, writable, ended) = (false, false, false, false);
         target.link = Some(Link { stream, connected, readable, writable, ended });
         Ok(())

@@ -23,6 +23,7 @@
 
 mod all;
 mod fill;
+mod places;
 mod read;
 mod write;
 
@@ -35,11 +36,12 @@ use super::backend::{Backend, Expect, Limits, Step, Usable, Why};
 use super::config::Config;
 use super::fanout::Verdict;
 use super::guard::Guard;
-use super::route::{self, BackendId, Router};
+use super::route::Routes;
 use crate::base::clock::Now;
 use crate::base::replies::Ticket;
 use crate::protocol::classic::Reply;
 
+pub use places::{BackendId, PlaceId};
 pub use read::Portion;
 
 /// magent's answer when neither the server nor its backup can be reached.
@@ -124,15 +126,22 @@ pub struct Tally {
 /// One worker's backends and requests.
 #[derive(Debug)]
 pub struct Relay {
-    router: Router,
-    backends: Vec<Backend<Call>>,
+    limits: Limits,
+    router: places::Router,
+    places: Slab<places::Place>,
+    /// By [`BackendId`], as `backends`.
+    seats: Slab<places::Seat>,
+    backends: Slab<Backend<Call>>,
+    /// Backends that were removed and may still have a socket.
+    gone: Vec<BackendId>,
+    end: usize,
     guard: Arc<Guard>,
     worker: u32,
     reads: Slab<read::Read>,
     writes: Slab<write::Write>,
     fills: Slab<fill::Fill>,
     fill_by_key: HashMap<Box<[u8]>, u32>,
-    touches: Slab<(BackendId, Box<[u8]>)>,
+    touches: Slab<(PlaceId, Box<[u8]>)>,
     alls: Slab<all::All>,
     completions: Vec<Completion>,
     tally: Tally,
@@ -142,16 +151,29 @@ pub struct Relay {
 impl Relay {
     /// The relay of worker number `worker` (from 0). All workers share `guard`.
     pub fn new(config: &Config, guard: Arc<Guard>, worker: u32) -> Relay {
+        Relay::with_routes(config, Arc::new(Routes::new(config)), guard, worker)
+    }
+
+    /// The same, with routes that others use too. Of `config` only the limits are looked at.
+    pub fn with_routes(
+        config: &Config,
+        routes: Arc<Routes>,
+        guard: Arc<Guard>,
+        worker: u32,
+    ) -> Relay {
         let limits = Limits {
             connect_us: config.connect_timeout_ms * 1000,
             request_us: config.request_timeout_ms * 1000,
             value_max: config.value_max,
         };
-        let backends =
-            route::backends(config).map(|addr| Backend::new(addr.to_string(), limits)).collect();
-        Relay {
-            router: Router::new(config),
-            backends,
+        let mut relay = Relay {
+            limits,
+            router: places::Router::new(Arc::clone(&routes)),
+            places: Slab::new(),
+            seats: Slab::new(),
+            backends: Slab::new(),
+            gone: Vec::new(),
+            end: 0,
             guard,
             worker,
             reads: Slab::new(),
@@ -163,7 +185,9 @@ impl Relay {
             completions: Vec::new(),
             tally: Tally::default(),
             held: 0,
-        }
+        };
+        relay.reload(routes);
+        relay
     }
 
     /// Counts `n` bytes as held, if there is room for them ([`HELD_MAX`]).
@@ -192,9 +216,14 @@ impl Relay {
         self.held
     }
 
-    /// How many backends there are.
-    pub fn backend_count(&self) -> usize {
-        self.backends.len()
+    /// One more than the largest [`BackendId`].
+    pub fn backend_end(&self) -> usize {
+        self.end
+    }
+
+    /// Whether there is such a backend.
+    pub fn has_backend(&self, id: BackendId) -> bool {
+        self.backends.contains(id)
     }
 
     /// One backend's connection, for moving its bytes.
@@ -212,14 +241,20 @@ impl Relay {
         self.reads.len() + self.writes.len() + self.alls.len()
     }
 
+    /// Whether nothing names a place or a backend any more.
+    fn is_quiet(&self) -> bool {
+        self.in_flight() == 0 && self.fills.is_empty() && self.touches.is_empty()
+    }
+
     /// What has ended since the last call.
     pub fn take_completions(&mut self) -> Vec<Completion> {
+        self.tidy_up();
         std::mem::take(&mut self.completions)
     }
 
     /// The earliest deadline of all backends, on the monotonic clock in microseconds.
     pub fn deadline(&self) -> Option<u64> {
-        self.backends.iter().filter_map(Backend::deadline).min()
+        self.backends.iter().filter_map(|(_, backend)| backend.deadline()).min()
     }
 
     /// Understands what was received from a backend. `false`: its connection is to be closed, and
@@ -307,7 +342,7 @@ impl Relay {
             Call::FillAdd { fill } => self.fill_not_added(fill),
             Call::Touch { touch } => {
                 if let Some((backup, key)) = self.touches.try_remove(touch as usize) {
-                    self.backends[backup].missed_key(&key);
+                    self.missed_key(backup, &key);
                 }
             }
             Call::All { all } => self.all_failed(now, all, id),
