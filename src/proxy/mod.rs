@@ -15,6 +15,7 @@ pub mod config;
 pub mod fanout;
 pub mod front;
 pub mod guard;
+pub mod lane;
 pub mod missed;
 pub mod relay;
 pub mod ring;
