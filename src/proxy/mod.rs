@@ -16,6 +16,7 @@ pub mod fanout;
 pub mod front;
 pub mod guard;
 pub mod missed;
+pub mod places;
 pub mod relay;
 pub mod ring;
 pub mod route;
