@@ -17,6 +17,7 @@ pub mod front;
 pub mod guard;
 pub mod lane;
 pub mod missed;
+pub mod places;
 pub mod relay;
 pub mod ring;
 pub mod route;
