@@ -15,7 +15,7 @@
 
 use super::super::backend::{Expect, Usable};
 use super::super::guard::Stamp;
-use super::super::route::BackendId;
+use super::places::PlaceId;
 use super::{Call, Relay};
 use crate::base::clock::Now;
 use crate::base::num::parse_i64;
@@ -39,7 +39,7 @@ enum Waiter {
 #[derive(Debug)]
 pub(super) struct Fill {
     key: Box<[u8]>,
-    server: BackendId,
+    server: PlaceId,
     /// From before the backup was asked; `None` when a write was on its way.
     stamp: Option<Stamp>,
     waiters: Vec<Waiter>,
@@ -65,8 +65,8 @@ impl Relay {
         now: Now,
         read: usize,
         slot: usize,
-        server: BackendId,
-        backup: BackendId,
+        server: PlaceId,
+        backup: PlaceId,
     ) {
         let key: Box<[u8]> = self.reads[read].fan_key(slot).into();
         if !self.join_fill(now, &key, server, backup, Waiter::Slot { read, slot }) {
@@ -80,8 +80,8 @@ impl Relay {
         now: Now,
         write: usize,
         key: &[u8],
-        server: BackendId,
-        backup: BackendId,
+        server: PlaceId,
+        backup: PlaceId,
     ) {
         if !self.join_fill(now, key, server, backup, Waiter::Write { write }) {
             self.write_filled(now, write, false);
@@ -93,8 +93,8 @@ impl Relay {
         &mut self,
         now: Now,
         key: &[u8],
-        server: BackendId,
-        backup: BackendId,
+        server: PlaceId,
+        backup: PlaceId,
         waiter: Waiter,
     ) -> bool {
         if let Some(&fill) = self.fill_by_key.get(key) {
@@ -102,6 +102,7 @@ impl Relay {
             return true;
         }
         let stamp = self.guard.stamp(key);
+        let backup = self.writer(backup);
         let meta = self.backends[backup].speaks_meta();
         let expect = if meta { Expect::Meta.again() } else { Expect::Values.again() };
         let fill = self.fills.insert(Fill {
@@ -185,7 +186,7 @@ impl Relay {
     fn hand_out(
         &mut self,
         now: Now,
-        server: BackendId,
+        server: PlaceId,
         put: Option<u32>,
         found: &Found<'_>,
         waiters: Vec<Waiter>,
@@ -215,6 +216,7 @@ impl Relay {
 
     /// Sends the add, if it may be sent. Ends the fill if not.
     fn put_back(&mut self, now: Now, id: u32, found: &Found<'_>) -> bool {
+        let server = self.writer(self.fills[id as usize].server);
         let Relay { fills, backends, guard, .. } = self;
         let fill = &fills[id as usize];
         let holds = fill.stamp.is_some_and(|stamp| guard.holds(&fill.key, stamp));
@@ -235,7 +237,7 @@ impl Relay {
             };
             let call = Call::FillAdd { fill: id };
             // Twice does no harm, but what is asked behind it needs it done.
-            put = backends[fill.server].ask(now, call, Expect::Stored.again(), |out| {
+            put = backends[server].ask(now, call, Expect::Stored.again(), |out| {
                 encode::store(out, &head, found.data);
             }) == Usable::Yes;
         }
@@ -269,7 +271,7 @@ impl Relay {
             // The backup has the newer state, and this server is told to ask it again.
             let request = Request::Delete { key: &fill.key, noreply: false };
             let write = |out: &mut Vec<u8>| encode::request(out, &request);
-            self.ask(fill.server, now, Call::Forget, Expect::Deleted, write);
+            self.ask(self.writer(fill.server), now, Call::Forget, Expect::Deleted, write);
         }
     }
 }

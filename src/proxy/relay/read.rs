@@ -12,7 +12,7 @@
 
 use super::super::backend::{Expect, Usable};
 use super::super::fanout::{Fanout, Verdict};
-use super::super::route::{BackendId, Route};
+use super::places::{BackendId, PlaceId, Route};
 use super::{
     Call, Client, Completion, Relay, BACKUP_UNIQUE, CAN_NOT_CONNECT, HELD_MAX, NO_ROOM,
     OUT_OF_CONNECTION,
@@ -143,8 +143,11 @@ impl Relay {
                 self.reads[id].fan.fail(slot);
                 continue;
             };
-            match self.backends[route.server].usable() {
-                Usable::Yes => group(&mut groups, route.server, Stage::Server, slot),
+            match self.usable(route.server) {
+                Usable::Yes => {
+                    let reader = self.reader(route.server, self.reads[id].fan.key(slot));
+                    group(&mut groups, reader, Stage::Server, slot);
+                }
                 Usable::Busy => self.refuse(id, slot, OUT_OF_CONNECTION),
                 Usable::Down => self.send_to_backup(&mut groups, id, slot, route),
             }
@@ -154,7 +157,7 @@ impl Relay {
     }
 
     fn slot_route(&self, id: usize, slot: usize) -> Option<Route> {
-        self.router.route(self.reads[id].fan.key(slot))
+        self.route(self.reads[id].fan.key(slot))
     }
 
     fn refuse(&mut self, id: usize, slot: usize, error: &[u8]) {
@@ -164,11 +167,11 @@ impl Relay {
     }
 
     fn send_to_backup(&mut self, groups: &mut Groups, id: usize, slot: usize, route: Route) {
-        let usable = |b: &BackendId| self.backends[*b].usable() == Usable::Yes;
-        match route.backup.filter(usable) {
+        match route.backup.filter(|&backup| self.usable(backup) == Usable::Yes) {
             Some(backup) => {
                 self.tally.failovers += 1;
-                group(groups, backup, Stage::Backup, slot);
+                let reader = self.reader(backup, self.reads[id].fan.key(slot));
+                group(groups, reader, Stage::Backup, slot);
             }
             None => self.reads[id].fan.fail(slot),
         }
@@ -268,14 +271,14 @@ impl Relay {
 
     /// A gat found the key on its server: its backup's copy is to live as long.
     fn touch_backup(&mut self, now: Now, key: &[u8], exptime: i64) {
-        let Some(backup) = self.router.route(key).and_then(|route| route.backup) else { return };
+        let Some(backup) = self.route(key).and_then(|route| route.backup) else { return };
         let touch = self.touches.insert((backup, key.into()));
         let call = Call::Touch { touch: touch as u32 };
         let request = Request::Touch { key, exptime, noreply: false };
         let write = |out: &mut Vec<u8>| encode::request(out, &request);
-        if self.ask(backup, now, call, Expect::Touched, write) != Usable::Yes {
+        if self.ask(self.writer(backup), now, call, Expect::Touched, write) != Usable::Yes {
             self.touches.remove(touch);
-            self.backends[backup].missed_key(key);
+            self.missed_key(backup, key);
         }
     }
 
@@ -367,7 +370,9 @@ impl Relay {
     }
 
     /// The value has been put back: the server is asked again.
-    pub(super) fn read_again(&mut self, now: Now, id: usize, slot: usize, server: BackendId) {
+    pub(super) fn read_again(&mut self, now: Now, id: usize, slot: usize, server: PlaceId) {
+        // Where it was put back, and not another member of a group.
+        let server = self.writer(server);
         self.send_chunk(now, id, server, Stage::Again, vec![slot as u32]);
         self.finish_read(id);
     }
