@@ -63,7 +63,7 @@ pub fn backends(config: &Config) -> impl Iterator<Item = &ServerAddr> {
 
 fn ring(config: &Config, places: &[Place]) -> Ring {
     let firsts: Vec<ServerAddr> = places.iter().map(|place| place.first().clone()).collect();
-    Ring::new(config.distribution, &firsts)
+    Ring::new(config, &firsts)
 }
 
 #[cfg(test)]
