@@ -7,7 +7,7 @@ use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +54,14 @@ impl Stream {
     /// No descriptors are left, or the address can be known to be unreachable at once.
     pub fn connect(addr: SocketAddr) -> io::Result<Stream> {
         Ok(Stream::tcp(mio::net::TcpStream::connect(addr)?))
+    }
+
+    /// Begins to connect to a unix socket, as [`Stream::connect`].
+    ///
+    /// # Errors
+    /// No descriptors are left, there is no such socket, or nobody accepts there.
+    pub fn connect_unix(path: &Path) -> io::Result<Stream> {
+        Ok(Stream::Unix(mio::net::UnixStream::connect(path)?))
     }
 
     /// The error of a failed connect, if any.

@@ -7,7 +7,7 @@
 //!   clients ==== worker ---- Front ---- Relay ---- Backend ---- worker ==== servers, backups
 //!                            (one per    |  |       (one per server
 //!                             client)    |  |        and worker)
-//!                          Router, Ring -+  +- Fanout, Guard, Missed
+//!                          Routes, Ring -+  +- Fanout, Guard, Missed
 //! ```
 
 pub mod backend;
@@ -15,6 +15,7 @@ pub mod config;
 pub mod fanout;
 pub mod front;
 pub mod guard;
+pub mod lane;
 pub mod missed;
 pub mod places;
 pub mod relay;

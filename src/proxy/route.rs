@@ -1,64 +1,55 @@
-//! A key's server and its backup.
+//! A key's place among the servers and among the backups.
 //!
-//! Owns two rings, servers and backups, each over its own list. A backend is named by one index:
-//! servers first, backups behind them. Never knows whether one of them lives.
+//! Owns two rings, servers and backups, each over its own list. Made once for all workers; a
+//! reload makes another. Never knows whether a server lives, nor which connections lead to it.
+//!
+//! ```text
+//!   key --> ring of servers --> index of a place (-s), its members
+//!      \--> ring of backups --> index of a place (-b), its members
+//! ```
 
 use super::config::{Config, Place, ServerAddr};
 use super::ring::Ring;
 
-/// The index of a backend: servers in `-s` order, then backups in `-b` order.
-pub type BackendId = usize;
-
-/// Where one key goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Reads and writes go here first.
-    pub server: BackendId,
-    /// Writes are copied here, and reads fall back to it.
-    pub backup: Option<BackendId>,
-}
-
 /// The routes of all keys.
 #[derive(Clone, Debug)]
-pub struct Router {
-    servers: Ring,
-    backups: Ring,
-    server_count: usize,
-    backup_count: usize,
+pub struct Routes {
+    servers: Vec<Place>,
+    backups: Vec<Place>,
+    server_ring: Ring,
+    backup_ring: Ring,
 }
 
-impl Router {
+impl Routes {
     /// The routes that `config` describes.
-    pub fn new(config: &Config) -> Router {
-        Router {
-            servers: ring(config, &config.servers),
-            backups: ring(config, &config.backups),
-            server_count: config.servers.len(),
-            backup_count: config.backups.len(),
+    pub fn new(config: &Config) -> Routes {
+        Routes {
+            server_ring: ring(config, &config.servers),
+            backup_ring: ring(config, &config.backups),
+            servers: config.servers.clone(),
+            backups: config.backups.clone(),
         }
     }
 
-    /// The key's route, or `None` where there is no server at all.
-    pub fn route(&self, key: &[u8]) -> Option<Route> {
-        let server = self.servers.pick(key)?;
-        let backup = self.backups.pick(key).map(|index| self.server_count + index);
-        Some(Route { server, backup })
+    /// The key's index among [`Routes::servers`], or `None` where there is no server at all.
+    pub fn server(&self, key: &[u8]) -> Option<usize> {
+        self.server_ring.pick(key)
     }
 
-    /// Indices of the servers.
-    pub fn servers(&self) -> std::ops::Range<BackendId> {
-        0..self.server_count
+    /// The key's index among [`Routes::backups`], or `None` where there is no backup.
+    pub fn backup(&self, key: &[u8]) -> Option<usize> {
+        self.backup_ring.pick(key)
     }
 
-    /// Indices of the backups.
-    pub fn backups(&self) -> std::ops::Range<BackendId> {
-        self.server_count..self.server_count + self.backup_count
+    /// The places of `-s`, in their order.
+    pub fn servers(&self) -> &[Place] {
+        &self.servers
     }
-}
 
-/// All backends in [`BackendId`] order.
-pub fn backends(config: &Config) -> impl Iterator<Item = &ServerAddr> {
-    config.servers.iter().chain(&config.backups).map(Place::first)
+    /// The places of `-b`, in their order.
+    pub fn backups(&self) -> &[Place] {
+        &self.backups
+    }
 }
 
 fn ring(config: &Config, places: &[Place]) -> Ring {
@@ -70,27 +61,26 @@ fn ring(config: &Config, places: &[Place]) -> Ring {
 mod tests {
     use super::*;
 
-    fn config(servers: &[u16], backups: &[u16]) -> Config {
+    fn routes(servers: &[u16], backups: &[u16]) -> Routes {
         let addr = |&port: &u16| ServerAddr::tcp("127.0.0.1", port).into();
-        Config {
+        Routes::new(&Config {
             servers: servers.iter().map(addr).collect(),
             backups: backups.iter().map(addr).collect(),
             ..Config::default()
-        }
+        })
     }
 
     #[test]
     fn the_transcript_of_the_magent_readme() {
-        let router = Router::new(&config(&[11211, 11212], &[11213]));
-        assert_eq!(router.route(b"key1"), Some(Route { server: 1, backup: Some(2) }));
-        assert_eq!(router.route(b"key2"), Some(Route { server: 0, backup: Some(2) }));
-        assert_eq!((router.servers(), router.backups()), (0..2, 2..3));
+        let routes = routes(&[11211, 11212], &[11213]);
+        assert_eq!((routes.server(b"key1"), routes.backup(b"key1")), (Some(1), Some(0)));
+        assert_eq!((routes.server(b"key2"), routes.backup(b"key2")), (Some(0), Some(0)));
+        assert_eq!((routes.servers().len(), routes.backups().len()), (2, 1));
     }
 
     #[test]
     fn no_backup_and_no_server() {
-        let router = Router::new(&config(&[11211], &[]));
-        assert_eq!(router.route(b"k"), Some(Route { server: 0, backup: None }));
-        assert_eq!(Router::new(&config(&[], &[1])).route(b"k"), None);
+        assert_eq!(routes(&[11211], &[]).backup(b"k"), None);
+        assert_eq!(routes(&[], &[1]).server(b"k"), None);
     }
 }

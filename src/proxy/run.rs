@@ -5,7 +5,6 @@
 //! one.
 
 use std::io::{self, ErrorKind, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -14,12 +13,12 @@ use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token};
 
-use super::config::{Config, Endpoint, ServerAddr};
+use super::config::{Config, Endpoint};
 use super::front::Shared;
 use super::guard::Guard;
 use super::relay::{Relay, OUT_OF_CONNECTION};
-use super::route;
-use super::worker::{Common, Message, Worker};
+use super::route::Routes;
+use super::worker::{Addresses, Common, Message, Setup, Worker};
 use crate::base::address::Address;
 use crate::base::clock::RealClock;
 use crate::base::log as sink;
@@ -116,10 +115,10 @@ fn start(config: &Config) -> Result<(), Failure> {
     outcome
 }
 
-/// The addresses of every backend.
-fn resolve(config: &Config) -> Result<Vec<Vec<SocketAddr>>, Failure> {
-    let resolve = |addr: &ServerAddr| {
-        let Endpoint::Tcp { host, port } = &addr.endpoint else { return Ok(Vec::new()) };
+/// The addresses of every server.
+fn resolve(config: &Config) -> Result<Addresses, Failure> {
+    let resolve = |addr: &Endpoint| {
+        let Endpoint::Tcp { host, port } = addr else { return Ok(Vec::new()) };
         let address = Address { host: host.clone(), port: Some(*port) };
         let fail = |why: String| Failure::os(format!("cannot resolve {addr}: {why}"));
         let addrs =
@@ -129,7 +128,9 @@ fn resolve(config: &Config) -> Result<Vec<Vec<SocketAddr>>, Failure> {
         }
         Ok(addrs)
     };
-    route::backends(config).map(resolve).collect()
+    let places = config.servers.iter().chain(&config.backups);
+    let endpoints = places.flat_map(|place| &place.members).map(|member| &member.endpoint);
+    endpoints.map(|endpoint| Ok((endpoint.clone(), resolve(endpoint)?))).collect()
 }
 
 fn bind_tcp(config: &Config) -> Result<Vec<Bound>, listen::BindError> {
@@ -141,18 +142,21 @@ fn bind_tcp(config: &Config) -> Result<Vec<Bound>, listen::BindError> {
     listen::bind_tcp(addrs, config.port)
 }
 
-fn serve(config: &Config, addrs: Vec<Vec<SocketAddr>>, bound: Vec<Bound>) -> io::Result<()> {
+fn serve(config: &Config, addrs: Addresses, bound: Vec<Bound>) -> io::Result<()> {
     let clock = RealClock::new();
     let poll = Poll::new()?;
     let mut signals = Signals::new()?;
     poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
     let shared = Shared::new(config);
-    let common = Arc::new(Common { shared, live: AtomicUsize::new(0), addrs });
+    let common = Arc::new(Common { shared, live: AtomicUsize::new(0) });
+    let setup = Arc::new(Setup { routes: Arc::new(Routes::new(config)), addrs });
     let guard = Arc::new(Guard::new());
     let mut workers = Vec::new();
     for number in 0..config.threads.max(1) {
-        let relay = Relay::new(config, Arc::clone(&guard), number as u32);
-        let (worker, sender) = Worker::new(relay, Arc::clone(&common), clock.clone())?;
+        let routes = Arc::clone(&setup.routes);
+        let relay = Relay::with_routes(config, routes, Arc::clone(&guard), number as u32);
+        let (worker, sender) =
+            Worker::new(relay, Arc::clone(&setup), Arc::clone(&common), clock.clone())?;
         let thread = Builder::new().name(format!("proxy {number}")).spawn(|| worker.run())?;
         workers.push((sender, thread));
     }

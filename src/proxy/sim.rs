@@ -10,7 +10,7 @@ use super::config::{Config, ServerAddr};
 use super::front::{Front, Shared};
 use super::guard::Guard;
 use super::relay::{Client, Connection, Relay};
-use super::route::Router;
+use super::route::Routes;
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::protocol::classic::{self, encode};
@@ -290,7 +290,7 @@ impl World {
             self.relay.failed(id, self.now, &why);
         } else {
             self.servers[id].connected = true;
-            self.relay.connection(id).connected();
+            self.relay.connection(id).connected(self.now);
         }
     }
 

@@ -9,7 +9,7 @@
 //!               Front::complete <- Completion --+--<--------------------------+
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,8 +20,10 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
 use super::backend::Why;
+use super::config::Endpoint;
 use super::front::{Front, Shared};
-use super::relay::{self, Connection, Relay};
+use super::relay::{self, Connection, LinkId, Relay};
+use super::route::Routes;
 use crate::base::clock::{Clock, Now, RealClock};
 use crate::net::listen::plain;
 use crate::net::mailbox::{mailbox, Mailbox, Sender};
@@ -31,12 +33,28 @@ use crate::net::stream::Stream;
 pub enum Message {
     /// A client to serve from now on.
     Serve(Stream),
+    /// Other servers, or other addresses of them.
+    Reload(Arc<Setup>),
     /// Read nothing more, let what is in flight end, then leave.
     Stop,
 }
 
-/// Where the mailbox rings. Backends have the tokens from 0, clients those behind them.
+/// The addresses of servers that have names or addresses: of all of a name, in the resolver's order.
+pub type Addresses = HashMap<Endpoint, Vec<SocketAddr>>;
+
+/// Which servers there are and where.
+#[derive(Debug)]
+pub struct Setup {
+    /// The keys' places.
+    pub routes: Arc<Routes>,
+    /// Addresses of every TCP endpoint in `routes`.
+    pub addrs: Addresses,
+}
+
+/// Where the mailbox rings. Clients have the tokens from 0, by their slots.
 const MAILBOX: Token = Token(usize::MAX);
+/// Connections to servers have the tokens from here on.
+const LINKS: usize = 1 << 30;
 /// Events taken per turn: as many as a busy worker can have ready.
 const EVENTS_PER_TURN: usize = 1024;
 /// Read size from a server: a pipelined batch of answers comes in with one system call.
@@ -76,9 +94,9 @@ struct Link {
     ended: bool,
 }
 
-/// One backend's addresses, in turns.
+/// One backend's socket; its addresses are tried in turns.
+#[derive(Default)]
 struct Target {
-    addrs: Vec<SocketAddr>,
     next: usize,
     link: Option<Link>,
 }
@@ -89,8 +107,6 @@ pub struct Common {
     pub shared: Arc<Shared>,
     /// Clients connected to any worker.
     pub live: AtomicUsize,
-    /// Addresses of every backend.
-    pub addrs: Vec<Vec<SocketAddr>>,
 }
 
 /// One worker's state; [`Worker::run`] is the thread.
@@ -100,12 +116,18 @@ pub struct Worker {
     common: Arc<Common>,
     clock: RealClock,
     relay: Relay,
-    targets: Vec<Target>,
+    setup: Arc<Setup>,
+    /// By link.
+    targets: HashMap<LinkId, Target>,
+    /// The links of this turn.
+    links: Vec<LinkId>,
     clients: Slab<Client>,
     /// How often slots of `clients` were used, all together.
     generation: u32,
     /// Clients to visit in this turn.
     queue: VecDeque<usize>,
+    /// A server's socket may have more to read than was read in the last turn.
+    busy: bool,
     /// When a stop gives up waiting.
     stop_at: Option<u64>,
 }
@@ -117,24 +139,26 @@ impl Worker {
     /// No descriptors are left.
     pub fn new(
         relay: Relay,
+        setup: Arc<Setup>,
         common: Arc<Common>,
         clock: RealClock,
     ) -> io::Result<(Worker, Sender<Message>)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), MAILBOX)?);
         let (sender, mailbox) = mailbox(waker, HANDOVER_MAX);
-        let target = |addrs: &Vec<SocketAddr>| Target { addrs: addrs.clone(), next: 0, link: None };
-        let targets = common.addrs.iter().map(target).collect();
         let worker = Worker {
             poll,
             mailbox,
             common,
             clock,
             relay,
-            targets,
+            setup,
+            targets: HashMap::new(),
+            links: Vec::new(),
             clients: Slab::new(),
             generation: 0,
             queue: VecDeque::new(),
+            busy: false,
             stop_at: None,
         };
         Ok((worker, sender))
@@ -160,8 +184,8 @@ impl Worker {
             for event in &events {
                 match event.token() {
                     MAILBOX => self.take_messages(now),
-                    Token(id) if id < self.targets.len() => self.backend_event(id, event),
-                    Token(id) => self.client_event(id - self.targets.len(), event),
+                    Token(id) if id >= LINKS => self.backend_event(id - LINKS, event),
+                    Token(id) => self.client_event(id, event),
                 }
             }
             self.turn(now);
@@ -169,8 +193,7 @@ impl Worker {
     }
 
     fn timeout(&self, now: Now) -> Option<Duration> {
-        let busy = self.targets.iter().any(|t| t.link.as_ref().is_some_and(Link::wants_read));
-        if busy || !self.queue.is_empty() {
+        if self.busy || !self.queue.is_empty() {
             return Some(Duration::ZERO);
         }
         let deadline = [self.relay.deadline(), self.stop_at].into_iter().flatten().min()?;
@@ -183,14 +206,25 @@ impl Worker {
             match message {
                 Message::Stop => self.stop_at = Some(now.mono_us + GRACE_US),
                 Message::Serve(stream) => self.adopt(stream),
+                Message::Reload(setup) => {
+                    self.relay.reload(Arc::clone(&setup.routes));
+                    self.setup = setup;
+                }
             }
+        }
+    }
+
+    fn close_gone(&mut self) {
+        for id in self.relay.take_gone() {
+            self.close_link(id);
+            self.targets.remove(&id);
         }
     }
 
     fn adopt(&mut self, mut stream: Stream) {
         let entry = self.clients.vacant_entry();
         let id = entry.key();
-        let token = Token(self.targets.len() + id);
+        let token = Token(id);
         if let Err(error) = self.poll.registry().register(&mut stream, token, BOTH) {
             log::warn!("proxy: cannot watch a client: {error}");
             self.common.live.fetch_sub(1, Ordering::Relaxed);
@@ -221,7 +255,8 @@ impl Worker {
     }
 
     fn backend_event(&mut self, id: usize, event: &mio::event::Event) {
-        let Some(link) = &mut self.targets[id].link else { return };
+        let link = self.targets.get_mut(&id).and_then(|target| target.link.as_mut());
+        let Some(link) = link else { return };
         link.readable |= event.is_readable() || event.is_error();
         link.writable |= event.is_writable() || event.is_error();
         link.ended |= event.is_read_closed();
@@ -229,17 +264,41 @@ impl Worker {
 
     /// Everything that the events of one poll made possible.
     fn turn(&mut self, now: Now) {
-        for id in 0..self.targets.len() {
-            self.serve_backend(id, now);
+        self.list_links();
+        for at in 0..self.links.len() {
+            let id = self.links[at];
+            if self.relay.has_link(id) {
+                self.serve_backend(id, now);
+            }
         }
         self.deliver();
         self.visit_clients(now);
-        for id in 0..self.targets.len() {
-            self.flush_backend(id, now);
+        self.list_links();
+        for at in 0..self.links.len() {
+            let id = self.links[at];
+            if self.relay.has_link(id) {
+                self.flush_backend(id, now);
+            }
         }
         // Requests that found no server end at once; what they free lets others in.
         self.deliver();
         self.flush_delivered(now);
+        self.close_gone();
+        self.busy = self.is_busy();
+    }
+
+    fn list_links(&mut self) {
+        self.links.clear();
+        self.relay.links(&mut self.links);
+    }
+
+    /// Whether something can be read from a server without an event.
+    fn is_busy(&mut self) -> bool {
+        let Worker { targets, relay, .. } = self;
+        targets.iter().any(|(&id, target)| {
+            let link = target.link.as_ref();
+            link.is_some_and(Link::wants_read) && relay.connection(id).wants_read()
+        })
     }
 
     /// Hands ended requests to their clients, and those clients into the queue.
@@ -335,7 +394,7 @@ impl Worker {
     }
 
     fn read_backend(&mut self, id: usize, now: Now) -> Result<(), Why> {
-        let Some(link) = &mut self.targets[id].link else { return Ok(()) };
+        let Some(link) = self.link(id) else { return Ok(()) };
         if !link.connected {
             let tried = link.writable || link.readable;
             match link.stream.take_error() {
@@ -344,15 +403,16 @@ impl Worker {
                 Ok(None) => {}
             }
             link.connected = true;
-            self.relay.connection(id).connected();
+            self.relay.connection(id).connected(now);
         }
         let mut total = 0;
         while total < READ_PER_TURN {
-            let Some(link) = &mut self.targets[id].link else { return Ok(()) };
-            if !link.readable {
+            let link = self.targets.get_mut(&id).and_then(|target| target.link.as_mut());
+            let Some(link) = link.filter(|link| link.readable) else { return Ok(()) };
+            let mut connection = self.relay.connection(id);
+            if !connection.wants_read() {
                 return Ok(());
             }
-            let mut connection = self.relay.connection(id);
             let space = connection.space(READ_SIZE);
             let room = space.len();
             match link.stream.read(space) {
@@ -380,6 +440,8 @@ impl Worker {
     /// Connects where a server is wanted, and sends what it is to get.
     fn flush_backend(&mut self, id: usize, now: Now) {
         if self.relay.connection(id).wants_connect(now) {
+            // A lane's number may have been another's until a moment ago.
+            self.close_gone();
             self.relay.connection(id).connecting(now);
             if let Err(error) = self.connect(id) {
                 return self.fail_backend(id, now, &Why::Refused(plain(&error)));
@@ -391,18 +453,25 @@ impl Worker {
     }
 
     fn connect(&mut self, id: usize) -> io::Result<()> {
-        let target = &mut self.targets[id];
-        let addr = target.addrs.get(target.next % target.addrs.len().max(1));
-        let addr = *addr.ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?;
-        let mut stream = Stream::connect(addr)?;
-        self.poll.registry().register(&mut stream, Token(id), BOTH)?;
+        let target = self.targets.entry(id).or_default();
+        let endpoint = self.relay.endpoint(id);
+        let mut stream = match endpoint {
+            Endpoint::Unix(path) => Stream::connect_unix(path)?,
+            Endpoint::Tcp { .. } => {
+                let addrs = self.setup.addrs.get(endpoint).map_or(&[][..], Vec::as_slice);
+                let addr = addrs.get(target.next % addrs.len().max(1));
+                Stream::connect(*addr.ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?)?
+            }
+        };
+        self.poll.registry().register(&mut stream, Token(LINKS + id), BOTH)?;
         let (connected, readable, writable, ended) = (false, false, false, false);
         target.link = Some(Link { stream, connected, readable, writable, ended });
         Ok(())
     }
 
     fn write_backend(&mut self, id: usize, now: Now) -> io::Result<()> {
-        let Some(link) = &mut self.targets[id].link else { return Ok(()) };
+        let link = self.targets.get_mut(&id).and_then(|target| target.link.as_mut());
+        let Some(link) = link else { return Ok(()) };
         let mut connection = self.relay.connection(id);
         while link.writable && !connection.sendable().is_empty() {
             match link.stream.write(connection.sendable()) {
@@ -421,12 +490,17 @@ impl Worker {
     fn fail_backend(&mut self, id: usize, now: Now, why: &Why) {
         self.close_link(id);
         // The next attempt is made at the next address of the name, if it has several.
-        self.targets[id].next = self.targets[id].next.wrapping_add(1);
+        let target = self.targets.entry(id).or_default();
+        target.next = target.next.wrapping_add(1);
         self.relay.failed(id, now, why);
     }
 
-    fn close_link(&mut self, id: usize) {
-        if let Some(mut link) = self.targets[id].link.take() {
+    fn link(&mut self, id: LinkId) -> Option<&mut Link> {
+        self.targets.get_mut(&id).and_then(|target| target.link.as_mut())
+    }
+
+    fn close_link(&mut self, id: LinkId) {
+        if let Some(mut link) = self.targets.get_mut(&id).and_then(|target| target.link.take()) {
             // A socket that cannot be deregistered is closed all the same.
             let _ = self.poll.registry().deregister(&mut link.stream);
         }

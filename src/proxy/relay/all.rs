@@ -7,7 +7,7 @@
 
 use super::super::backend::{Expect, Usable};
 use super::super::fanout::Verdict;
-use super::super::route::BackendId;
+use super::places::{BackendId, PlaceId};
 use super::{Call, Client, Completion, Relay, CAN_NOT_CONNECT};
 use crate::base::clock::Now;
 use crate::base::replies::Ticket;
@@ -61,11 +61,27 @@ impl Relay {
             done: false,
             error: None,
         });
-        self.ask_all(now, id, self.router.servers());
+        let servers = self.everybody(command, &self.router.servers);
+        self.ask_all(now, id, servers);
         self.go_on_all(now, id);
     }
 
-    fn ask_all(&mut self, now: Now, id: usize, whom: std::ops::Range<BackendId>) {
+    /// Who is to be asked in these places: all, but that the members of a group tell each other of
+    /// a flush.
+    fn everybody(&self, command: Command, places: &[PlaceId]) -> Vec<BackendId> {
+        let mut all = Vec::new();
+        for &place in places {
+            match command {
+                Command::Flush { .. } => all.push(self.writer(place)),
+                Command::Verbosity { .. } => all.extend(&self.places[place].members),
+            }
+        }
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    fn ask_all(&mut self, now: Now, id: usize, whom: Vec<BackendId>) {
         let request = match self.alls[id].command {
             Command::Flush { delay } => Request::FlushAll { delay, noreply: false },
             Command::Verbosity { level } => Request::Verbosity { level, noreply: false },
@@ -115,7 +131,9 @@ impl Relay {
                 self.guard.begin_all(self.worker);
                 self.guard.end_all();
             }
-            self.ask_all(now, id, self.router.backups());
+            let command = all.command;
+            let backups = self.everybody(command, &self.router.backups);
+            self.ask_all(now, id, backups);
         }
         if self.alls[id].waiting > 0 {
             return;

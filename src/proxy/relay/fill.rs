@@ -15,7 +15,7 @@
 
 use super::super::backend::{Expect, Usable};
 use super::super::guard::Stamp;
-use super::super::route::BackendId;
+use super::places::PlaceId;
 use super::{Call, Relay};
 use crate::base::clock::Now;
 use crate::base::num::parse_i64;
@@ -39,7 +39,7 @@ enum Waiter {
 #[derive(Debug)]
 pub(super) struct Fill {
     key: Box<[u8]>,
-    server: BackendId,
+    server: PlaceId,
     /// From before the backup was asked; `None` when a write was on its way.
     stamp: Option<Stamp>,
     waiters: Vec<Waiter>,
@@ -65,8 +65,8 @@ impl Relay {
         now: Now,
         read: usize,
         slot: usize,
-        server: BackendId,
-        backup: BackendId,
+        server: PlaceId,
+        backup: PlaceId,
     ) {
         let key: Box<[u8]> = self.reads[read].fan_key(slot).into();
         if !self.join_fill(now, &key, server, backup, Waiter::Slot { read, slot }) {
@@ -80,8 +80,8 @@ impl Relay {
         now: Now,
         write: usize,
         key: &[u8],
-        server: BackendId,
-        backup: BackendId,
+        server: PlaceId,
+        backup: PlaceId,
     ) {
         if !self.join_fill(now, key, server, backup, Waiter::Write { write }) {
             self.write_filled(now, write, false);
@@ -93,8 +93,8 @@ impl Relay {
         &mut self,
         now: Now,
         key: &[u8],
-        server: BackendId,
-        backup: BackendId,
+        server: PlaceId,
+        backup: PlaceId,
         waiter: Waiter,
     ) -> bool {
         if let Some(&fill) = self.fill_by_key.get(key) {
@@ -102,8 +102,9 @@ impl Relay {
             return true;
         }
         let stamp = self.guard.stamp(key);
+        let backup = self.writer(backup);
         let meta = self.backends[backup].speaks_meta();
-        let expect = if meta { Expect::Meta } else { Expect::Values };
+        let expect = if meta { Expect::Meta.again() } else { Expect::Values.again() };
         let fill = self.fills.insert(Fill {
             key: key.into(),
             server,
@@ -146,6 +147,13 @@ impl Relay {
         true
     }
 
+    /// The backup is asked again.
+    pub(super) fn fill_restarted(&mut self, fill: u32) {
+        if let Some(fill) = self.fills.get_mut(fill as usize) {
+            fill.value = None;
+        }
+    }
+
     /// The end of the backup's answer; any but a value counts as a miss.
     pub(super) fn fill_asked(&mut self, now: Now, id: u32, reply: Reply<'_>, data: &[u8]) {
         let Some(fill) = self.fills.get_mut(id as usize) else { return };
@@ -178,7 +186,7 @@ impl Relay {
     fn hand_out(
         &mut self,
         now: Now,
-        server: BackendId,
+        server: PlaceId,
         put: Option<u32>,
         found: &Found<'_>,
         waiters: Vec<Waiter>,
@@ -208,6 +216,7 @@ impl Relay {
 
     /// Sends the add, if it may be sent. Ends the fill if not.
     fn put_back(&mut self, now: Now, id: u32, found: &Found<'_>) -> bool {
+        let server = self.writer(self.fills[id as usize].server);
         let Relay { fills, backends, guard, .. } = self;
         let fill = &fills[id as usize];
         let holds = fill.stamp.is_some_and(|stamp| guard.holds(&fill.key, stamp));
@@ -227,7 +236,8 @@ impl Relay {
                 noreply: false,
             };
             let call = Call::FillAdd { fill: id };
-            put = backends[fill.server].ask(now, call, Expect::Stored, |out| {
+            // Twice does no harm, but what is asked behind it needs it done.
+            put = backends[server].ask(now, call, Expect::Stored.again(), |out| {
                 encode::store(out, &head, found.data);
             }) == Usable::Yes;
         }
@@ -253,17 +263,15 @@ impl Relay {
     pub(super) fn fill_added(&mut self, now: Now, id: u32, reply: Reply<'_>) {
         let Some(fill) = self.fills.try_remove(id as usize) else { return };
         self.let_go(&fill.readers);
-        if reply != Reply::Stored {
-            return;
-        }
-        self.tally.fill_backs += 1;
+        self.tally.fill_backs += u64::from(reply == Reply::Stored);
+        // Whatever the answer: after a lost connection it may be the second.
         let overtaken = |stamp| self.guard.overtaken(&fill.key, stamp, self.worker);
         if fill.stamp.is_some_and(overtaken) {
             // Another worker's write may have come just before: what was put back may be older.
             // The backup has the newer state, and this server is told to ask it again.
             let request = Request::Delete { key: &fill.key, noreply: false };
             let write = |out: &mut Vec<u8>| encode::request(out, &request);
-            self.ask(fill.server, now, Call::Forget, Expect::Deleted, write);
+            self.ask(self.writer(fill.server), now, Call::Forget, Expect::Deleted, write);
         }
     }
 }

@@ -23,6 +23,8 @@
 
 mod all;
 mod fill;
+mod lanes;
+mod places;
 mod read;
 mod write;
 
@@ -31,15 +33,18 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::backend::{Backend, Expect, Limits, Step, Usable, Why};
+use super::backend::{Backend, Kind, Limits, Step, Usable, Why};
 use super::config::Config;
 use super::fanout::Verdict;
 use super::guard::Guard;
-use super::route::{self, BackendId, Router};
+use super::lane::Lane;
+use super::route::Routes;
 use crate::base::clock::Now;
 use crate::base::replies::Ticket;
 use crate::protocol::classic::Reply;
 
+pub use lanes::{LinkId, LANES};
+pub use places::{BackendId, PlaceId};
 pub use read::Portion;
 
 /// magent's answer when neither the server nor its backup can be reached.
@@ -124,15 +129,22 @@ pub struct Tally {
 /// One worker's backends and requests.
 #[derive(Debug)]
 pub struct Relay {
-    router: Router,
-    backends: Vec<Backend<Call>>,
+    limits: Limits,
+    router: places::Router,
+    places: Slab<places::Place>,
+    /// By [`BackendId`], as `backends`.
+    seats: Slab<places::Seat>,
+    backends: Slab<Backend<Call>>,
+    lanes: Slab<lanes::Seat>,
+    /// Backends and lanes that were removed and may still have a socket.
+    gone: Vec<LinkId>,
     guard: Arc<Guard>,
     worker: u32,
     reads: Slab<read::Read>,
     writes: Slab<write::Write>,
     fills: Slab<fill::Fill>,
     fill_by_key: HashMap<Box<[u8]>, u32>,
-    touches: Slab<(BackendId, Box<[u8]>)>,
+    touches: Slab<(PlaceId, Box<[u8]>)>,
     alls: Slab<all::All>,
     completions: Vec<Completion>,
     tally: Tally,
@@ -142,16 +154,25 @@ pub struct Relay {
 impl Relay {
     /// The relay of worker number `worker` (from 0). All workers share `guard`.
     pub fn new(config: &Config, guard: Arc<Guard>, worker: u32) -> Relay {
-        let limits = Limits {
-            connect_us: config.connect_timeout_ms * 1000,
-            request_us: config.request_timeout_ms * 1000,
-            value_max: config.value_max,
-        };
-        let backends =
-            route::backends(config).map(|addr| Backend::new(addr.to_string(), limits)).collect();
-        Relay {
-            router: Router::new(config),
-            backends,
+        Relay::with_routes(config, Arc::new(Routes::new(config)), guard, worker)
+    }
+
+    /// The same, with routes that others use too. Of `config` only the limits are looked at.
+    pub fn with_routes(
+        config: &Config,
+        routes: Arc<Routes>,
+        guard: Arc<Guard>,
+        worker: u32,
+    ) -> Relay {
+        let limits = Limits::from(config);
+        let mut relay = Relay {
+            limits,
+            router: places::Router::new(Arc::clone(&routes)),
+            places: Slab::new(),
+            seats: Slab::new(),
+            backends: Slab::new(),
+            lanes: Slab::new(),
+            gone: Vec::new(),
             guard,
             worker,
             reads: Slab::new(),
@@ -163,7 +184,9 @@ impl Relay {
             completions: Vec::new(),
             tally: Tally::default(),
             held: 0,
-        }
+        };
+        relay.reload(routes);
+        relay
     }
 
     /// Counts `n` bytes as held, if there is room for them ([`HELD_MAX`]).
@@ -192,14 +215,26 @@ impl Relay {
         self.held
     }
 
-    /// How many backends there are.
-    pub fn backend_count(&self) -> usize {
-        self.backends.len()
+    /// Appends every connection there is, or should be, to `links`.
+    pub fn links(&self, links: &mut Vec<LinkId>) {
+        links.extend(self.backends.iter().map(|(id, _)| id));
+        links.extend(self.lanes.iter().map(|(id, _)| LANES + id));
     }
 
-    /// One backend's connection, for moving its bytes.
-    pub fn connection(&mut self, id: BackendId) -> impl Connection + '_ {
-        &mut self.backends[id]
+    /// Whether there is such a connection.
+    pub fn has_link(&self, id: LinkId) -> bool {
+        match id.checked_sub(LANES) {
+            Some(lane) => self.lanes.contains(lane),
+            None => self.backends.contains(id),
+        }
+    }
+
+    /// One connection, for moving its bytes. It must be there ([`Relay::has_link`]).
+    pub fn connection(&mut self, id: LinkId) -> impl Connection + '_ {
+        match id.checked_sub(LANES) {
+            Some(lane) => Either::Lane(&mut self.lanes[lane].lane),
+            None => Either::Backend(&mut self.backends[id]),
+        }
     }
 
     /// Counts so far.
@@ -212,24 +247,38 @@ impl Relay {
         self.reads.len() + self.writes.len() + self.alls.len()
     }
 
+    /// Whether nothing names a place or a backend any more.
+    fn is_quiet(&self) -> bool {
+        self.in_flight() == 0 && self.fills.is_empty() && self.touches.is_empty()
+    }
+
     /// What has ended since the last call.
     pub fn take_completions(&mut self) -> Vec<Completion> {
+        self.tidy_up();
         std::mem::take(&mut self.completions)
     }
 
     /// The earliest deadline of all backends, on the monotonic clock in microseconds.
     pub fn deadline(&self) -> Option<u64> {
-        self.backends.iter().filter_map(Backend::deadline).min()
+        let backends = self.backends.iter().filter_map(|(_, backend)| backend.deadline());
+        backends.chain(self.lanes.iter().filter_map(|(_, seat)| seat.lane.deadline())).min()
     }
 
-    /// Understands what was received from a backend. `false`: its connection is to be closed, and
+    /// Understands what was received from a server. `false`: its connection is to be closed, and
     /// everybody who waited on it has been failed over.
-    pub fn received(&mut self, id: BackendId, now: Now) -> bool {
+    pub fn received(&mut self, id: LinkId, now: Now) -> bool {
+        if let Some(lane) = id.checked_sub(LANES) {
+            return self.lane_received(now, lane);
+        }
         let mut input = std::mem::take(&mut self.backends[id].input);
         loop {
             let used = match self.backends[id].step(now, input.data()) {
                 Step::Wait => break,
                 Step::Own { used } => used,
+                Step::Gone { call } => {
+                    self.call_failed(id, now, call);
+                    0
+                }
                 Step::Value { call, key, flags, cas, data, used } => {
                     if !self.value(now, call, key, flags, cas, data) {
                         self.failed(id, now, &Why::Garbage);
@@ -254,10 +303,18 @@ impl Relay {
     }
 
     /// A backend's connection is over: everybody who waited on it goes elsewhere, in order.
-    pub fn failed(&mut self, id: BackendId, now: Now, why: &Why) {
-        for call in self.backends[id].failed(now, why) {
+    pub fn failed(&mut self, id: LinkId, now: Now, why: &Why) {
+        if let Some(lane) = id.checked_sub(LANES) {
+            return self.lane_failed(now, lane, why);
+        }
+        let orphans = self.backends[id].failed(now, why);
+        if let Some(call) = self.backends[id].take_restarted() {
+            self.call_restarted(call);
+        }
+        for call in orphans {
             self.call_failed(id, now, call);
         }
+        self.backends[id].resume(now);
     }
 
     fn value(
@@ -299,6 +356,15 @@ impl Relay {
         let _ = id;
     }
 
+    /// The answer begins anew: values that were heard come again.
+    fn call_restarted(&mut self, call: Call) {
+        match call {
+            Call::Read { read, chunk } => self.read_restarted(read, chunk),
+            Call::FillAsk { fill } => self.fill_restarted(fill),
+            _ => {}
+        }
+    }
+
     fn call_failed(&mut self, id: BackendId, now: Now, call: Call) {
         match call {
             Call::Read { read, chunk } => self.read_failed(now, read, chunk),
@@ -307,7 +373,7 @@ impl Relay {
             Call::FillAdd { fill } => self.fill_not_added(fill),
             Call::Touch { touch } => {
                 if let Some((backup, key)) = self.touches.try_remove(touch as usize) {
-                    self.backends[backup].missed_key(&key);
+                    self.missed_key(backup, &key);
                 }
             }
             Call::All { all } => self.all_failed(now, all, id),
@@ -320,10 +386,10 @@ impl Relay {
         id: BackendId,
         now: Now,
         call: Call,
-        expect: Expect,
+        kind: impl Into<Kind>,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Usable {
-        self.backends[id].ask(now, call, expect, write)
+        self.backends[id].ask(now, call, kind, write)
     }
 }
 
@@ -334,7 +400,7 @@ pub trait Connection {
     /// See [`Backend::connecting`].
     fn connecting(&mut self, now: Now);
     /// See [`Backend::connected`].
-    fn connected(&mut self);
+    fn connected(&mut self, now: Now);
     /// See [`Backend::sendable`].
     fn sendable(&self) -> &[u8];
     /// See [`Backend::sent`].
@@ -343,40 +409,73 @@ pub trait Connection {
     fn space(&mut self, n: usize) -> &mut [u8];
     /// See [`Backend::received`].
     fn received(&mut self, now: Now, n: usize);
+    /// Whether more should be read now: not while whoever it is for does not take it.
+    fn wants_read(&self) -> bool;
     /// See [`Backend::check`].
     fn check(&self, now: Now) -> Option<Why>;
 }
 
-impl<C: Copy> Connection for &mut Backend<C> {
+/// The two kinds of connections.
+enum Either<'a> {
+    Backend(&'a mut Backend<Call>),
+    Lane(&'a mut Lane),
+}
+
+macro_rules! each {
+    ($self:expr, $c:ident => $body:expr) => {
+        match $self {
+            Either::Backend($c) => $body,
+            Either::Lane($c) => $body,
+        }
+    };
+}
+
+impl Connection for Either<'_> {
     fn wants_connect(&self, now: Now) -> bool {
-        Backend::wants_connect(self, now)
+        match self {
+            Either::Backend(backend) => backend.wants_connect(now),
+            Either::Lane(lane) => lane.wants_connect(),
+        }
     }
 
     fn connecting(&mut self, now: Now) {
-        Backend::connecting(self, now);
+        match self {
+            Either::Backend(backend) => backend.connecting(now),
+            Either::Lane(lane) => lane.connecting(),
+        }
     }
 
-    fn connected(&mut self) {
-        Backend::connected(self);
+    fn connected(&mut self, now: Now) {
+        match self {
+            Either::Backend(backend) => backend.connected(),
+            Either::Lane(lane) => lane.connected(now),
+        }
     }
 
     fn sendable(&self) -> &[u8] {
-        Backend::sendable(self)
+        each!(self, c => c.sendable())
     }
 
     fn sent(&mut self, now: Now, n: usize) {
-        Backend::sent(self, now, n);
+        each!(self, c => c.sent(now, n));
     }
 
     fn space(&mut self, n: usize) -> &mut [u8] {
-        self.input.space(n)
+        each!(self, c => c.input.space(n))
     }
 
     fn received(&mut self, now: Now, n: usize) {
-        Backend::received(self, now, n);
+        each!(self, c => c.received(now, n));
+    }
+
+    fn wants_read(&self) -> bool {
+        match self {
+            Either::Backend(_) => true,
+            Either::Lane(lane) => lane.wants_read(),
+        }
     }
 
     fn check(&self, now: Now) -> Option<Why> {
-        Backend::check(self, now)
+        each!(self, c => c.check(now))
     }
 }

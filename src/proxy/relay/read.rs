@@ -12,7 +12,7 @@
 
 use super::super::backend::{Expect, Usable};
 use super::super::fanout::{Fanout, Verdict};
-use super::super::route::{BackendId, Route};
+use super::places::{BackendId, PlaceId, Route};
 use super::{
     Call, Client, Completion, Relay, BACKUP_UNIQUE, CAN_NOT_CONNECT, HELD_MAX, NO_ROOM,
     OUT_OF_CONNECTION,
@@ -26,6 +26,10 @@ use crate::protocol::{GetVerb, Request};
 const GAT_LINE_MAX: usize = 1900;
 /// Longest line of a get. Longer ones would only make a server answer in larger pieces.
 const GET_LINE_MAX: usize = 16 * 1024;
+
+/// Values that may be looked for once more in one get because the server has lost them again after
+/// they were put back.
+const EXTRA_MAX: u8 = 64;
 
 /// Which part of a client's get this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +53,8 @@ pub(super) struct Read {
     /// Chunks whose answers have not ended, and values on their way back to a server. The read must
     /// not end before them: they name it.
     open: usize,
+    /// Counts up to [`EXTRA_MAX`].
+    extra: u8,
     /// The first error that a backend answered.
     error: Option<Vec<u8>>,
 }
@@ -87,6 +93,13 @@ impl Read {
         self.fan.key(slot)
     }
 
+    /// A value was put back, and is not there: whether it is looked for once more.
+    fn another_round(&mut self, stage: Stage) -> bool {
+        let again = stage == Stage::Again && self.extra < EXTRA_MAX;
+        self.extra += u8::from(again);
+        again
+    }
+
     /// One thing more to end before the read does; [`Relay::read_let_go`] tells of it.
     pub(super) fn hold_open(&mut self) {
         self.open += 1;
@@ -121,6 +134,7 @@ impl Relay {
             fan,
             chunks: Vec::new(),
             open: 0,
+            extra: 0,
             error: None,
         });
         let mut groups = Groups::new();
@@ -129,8 +143,11 @@ impl Relay {
                 self.reads[id].fan.fail(slot);
                 continue;
             };
-            match self.backends[route.server].usable() {
-                Usable::Yes => group(&mut groups, route.server, Stage::Server, slot),
+            match self.usable(route.server) {
+                Usable::Yes => {
+                    let reader = self.reader(route.server, self.reads[id].fan.key(slot));
+                    group(&mut groups, reader, Stage::Server, slot);
+                }
                 Usable::Busy => self.refuse(id, slot, OUT_OF_CONNECTION),
                 Usable::Down => self.send_to_backup(&mut groups, id, slot, route),
             }
@@ -140,7 +157,7 @@ impl Relay {
     }
 
     fn slot_route(&self, id: usize, slot: usize) -> Option<Route> {
-        self.router.route(self.reads[id].fan.key(slot))
+        self.route(self.reads[id].fan.key(slot))
     }
 
     fn refuse(&mut self, id: usize, slot: usize, error: &[u8]) {
@@ -150,11 +167,11 @@ impl Relay {
     }
 
     fn send_to_backup(&mut self, groups: &mut Groups, id: usize, slot: usize, route: Route) {
-        let usable = |b: &BackendId| self.backends[*b].usable() == Usable::Yes;
-        match route.backup.filter(usable) {
+        match route.backup.filter(|&backup| self.usable(backup) == Usable::Yes) {
             Some(backup) => {
                 self.tally.failovers += 1;
-                group(groups, backup, Stage::Backup, slot);
+                let reader = self.reader(backup, self.reads[id].fan.key(slot));
+                group(groups, reader, Stage::Backup, slot);
             }
             None => self.reads[id].fan.fail(slot),
         }
@@ -254,14 +271,14 @@ impl Relay {
 
     /// A gat found the key on its server: its backup's copy is to live as long.
     fn touch_backup(&mut self, now: Now, key: &[u8], exptime: i64) {
-        let Some(backup) = self.router.route(key).and_then(|route| route.backup) else { return };
+        let Some(backup) = self.route(key).and_then(|route| route.backup) else { return };
         let touch = self.touches.insert((backup, key.into()));
         let call = Call::Touch { touch: touch as u32 };
         let request = Request::Touch { key, exptime, noreply: false };
         let write = |out: &mut Vec<u8>| encode::request(out, &request);
-        if self.ask(backup, now, call, Expect::Touched, write) != Usable::Yes {
+        if self.ask(self.writer(backup), now, call, Expect::Touched, write) != Usable::Yes {
             self.touches.remove(touch);
-            self.backends[backup].missed_key(key);
+            self.missed_key(backup, key);
         }
     }
 
@@ -285,7 +302,9 @@ impl Relay {
         for slot in slots {
             let route = self.slot_route(id, slot);
             match (stage, route) {
-                (Stage::Server, Some(Route { server, backup: Some(backup) })) => {
+                (stage, Some(Route { server, backup: Some(backup) }))
+                    if stage == Stage::Server || self.reads[id].another_round(stage) =>
+                {
                     self.fill_slot(now, id, slot, server, backup);
                 }
                 _ => self.reads[id].fan.miss(slot),
@@ -293,6 +312,14 @@ impl Relay {
         }
         self.reads[id].open -= 1;
         self.finish_read(id);
+    }
+
+    /// The values of a chunk come from the first key on; those that were heard count.
+    pub(super) fn read_restarted(&mut self, id: u32, chunk: u32) {
+        let read = self.reads.get_mut(id as usize);
+        if let Some(chunk) = read.and_then(|read| read.chunks.get_mut(chunk as usize)) {
+            chunk.next = 0;
+        }
     }
 
     /// The stage of a chunk and its slots without a result.
@@ -343,7 +370,9 @@ impl Relay {
     }
 
     /// The value has been put back: the server is asked again.
-    pub(super) fn read_again(&mut self, now: Now, id: usize, slot: usize, server: BackendId) {
+    pub(super) fn read_again(&mut self, now: Now, id: usize, slot: usize, server: PlaceId) {
+        // Where it was put back, and not another member of a group.
+        let server = self.writer(server);
         self.send_chunk(now, id, server, Stage::Again, vec![slot as u32]);
         self.finish_read(id);
     }

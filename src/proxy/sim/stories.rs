@@ -291,8 +291,8 @@ fn a_get_of_a_hundred_thousand_keys() {
     for n in 0..100_000 {
         line += &format!(" key:{n}");
         if n % 7 == 0 {
-            let id = Router::new(&config(3, 1)).route(format!("key:{n}").as_bytes());
-            let id = id.expect("a route").server;
+            let id = Routes::new(&config(3, 1)).server(format!("key:{n}").as_bytes());
+            let id = id.expect("a server");
             world.servers[id].item(format!("key:{n}").as_bytes(), n, 0, n.to_string().into());
             expected += &format!("VALUE key:{n} {n} {}\r\n{n}\r\n", n.to_string().len());
         }

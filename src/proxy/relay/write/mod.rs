@@ -19,16 +19,21 @@
 //! ```
 //!
 //! The client's answer waits for the backup (at most its request timeout): an answered write is on
-//! both. Nothing is ever sent twice to one backend, so append and incr are applied at most once.
+//! both. Only what does the same when it is done twice is ever sent to one backend twice (after a
+//! lost connection): append and incr are applied at most once.
 
-use super::super::backend::{Expect, Usable};
+use super::super::backend::{Expect, Kind, Usable};
 use super::super::fanout::Verdict;
-use super::super::route::{BackendId, Route};
+use super::places::{BackendId, PlaceId, Route};
 use super::{Call, Client, Completion, Relay, BACKUP_UNIQUE, CAN_NOT_CONNECT, OUT_OF_CONNECTION};
 use crate::base::clock::Now;
 use crate::base::replies::Ticket;
 use crate::protocol::classic::{encode, Reply};
 use crate::protocol::{ArithVerb, Request, StoreHead, StoreVerb};
+
+/// Fills that a command waits for: the server may lose what was put back before it gets the
+/// command. A miss is then final.
+const ROUNDS_MAX: u8 = 3;
 
 /// What kind of command it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +72,8 @@ pub(super) struct Write {
     quiet: bool,
     /// It was counted in the guard.
     guarded: bool,
-    /// The server was asked again after a fill; a miss is then final.
-    again: bool,
+    /// How often the server was asked again after a fill.
+    rounds: u8,
     key: Box<[u8]>,
     flags: u32,
     exptime: i64,
@@ -115,13 +120,14 @@ fn outcome(verb: Verb, reply: &Reply<'_>) -> Outcome {
 }
 
 impl Verb {
-    fn expect(self) -> Expect {
+    fn kind(self) -> Kind {
         match self {
-            Verb::Store(_) => Expect::Stored,
-            Verb::Delete => Expect::Deleted,
-            Verb::Incr | Verb::Decr => Expect::Number,
-            Verb::Touch => Expect::Touched,
-            Verb::MetaGet => Expect::Meta,
+            Verb::Store(StoreVerb::Set | StoreVerb::Replace) => Expect::Stored.again(),
+            Verb::Store(_) => Expect::Stored.once(),
+            Verb::Delete => Expect::Deleted.again(),
+            Verb::Incr | Verb::Decr => Expect::Number.once(),
+            Verb::Touch => Expect::Touched.again(),
+            Verb::MetaGet => Expect::Meta.again(),
         }
     }
 
@@ -214,7 +220,7 @@ impl Relay {
             }
             _ => return,
         };
-        let Some(route) = self.router.route(key) else {
+        let Some(route) = self.route(key) else {
             return self.complete(client, ticket, cost, CAN_NOT_CONNECT.to_vec());
         };
         let guarded = verb.makes_or_removes() && route.backup.is_some();
@@ -231,7 +237,7 @@ impl Relay {
             stage: Stage::Server,
             quiet,
             guarded,
-            again: false,
+            rounds: 0,
             key: key.into(),
             flags,
             exptime,
@@ -253,7 +259,7 @@ impl Relay {
         let Relay { writes, backends, .. } = self;
         let write = &writes[id];
         let call = Call::Write { write: id as u32 };
-        backends[backend].ask(now, call, verb.expect(), |out| write.encode(out, verb))
+        backends[backend].ask(now, call, verb.kind(), |out| write.encode(out, verb))
     }
 
     fn write_to_server(&mut self, now: Now, id: usize) {
@@ -261,12 +267,12 @@ impl Relay {
         write.stage = Stage::Server;
         let (verb, server) = (write.verb, write.route.server);
         if let (Verb::Store(StoreVerb::Cas(unique)), Some(_)) = (verb, write.route.backup) {
-            if unique & BACKUP_UNIQUE != 0 && self.backends[server].usable() == Usable::Yes {
+            if unique & BACKUP_UNIQUE != 0 && self.usable(server) == Usable::Yes {
                 // The unique is the backup's: the client must read the server's first.
                 return self.finish_write(id, encode::EXISTS);
             }
         }
-        match self.send_write(now, id, server, verb) {
+        match self.send_write(now, id, self.writer(server), verb) {
             Usable::Yes => {}
             Usable::Busy => self.finish_write(id, OUT_OF_CONNECTION),
             Usable::Down => self.fail_over(now, id, false),
@@ -282,28 +288,34 @@ impl Relay {
         if let Verb::Store(StoreVerb::Cas(unique)) = verb {
             if unique & BACKUP_UNIQUE == 0 {
                 if sent {
-                    self.backends[server].missed_key(&self.writes[id].key);
+                    self.write_missed(id, server);
                 }
-                let there = self.backends[backup].usable() != Usable::Down;
+                let there = self.usable(backup) != Usable::Down;
                 return self.finish_write(id, if there { encode::EXISTS } else { CAN_NOT_CONNECT });
             }
             verb = Verb::Store(StoreVerb::Cas(unique & !BACKUP_UNIQUE));
         }
         write.stage = Stage::Failover;
         let reads_only = verb == Verb::MetaGet;
-        let usable = self.send_write(now, id, backup, verb);
-        let key = &self.writes[id].key;
+        let usable = self.send_write(now, id, self.writer(backup), verb);
         if !reads_only && (sent || usable == Usable::Yes) {
-            self.backends[server].missed_key(key);
+            self.write_missed(id, server);
         }
         if usable == Usable::Yes {
             self.tally.failovers += 1;
             return;
         }
         if sent && !reads_only {
-            self.backends[backup].missed_key(key);
+            self.write_missed(id, backup);
         }
         self.finish_write(id, CAN_NOT_CONNECT);
+    }
+
+    /// Write `id` did not reach `place`, or may not have.
+    fn write_missed(&mut self, id: usize, place: PlaceId) {
+        let key = std::mem::take(&mut self.writes[id].key);
+        self.missed_key(place, &key);
+        self.writes[id].key = key;
     }
 
     /// The backup does what the server has done.
@@ -314,8 +326,8 @@ impl Relay {
             return self.finish_write(id, &answer);
         };
         write.stage = stage;
-        if self.send_write(now, id, backup, verb) != Usable::Yes {
-            self.backends[backup].missed_key(&self.writes[id].key);
+        if self.send_write(now, id, self.writer(backup), verb) != Usable::Yes {
+            self.write_missed(id, backup);
             self.finish_with_answer(id);
         }
     }
@@ -334,9 +346,7 @@ impl Relay {
                 let refused = matches!(reply, Reply::Error(_)) && write.verb != Verb::Touch;
                 if let (true, Some(backup)) = (refused, write.route.backup) {
                     // It could not do it (no memory, say), and must not keep the old value.
-                    let key = std::mem::take(&mut write.key);
-                    self.backends[backup].missed_key(&key);
-                    self.writes[id].key = key;
+                    self.write_missed(id, backup);
                 }
                 self.finish_with_answer(id);
             }
@@ -359,10 +369,10 @@ impl Relay {
             }
             Outcome::Gone => self.mirror_write(now, id, Stage::DeleteBackup, Verb::Delete),
             Outcome::Dropped => {
-                self.backends[backup].missed_key(&self.writes[id].key);
+                self.write_missed(id, backup);
                 self.finish_with_answer(id);
             }
-            Outcome::Absent if !write.again && !self.is_base64(id) => {
+            Outcome::Absent if write.rounds < ROUNDS_MAX && !self.is_base64(id) => {
                 let (server, key) = (write.route.server, write.key.clone());
                 self.writes[id].stage = Stage::Fill;
                 self.fill_write(now, id, &key, server, backup);
@@ -383,12 +393,12 @@ impl Relay {
         match (write.stage, write.route.backup) {
             (Stage::Server, _) => self.fail_over(now, id, true),
             (Stage::Mirror | Stage::DeleteBackup, Some(backup)) => {
-                self.backends[backup].missed_key(&write.key);
+                self.write_missed(id, backup);
                 self.finish_with_answer(id);
             }
             (Stage::Failover, Some(backup)) => {
                 if write.verb != Verb::MetaGet {
-                    self.backends[backup].missed_key(&write.key);
+                    self.write_missed(id, backup);
                 }
                 self.finish_write(id, CAN_NOT_CONNECT);
             }
@@ -400,8 +410,8 @@ impl Relay {
     /// the command fails over like any other; else its first answer stands.
     pub(super) fn write_filled(&mut self, now: Now, id: usize, put: bool) {
         let server = self.writes[id].route.server;
-        if put || self.backends[server].usable() != Usable::Yes {
-            self.writes[id].again = true;
+        if put || self.usable(server) != Usable::Yes {
+            self.writes[id].rounds += 1;
             self.write_to_server(now, id);
         } else {
             self.finish_with_answer(id);

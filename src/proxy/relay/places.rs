@@ -1,0 +1,183 @@
+//! Places, their members, and the connections that lead there.
+//!
+//! Owns which backend stands for which member of which place, and what a reload changes. Ids of
+//! places and backends stay good for as long as a request may name them: what a reload removes is
+//! taken apart when nothing is in flight. Never decides what a request means.
+//!
+//! ```text
+//!   Routes: key -> index of a place --> PlaceId --> members: BackendId, BackendId ...
+//!                                                            |
+//!                                        Backend (shared connection), lanes
+//! ```
+
+use std::sync::Arc;
+
+use super::super::backend::{Backend, Usable};
+use super::super::config::Endpoint;
+use super::super::route::Routes;
+use super::{LinkId, Relay, LANES};
+
+/// A place in this relay. Not its index on the ring: that one changes with a reload.
+pub type PlaceId = usize;
+/// A server in this relay.
+pub type BackendId = usize;
+
+/// Where one key goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Reads and writes go here first.
+    pub server: PlaceId,
+    /// Writes are copied here, and reads fall back to it.
+    pub backup: Option<PlaceId>,
+}
+
+/// Whether a place holds the keys or their copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Server,
+    Backup,
+}
+
+#[derive(Debug)]
+pub(super) struct Place {
+    role: Role,
+    pub members: Vec<BackendId>,
+}
+
+/// A server and how it is reached.
+#[derive(Debug)]
+pub(super) struct Seat {
+    role: Role,
+    pub endpoint: Endpoint,
+    /// No place names it any more: it goes when nobody waits on it.
+    retired: bool,
+}
+
+/// The present routes, in terms of this relay's places.
+#[derive(Debug)]
+pub(super) struct Router {
+    pub routes: Arc<Routes>,
+    /// By index on the ring.
+    pub servers: Vec<PlaceId>,
+    pub backups: Vec<PlaceId>,
+    /// A reload has left something to take apart.
+    leftovers: bool,
+}
+
+impl Router {
+    pub(super) fn new(routes: Arc<Routes>) -> Router {
+        Router { routes, servers: Vec::new(), backups: Vec::new(), leftovers: false }
+    }
+}
+
+impl Relay {
+    /// The key's route, or `None` where there is no server at all.
+    pub(super) fn route(&self, key: &[u8]) -> Option<Route> {
+        let router = &self.router;
+        let server = router.servers[router.routes.server(key)?];
+        let backup = router.routes.backup(key).map(|index| router.backups[index]);
+        Some(Route { server, backup })
+    }
+
+    /// The member of a place that writes go to: the first that can be used, in the order of the
+    /// list, so that all workers choose alike.
+    pub(super) fn writer(&self, place: PlaceId) -> BackendId {
+        let members = &self.places[place].members;
+        let usable = |id: &&BackendId| self.backends[**id].usable() != Usable::Down;
+        members.iter().find(usable).copied().unwrap_or(members[0])
+    }
+
+    /// The member of a place that `key` is read from.
+    pub(super) fn reader(&self, place: PlaceId, key: &[u8]) -> BackendId {
+        let _ = key;
+        self.writer(place)
+    }
+
+    /// Whether a place takes requests.
+    pub(super) fn usable(&self, place: PlaceId) -> Usable {
+        self.backends[self.writer(place)].usable()
+    }
+
+    /// A write of `key` did not reach this place, or may not have.
+    pub(super) fn missed_key(&mut self, place: PlaceId, key: &[u8]) {
+        let Relay { places, backends, .. } = self;
+        for &id in &places[place].members {
+            backends[id].missed_key(key);
+        }
+    }
+
+    /// Takes new routes. Servers that stay keep their connections and what is known about them;
+    /// those that are gone answer what they have been asked, and nothing more.
+    pub fn reload(&mut self, routes: Arc<Routes>) {
+        if Arc::ptr_eq(&routes, &self.router.routes) && !self.places.is_empty() {
+            return;
+        }
+        let leftovers = !self.places.is_empty();
+        self.seats.iter_mut().for_each(|(_, seat)| seat.retired = true);
+        let places = |relay: &mut Relay, role, list: &[super::super::config::Place]| {
+            list.iter().map(|place| relay.take_place(role, place)).collect::<Vec<_>>()
+        };
+        let servers = places(self, Role::Server, routes.servers());
+        let backups = places(self, Role::Backup, routes.backups());
+        self.router = Router { routes, servers, backups, leftovers };
+        self.tidy_up();
+    }
+
+    fn take_place(&mut self, role: Role, place: &super::super::config::Place) -> PlaceId {
+        let members: Vec<BackendId> =
+            place.members.iter().map(|m| self.take_seat(role, &m.endpoint)).collect();
+        let same = self.places.iter().find(|(_, p)| p.role == role && p.members == members);
+        match same {
+            Some((id, _)) => id,
+            None => self.places.insert(Place { role, members }),
+        }
+    }
+
+    fn take_seat(&mut self, role: Role, endpoint: &Endpoint) -> BackendId {
+        let mut seats = self.seats.iter_mut();
+        if let Some((id, seat)) = seats.find(|(_, s)| s.role == role && s.endpoint == *endpoint) {
+            seat.retired = false;
+            return id;
+        }
+        let id = self.backends.insert(Backend::new(endpoint.to_string(), self.limits));
+        let seat = Seat { role, endpoint: endpoint.clone(), retired: false };
+        let beside = self.seats.insert(seat);
+        debug_assert_eq!(id, beside, "both slabs are filled and emptied together");
+        id
+    }
+
+    /// Takes apart what a reload has left, once nothing can name it any more.
+    pub(super) fn tidy_up(&mut self) {
+        if !self.router.leftovers || !self.is_quiet() {
+            return;
+        }
+        self.router.leftovers = false;
+        let Relay { places, seats, backends, lanes, router, gone, .. } = self;
+        places.retain(|id, _| router.servers.contains(&id) || router.backups.contains(&id));
+        lanes.retain(|id, lane| {
+            let stays = !seats[lane.backend].retired;
+            if !stays {
+                gone.push(LANES + id);
+            }
+            stays
+        });
+        seats.retain(|id, seat| {
+            if seat.retired {
+                backends.remove(id);
+                gone.push(id);
+            }
+            !seat.retired
+        });
+    }
+
+    /// Connections that are no more, since the last call: their sockets can be closed.
+    pub fn take_gone(&mut self) -> Vec<LinkId> {
+        std::mem::take(&mut self.gone)
+    }
+
+    /// Where a connection leads.
+    pub fn endpoint(&self, id: LinkId) -> &Endpoint {
+        let backend = id.checked_sub(LANES).map_or(id, |lane| self.lanes[lane].backend);
+        &self.seats[backend].endpoint
+    }
+}
