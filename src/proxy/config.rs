@@ -86,19 +86,24 @@ impl ServerAddr {
         ServerAddr { name: None, endpoint: Endpoint::Tcp { host: host.into(), port }, weight: 1 }
     }
 
-    /// What twemproxy and libmemcached put before the number of a point: the host alone where the
-    /// port is the default one.
-    pub fn ketama_host(&self) -> String {
+    /// What libmemcached puts before the number of a point: the host alone where the port is the
+    /// default one; a unix socket has port 0.
+    pub fn libmemcached_host(&self) -> String {
         match &self.endpoint {
             Endpoint::Tcp { host, port: DEFAULT_PORT } => host.clone(),
             Endpoint::Tcp { host, port } => format!("{host}:{port}"),
-            Endpoint::Unix(path) => path.display().to_string(),
+            Endpoint::Unix(path) => format!("{}:0", path.display()),
         }
     }
 
-    /// What twemproxy knows the server by: its name, or its address.
+    /// What twemproxy knows the server by: its name, or else what comes before its weight, with the
+    /// default port taken off; of a unix socket, the path and the colon behind it.
     pub fn twemproxy_name(&self) -> String {
-        self.name.clone().unwrap_or_else(|| self.ketama_host())
+        match (&self.name, &self.endpoint) {
+            (Some(name), _) => name.clone(),
+            (None, Endpoint::Unix(path)) => format!("{}:", path.display()),
+            (None, Endpoint::Tcp { .. }) => self.libmemcached_host(),
+        }
     }
 }
 
