@@ -60,7 +60,20 @@ pub enum Expect {
     Ok,
     /// Values, then `END`.
     Values,
-    /// Of mg.
+    /// Of a meta command.
+    Meta,
+    /// Of version.
+    Version,
+}
+
+/// Which protocol a server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// It has not answered yet on this connection.
+    Unknown,
+    /// Older than memcached 1.6.
+    Classic,
+    /// The meta commands too.
     Meta,
 }
 
@@ -219,7 +232,7 @@ pub struct Backend<C> {
     /// Bytes of a too large value that are still to be dropped.
     swallow: u64,
     missed: Missed,
-    meta: bool,
+    dialect: Dialect,
     /// Somebody had an answer on this connection.
     answered: bool,
     tally: Tally,
@@ -241,7 +254,7 @@ impl<C: Copy> Backend<C> {
             moved_at: 0,
             swallow: 0,
             missed: Missed::default(),
-            meta: false,
+            dialect: Dialect::Unknown,
             answered: false,
             tally: Tally::default(),
         }
@@ -259,7 +272,12 @@ impl<C: Copy> Backend<C> {
 
     /// Whether the server is known to speak the meta protocol of memcached 1.6.
     pub fn speaks_meta(&self) -> bool {
-        self.meta
+        self.dialect == Dialect::Meta
+    }
+
+    /// What the server said it speaks.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// Whether [`Backend::ask`] takes a request now.
@@ -304,7 +322,7 @@ impl<C: Copy> Backend<C> {
 
     /// What goes first on every new connection: who are you, and what you have missed.
     fn greet(&mut self, now: Now) {
-        self.meta = false;
+        self.dialect = Dialect::Unknown;
         self.answered = false;
         self.push(now, Asked::Version);
         encode::request(&mut self.out, &Request::Version);
@@ -496,9 +514,10 @@ impl<C: Copy> Backend<C> {
         let Some(head) = self.queue.pop_front() else { return Step::Garbage };
         match (head.asked, reply) {
             (Asked::Version, Reply::Version(_) | Reply::Error(_)) => {
-                if let Reply::Version(text) = reply {
-                    self.meta = speaks_meta(text);
-                }
+                self.dialect = match reply {
+                    Reply::Version(text) if speaks_meta(text) => Dialect::Meta,
+                    _ => Dialect::Classic,
+                };
                 if let State::Probing { .. } = self.state {
                     log::info!("proxy: {} is up", self.name);
                     self.state = State::Up;
@@ -588,7 +607,10 @@ fn fits(expect: Expect, reply: &Reply<'_>) -> bool {
         (Expect::Touched, r) => matches!(r, Touched | NotFound),
         (Expect::Ok, r) => matches!(r, Ok),
         (Expect::Values, r) => matches!(r, End),
-        (Expect::Meta, r) => matches!(r, MetaHit { .. } | MetaMiss { .. } | MetaOther(_)),
+        (Expect::Meta, r) => {
+            matches!(r, MetaHit { .. } | MetaMiss { .. } | MetaOther(_) | MetaDebug(_))
+        }
+        (Expect::Version, r) => matches!(r, Version(_)),
     }
 }
 
