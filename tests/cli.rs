@@ -10,7 +10,7 @@ use std::process::{Command as Process, Output, Stdio};
 use twincached::cli::table::{Flag, KeyTakes, Takes};
 use twincached::cli::{self, extended, magent, man, memcached, verify as verify_flags, Command};
 use twincached::demo::DemoConfig;
-use twincached::proxy::config::{Config as ProxyConfig, Distribution};
+use twincached::proxy::config::{Config as ProxyConfig, Distribution, HashName};
 use twincached::server::config::{Config, Personality, Port, Protocol, Replication};
 
 /// Words as a shell would split them (no quoting).
@@ -558,6 +558,26 @@ fn proxy_flags() {
             c.log_file == Some(PathBuf::from("/l"))
                 && (c.connect_timeout_ms, c.request_timeout_ms, c.value_max) == (5, 6, 2 << 20)
         }),
+        ("-k -o distribution=magent-ketama,hash=md5", |c| {
+            c.distribution == Distribution::MagentKetama && c.hash == Some(HashName::Md5)
+        }),
+        ("-o distribution=twemproxy-modula,hash=fnv1a_64,hash_tag={}", |c| {
+            c.distribution == Distribution::TwemproxyModula
+                && (c.hash, c.hash_tag) == (Some(HashName::Fnv1a64), Some((b'{', b'}')))
+        }),
+        ("-o servers_file=/f,idle_timeout=1,server_idle_timeout=2,server_connections=3", |c| {
+            c.servers_file == Some(PathBuf::from("/f"))
+                && (c.idle_timeout_secs, c.server_idle_secs, c.server_conns) == (1, 2, 3)
+        }),
+        ("-o server_failure_limit=4,server_retry_timeout=5,in_flight=6", |c| {
+            (c.failure_limit, c.retry_ms, c.in_flight) == (4, 5, 6)
+        }),
+        ("-o resolve_interval=0,cold_time=8", |c| (c.resolve_secs, c.cold_secs) == (0, 8)),
+        ("-o distribution=jump -s n=[::1]:5:7,/run/m.sock", |c| {
+            let group = &c.servers[1];
+            (group.first().name.as_deref(), group.first().weight) == (Some("n"), 7)
+                && group.to_string() == "[::1]:5,/run/m.sock"
+        }),
     ];
     for (line, check) in rows {
         let config = proxy(&format!("-s a {line}"));
@@ -569,15 +589,53 @@ fn proxy_flags() {
         ("", "no server: name at least one with -s host[:port]"),
         ("-s a -p 0", "-p 0 needs a unix socket to listen on: -f file"),
         ("-s a:x", "-s: Invalid port number: \"x\""),
+        ("-b a:0 -s a", "-b: Invalid port number: \"0\""),
         ("-s a -n 0", "-n: connections must be a number from 1 to 1073741824, not \"0\""),
         ("-s a -m 64", "invalid option -- 'm'"),
         (
             "-s a -o request_timeout=0",
             "-o request_timeout must be a number from 1 to 3600000, not \"0\"",
         ),
+        (
+            "-s a -k -o distribution=jump",
+            "-k is -o distribution=magent-ketama, not jump: leave one of them out",
+        ),
+        ("-s a -o hash=md5", "-o hash with the distribution magent is djb, not \"md5\""),
+        (
+            "-s a -o hash=crc16,distribution=libmemcached-modula",
+            "-o hash with the distribution libmemcached-modula must be one of one_at_a_time, md5, \
+             crc, fnv1_64, fnv1a_64, fnv1_32, fnv1a_32, hsieh, murmur, murmur3, jenkins, not \
+             \"crc16\"",
+        ),
+        (
+            "-s a -o distribution=ketama",
+            "-o distribution must be one of magent, magent-ketama, libmemcached-modula, \
+             libmemcached-ketama, libmemcached-ketama_weighted, twemproxy-ketama, \
+             twemproxy-modula, jump, rendezvous, not \"ketama\"",
+        ),
+        ("-s a -o hash_tag={", "-o hash_tag must be two characters such as {}, not \"{\""),
+        ("-s a -o hash_tag", "Missing argument for suboption \"hash_tag\""),
+        ("-s a -o in_flight=0", "-o in_flight must be a number from 1 to 1000000, not \"0\""),
+        ("-s a:1:2", "-s a:1: the distribution magent knows no weights; see -o distribution"),
+        ("-s a:1:x", "-s: a weight is a number from 1 to 1000000, not \"x\""),
+        (
+            "-s a -s a:11211 -o distribution=twemproxy-ketama",
+            "-s: two servers are called a, which twemproxy-ketama cannot tell apart",
+        ),
     ] {
         assert_eq!(wrong(&format!("twincached proxy {line}")), format!("twincached: {why}"));
         assert_eq!(wrong(&format!("magent {line}")), format!("magent: {why}"));
+    }
+}
+
+#[test]
+fn every_distribution_and_hash_has_a_word() {
+    for distribution in Distribution::ALL {
+        for hash in distribution.hashes() {
+            let words = format!("-o distribution={},hash={}", distribution.word(), hash.word());
+            let config = proxy(&format!("-s a {words}"));
+            assert_eq!((config.distribution, config.hash), (distribution, Some(*hash)), "{words}");
+        }
     }
 }
 

@@ -44,18 +44,19 @@ pub struct Line {
 }
 
 /// The middle one, which a disturbed round does not move.
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 impl Line {
     /// The median over the rounds of ours divided by the peer's in the same round.
-    fn ratio(&self, figure: impl Fn(&Measured) -> f64) -> f64 {
+    pub fn ratio(&self, figure: impl Fn(&Measured) -> f64) -> f64 {
         median(self.ratios(figure))
     }
 
-    fn ratios(&self, figure: impl Fn(&Measured) -> f64) -> Vec<f64> {
+    /// The same round by round.
+    pub fn ratios(&self, figure: impl Fn(&Measured) -> f64) -> Vec<f64> {
         self.ours.iter().zip(&self.peer).map(|(a, b)| figure(a) / figure(b).max(1e-12)).collect()
     }
 }

@@ -4,7 +4,8 @@
 
 use super::table::{Flag, Key, KeyTakes, Page, Takes};
 use super::values::{addresses, number, path, size};
-use crate::proxy::config::{Config, Distribution, Place, ServerAddr, DEFAULT_PORT};
+use crate::proxy::config::{Config, Distribution, HashName};
+use crate::proxy::places::{check, place};
 
 /// Most that `-t` takes.
 const THREADS_MAX: usize = 256;
@@ -12,6 +13,14 @@ const THREADS_MAX: usize = 256;
 const CONNS_MAX: usize = 1 << 30;
 /// Most that a timeout takes, in milliseconds: an hour.
 const TIMEOUT_MAX_MS: u64 = 3_600_000;
+/// Most that the keys in seconds take: a week.
+const SECONDS_MAX: u64 = 7 * 24 * 3600;
+/// Most that `-o server_connections` takes: one for each of a machine's cores would be too many.
+const SERVER_CONNS_MAX: usize = 64;
+/// Most that `-o server_failure_limit` takes: each costs some client a timeout.
+const FAILURE_LIMIT_MAX: u32 = 1000;
+/// Most that `-o in_flight` takes: answers to so many are a gigabyte already.
+const IN_FLIGHT_MAX: usize = 1_000_000;
 /// memcached's limit of `-I`: no server stores more.
 const VALUE_MAX: u64 = 1 << 30;
 
@@ -19,6 +28,10 @@ const VALUE_MAX: u64 = 1 << 30;
 #[derive(Default)]
 pub struct Draft {
     config: Config,
+    /// `-k`.
+    ketama: bool,
+    distribution: Option<Distribution>,
+    hash: Option<String>,
 }
 
 impl Draft {
@@ -27,21 +40,56 @@ impl Draft {
     /// # Errors
     /// One sentence.
     pub fn finish(self) -> Result<Config, String> {
-        if self.config.servers.is_empty() {
-            return Err("no server: name at least one with -s host[:port]".into());
-        }
-        if self.config.port == 0 && self.config.unix.is_none() {
+        let config = self.spread()?;
+        if config.port == 0 && config.unix.is_none() {
             return Err("-p 0 needs a unix socket to listen on: -f file".into());
         }
-        Ok(self.config)
+        Ok(config)
+    }
+
+    /// The same where nobody is going to listen.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn spread(self) -> Result<Config, String> {
+        let mut config = self.config;
+        config.distribution = match (self.ketama, self.distribution) {
+            (true, Some(other)) if other != Distribution::MagentKetama => {
+                return Err(format!(
+                    "-k is -o distribution=magent-ketama, not {}: leave one of them out",
+                    other.word()
+                ));
+            }
+            (true, _) => Distribution::MagentKetama,
+            (false, chosen) => chosen.unwrap_or_default(),
+        };
+        config.hash = self.hash.map(|word| hash_of(config.distribution, &word)).transpose()?;
+        // More may be named in the file, and what is there is checked when it is read.
+        if config.servers_file.is_none() || !config.servers.is_empty() {
+            check(&config)?;
+        }
+        Ok(config)
     }
 }
 
-fn place(what: &str, list: &str) -> Result<Place, String> {
-    let all = addresses(what, list)?;
-    let member =
-        |a: crate::base::address::Address| ServerAddr::tcp(a.host, a.port.unwrap_or(DEFAULT_PORT));
-    Ok(Place { members: all.into_iter().map(member).collect() })
+fn distribution(word: &str) -> Result<Distribution, String> {
+    Distribution::ALL.into_iter().find(|one| one.word() == word).ok_or_else(|| {
+        let all = Distribution::ALL.map(Distribution::word).join(", ");
+        format!("-o distribution must be one of {all}, not \"{word}\"")
+    })
+}
+
+fn hash_of(distribution: Distribution, word: &str) -> Result<HashName, String> {
+    let known = distribution.hashes();
+    known.iter().copied().find(|one| one.word() == word).ok_or_else(|| {
+        let words: Vec<&str> = known.iter().map(|one| one.word()).collect();
+        let which = if words.len() == 1 { "is" } else { "must be one of" };
+        format!(
+            "-o hash with the distribution {} {which} {}, not \"{word}\"",
+            distribution.word(),
+            words.join(", ")
+        )
+    })
 }
 
 /// Every flag of the proxy, in the order of help.
@@ -82,18 +130,18 @@ pub static FLAGS: &[Flag<Draft>] = &[
     Flag {
         short: Some('s'),
         longs: &["server"],
-        takes: Takes::Value("host[:port]", |d, v| {
+        takes: Takes::Value("[name=]host[:port[:weight]]", |d, v| {
             d.config.servers.push(place("-s", v)?);
             Ok(())
         }),
-        help:
-            "a memcached server (default port: 11211); repeatable, their order decides which one \
-               has a key; a comma list is one group of twincached nodes that hold the same",
+        help: "a memcached server (default port: 11211), or /path[:weight] of its unix socket; \
+               repeatable, their order decides which one has a key; a comma list is one group of \
+               twincached nodes that hold the same",
     },
     Flag {
         short: Some('b'),
         longs: &["backup"],
-        takes: Takes::Value("host[:port]", |d, v| {
+        takes: Takes::Value("[name=]host[:port[:weight]]", |d, v| {
             d.config.backups.push(place("-b", v)?);
             Ok(())
         }),
@@ -128,8 +176,8 @@ pub static FLAGS: &[Flag<Draft>] = &[
     Flag {
         short: Some('k'),
         longs: &["ketama"],
-        takes: Takes::Nothing(|d| d.config.distribution = Distribution::MagentKetama),
-        help: "spread keys by consistent hashing (ketama)",
+        takes: Takes::Nothing(|d| d.ketama = true),
+        help: "spread keys by consistent hashing (ketama): -o distribution=magent-ketama",
     },
     Flag {
         short: Some('f'),
@@ -192,7 +240,49 @@ pub static FLAGS: &[Flag<Draft>] = &[
 ];
 
 /// Every key of `-o`.
-static KEYS: &[Key<Draft>] = &[
+pub static KEYS: &[Key<Draft>] = &[
+    Key {
+        name: "distribution",
+        takes: KeyTakes::Value("name", |d, v| {
+            d.distribution = Some(distribution(v)?);
+            Ok(())
+        }),
+        help: "how keys are spread: magent (default), magent-ketama, libmemcached-modula, \
+               libmemcached-ketama, libmemcached-ketama_weighted, twemproxy-ketama, \
+               twemproxy-modula, jump, rendezvous",
+    },
+    Key {
+        name: "hash",
+        takes: KeyTakes::Value("name", |d, v| {
+            d.hash = Some(v.to_owned());
+            Ok(())
+        }),
+        help: "hash of the key, in the words of libmemcached or twemproxy: one_at_a_time, md5, \
+               fnv1a_64, ... (default: the distribution's own)",
+    },
+    Key {
+        name: "hash_tag",
+        takes: KeyTakes::Value("two characters", |d, v| {
+            let &[open, close] = v.as_bytes() else {
+                return Err(format!(
+                    "-o hash_tag must be two characters such as {{}}, not \"{v}\""
+                ));
+            };
+            d.config.hash_tag = Some((open, close));
+            Ok(())
+        }),
+        help: "hash only what a key has between the first of the one and the next of the other, \
+               if it has that: {}",
+    },
+    Key {
+        name: "servers_file",
+        takes: KeyTakes::Value("path", |d, v| {
+            d.config.servers_file = Some(path("-o servers_file", v)?);
+            Ok(())
+        }),
+        help: "more servers and backups, a line each as on this command line: -s host:port, \
+               -b host:port; read again on SIGHUP and when it changes",
+    },
     Key {
         name: "log_file",
         takes: KeyTakes::Value("path", |d, v| {
@@ -216,6 +306,75 @@ static KEYS: &[Key<Draft>] = &[
             Ok(())
         }),
         help: "a server that does not answer within this time is down (default: 1000)",
+    },
+    Key {
+        name: "idle_timeout",
+        takes: KeyTakes::Value("secs", |d, v| {
+            d.config.idle_timeout_secs = number("-o idle_timeout", v, 0..=SECONDS_MAX)?;
+            Ok(())
+        }),
+        help: "close clients that are silent for this long (default: 0, never)",
+    },
+    Key {
+        name: "server_idle_timeout",
+        takes: KeyTakes::Value("secs", |d, v| {
+            d.config.server_idle_secs = number("-o server_idle_timeout", v, 0..=SECONDS_MAX)?;
+            Ok(())
+        }),
+        help: "close connections to servers that nobody used for this long (default: 600; 0: \
+               never)",
+    },
+    Key {
+        name: "server_connections",
+        takes: KeyTakes::Value("num", |d, v| {
+            d.config.server_conns = number("-o server_connections", v, 1..=SERVER_CONNS_MAX)?;
+            Ok(())
+        }),
+        help: "pipelined connections of each thread to each server (default: 1)",
+    },
+    Key {
+        name: "server_failure_limit",
+        takes: KeyTakes::Value("num", |d, v| {
+            let what = "-o server_failure_limit";
+            d.config.failure_limit = number(what, v, 1..=FAILURE_LIMIT_MAX)?;
+            Ok(())
+        }),
+        help: "failures in a row after which a server is not asked any more until it is back \
+               (default: 1)",
+    },
+    Key {
+        name: "server_retry_timeout",
+        takes: KeyTakes::Value("ms", |d, v| {
+            d.config.retry_ms = number("-o server_retry_timeout", v, 1..=TIMEOUT_MAX_MS)?;
+            Ok(())
+        }),
+        help: "longest pause between two looks whether a server is back (default: 500)",
+    },
+    Key {
+        name: "in_flight",
+        takes: KeyTakes::Value("num", |d, v| {
+            d.config.in_flight = number("-o in_flight", v, 1..=IN_FLIGHT_MAX)?;
+            Ok(())
+        }),
+        help: "requests of a thread that may wait on one server; more are refused at once \
+               (default: 65536)",
+    },
+    Key {
+        name: "resolve_interval",
+        takes: KeyTakes::Value("secs", |d, v| {
+            d.config.resolve_secs = number("-o resolve_interval", v, 0..=SECONDS_MAX)?;
+            Ok(())
+        }),
+        help: "look names of servers up again this often (default: 30; 0: never)",
+    },
+    Key {
+        name: "cold_time",
+        takes: KeyTakes::Value("secs", |d, v| {
+            d.config.cold_secs = number("-o cold_time", v, 0..=SECONDS_MAX)?;
+            Ok(())
+        }),
+        help: "a server that may have lost its items is cold, so that misses are looked up on its \
+               backup, for this long where the backup cannot list its keys (default: 3600)",
     },
     Key {
         name: "value_max",

@@ -69,7 +69,7 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
-/// One server: `[name=]host[:port[:weight]]` or `[name=]/path[:weight]`. Shown as `host:port`.
+/// One server, see [`super::places`]. Shown as `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServerAddr {
     /// What twemproxy's labels and sorting use in place of the address.
@@ -84,6 +84,21 @@ impl ServerAddr {
     /// A TCP server without a name, of weight 1.
     pub fn tcp(host: impl Into<String>, port: u16) -> ServerAddr {
         ServerAddr { name: None, endpoint: Endpoint::Tcp { host: host.into(), port }, weight: 1 }
+    }
+
+    /// What twemproxy and libmemcached put before the number of a point: the host alone where the
+    /// port is the default one.
+    pub fn ketama_host(&self) -> String {
+        match &self.endpoint {
+            Endpoint::Tcp { host, port: DEFAULT_PORT } => host.clone(),
+            Endpoint::Tcp { host, port } => format!("{host}:{port}"),
+            Endpoint::Unix(path) => path.display().to_string(),
+        }
+    }
+
+    /// What twemproxy knows the server by: its name, or its address.
+    pub fn twemproxy_name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.ketama_host())
     }
 }
 
@@ -148,11 +163,54 @@ pub enum Distribution {
     Rendezvous,
 }
 
+impl Distribution {
+    /// Every one, in the order of help.
+    pub const ALL: [Distribution; 9] = [
+        Distribution::Magent,
+        Distribution::MagentKetama,
+        Distribution::LibmemcachedModula,
+        Distribution::LibmemcachedKetama,
+        Distribution::LibmemcachedKetamaWeighted,
+        Distribution::TwemproxyKetama,
+        Distribution::TwemproxyModula,
+        Distribution::Jump,
+        Distribution::Rendezvous,
+    ];
+
+    /// As it is written after `-o distribution=`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Distribution::Magent => "magent",
+            Distribution::MagentKetama => "magent-ketama",
+            Distribution::LibmemcachedModula => "libmemcached-modula",
+            Distribution::LibmemcachedKetama => "libmemcached-ketama",
+            Distribution::LibmemcachedKetamaWeighted => "libmemcached-ketama_weighted",
+            Distribution::TwemproxyKetama => "twemproxy-ketama",
+            Distribution::TwemproxyModula => "twemproxy-modula",
+            Distribution::Jump => "jump",
+            Distribution::Rendezvous => "rendezvous",
+        }
+    }
+
+    /// The hashes it knows, its own default first.
+    pub fn hashes(self) -> &'static [HashName] {
+        match self {
+            Distribution::Magent => &[HashName::Djb],
+            Distribution::MagentKetama => &[HashName::Md5],
+            Distribution::LibmemcachedModula | Distribution::LibmemcachedKetama => LIBMEMCACHED,
+            Distribution::LibmemcachedKetamaWeighted => LIBMEMCACHED_MD5_FIRST,
+            Distribution::TwemproxyKetama | Distribution::TwemproxyModula => TWEMPROXY,
+            Distribution::Jump | Distribution::Rendezvous => NEW,
+        }
+    }
+}
+
 /// A hash of the key, in the words of libmemcached and twemproxy. What a word means depends on the
 /// distribution: theirs differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum HashName {
+    Djb,
     OneAtATime,
     Md5,
     Crc,
@@ -165,8 +223,85 @@ pub enum HashName {
     Fnv1a32,
     Hsieh,
     Murmur,
+    Murmur3,
     Jenkins,
+    Xxh3,
 }
+
+impl HashName {
+    /// As it is written after `-o hash=`.
+    pub fn word(self) -> &'static str {
+        match self {
+            HashName::Djb => "djb",
+            HashName::OneAtATime => "one_at_a_time",
+            HashName::Md5 => "md5",
+            HashName::Crc => "crc",
+            HashName::Crc16 => "crc16",
+            HashName::Crc32 => "crc32",
+            HashName::Crc32a => "crc32a",
+            HashName::Fnv1_64 => "fnv1_64",
+            HashName::Fnv1a64 => "fnv1a_64",
+            HashName::Fnv1_32 => "fnv1_32",
+            HashName::Fnv1a32 => "fnv1a_32",
+            HashName::Hsieh => "hsieh",
+            HashName::Murmur => "murmur",
+            HashName::Murmur3 => "murmur3",
+            HashName::Jenkins => "jenkins",
+            HashName::Xxh3 => "xxh3_64",
+        }
+    }
+}
+
+/// libmemcached's, its default first.
+const LIBMEMCACHED: &[HashName] = &[
+    HashName::OneAtATime,
+    HashName::Md5,
+    HashName::Crc,
+    HashName::Fnv1_64,
+    HashName::Fnv1a64,
+    HashName::Fnv1_32,
+    HashName::Fnv1a32,
+    HashName::Hsieh,
+    HashName::Murmur,
+    HashName::Murmur3,
+    HashName::Jenkins,
+];
+
+/// The same; `LIBKETAMA_COMPATIBLE` and `KETAMA_WEIGHTED` set md5.
+const LIBMEMCACHED_MD5_FIRST: &[HashName] = &[
+    HashName::Md5,
+    HashName::OneAtATime,
+    HashName::Crc,
+    HashName::Fnv1_64,
+    HashName::Fnv1a64,
+    HashName::Fnv1_32,
+    HashName::Fnv1a32,
+    HashName::Hsieh,
+    HashName::Murmur,
+    HashName::Murmur3,
+    HashName::Jenkins,
+];
+
+/// twemproxy's, its default first.
+const TWEMPROXY: &[HashName] = &[
+    HashName::Fnv1a64,
+    HashName::OneAtATime,
+    HashName::Md5,
+    HashName::Crc16,
+    HashName::Crc32,
+    HashName::Crc32a,
+    HashName::Fnv1_64,
+    HashName::Fnv1_32,
+    HashName::Fnv1a32,
+    HashName::Hsieh,
+    HashName::Murmur,
+    HashName::Jenkins,
+];
+
+/// For new sites: all 64 bits of a good hash, which memcached's own proxy uses with jump as well,
+/// or one that another program of the site can compute.
+const NEW: &[HashName] =
+    &[HashName::Xxh3, HashName::Md5, HashName::Murmur3, HashName::Crc32a, HashName::Fnv1a32];
 
 /// Everything the proxy is started with.
 #[derive(Clone, Debug, PartialEq, Eq)]

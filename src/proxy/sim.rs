@@ -290,7 +290,7 @@ impl World {
             self.relay.failed(id, self.now, &why);
         } else {
             self.servers[id].connected = true;
-            self.relay.connection(id).connected();
+            self.relay.connection(id).connected(self.now);
         }
     }
 

@@ -22,7 +22,7 @@ use slab::Slab;
 use super::backend::Why;
 use super::config::Endpoint;
 use super::front::{Front, Shared};
-use super::relay::{self, Connection, Relay};
+use super::relay::{self, Connection, LinkId, Relay};
 use super::route::Routes;
 use crate::base::clock::{Clock, Now, RealClock};
 use crate::net::listen::plain;
@@ -117,13 +117,17 @@ pub struct Worker {
     clock: RealClock,
     relay: Relay,
     setup: Arc<Setup>,
-    /// By backend.
-    targets: Vec<Target>,
+    /// By link.
+    targets: HashMap<LinkId, Target>,
+    /// The links of this turn.
+    links: Vec<LinkId>,
     clients: Slab<Client>,
     /// How often slots of `clients` were used, all together.
     generation: u32,
     /// Clients to visit in this turn.
     queue: VecDeque<usize>,
+    /// A server's socket may have more to read than was read in the last turn.
+    busy: bool,
     /// When a stop gives up waiting.
     stop_at: Option<u64>,
 }
@@ -142,20 +146,21 @@ impl Worker {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), MAILBOX)?);
         let (sender, mailbox) = mailbox(waker, HANDOVER_MAX);
-        let mut worker = Worker {
+        let worker = Worker {
             poll,
             mailbox,
             common,
             clock,
             relay,
             setup,
-            targets: Vec::new(),
+            targets: HashMap::new(),
+            links: Vec::new(),
             clients: Slab::new(),
             generation: 0,
             queue: VecDeque::new(),
+            busy: false,
             stop_at: None,
         };
-        worker.seat_targets();
         Ok((worker, sender))
     }
 
@@ -188,8 +193,7 @@ impl Worker {
     }
 
     fn timeout(&self, now: Now) -> Option<Duration> {
-        let busy = self.targets.iter().any(|t| t.link.as_ref().is_some_and(Link::wants_read));
-        if busy || !self.queue.is_empty() {
+        if self.busy || !self.queue.is_empty() {
             return Some(Duration::ZERO);
         }
         let deadline = [self.relay.deadline(), self.stop_at].into_iter().flatten().min()?;
@@ -205,18 +209,16 @@ impl Worker {
                 Message::Reload(setup) => {
                     self.relay.reload(Arc::clone(&setup.routes));
                     self.setup = setup;
-                    self.seat_targets();
                 }
             }
         }
     }
 
-    /// Makes room for every backend's socket, and closes those of removed ones.
-    fn seat_targets(&mut self) {
+    fn close_gone(&mut self) {
         for id in self.relay.take_gone() {
             self.close_link(id);
+            self.targets.remove(&id);
         }
-        self.targets.resize_with(self.relay.backend_end(), Target::default);
     }
 
     fn adopt(&mut self, mut stream: Stream) {
@@ -253,7 +255,7 @@ impl Worker {
     }
 
     fn backend_event(&mut self, id: usize, event: &mio::event::Event) {
-        let link = self.targets.get_mut(id).and_then(|target| target.link.as_mut());
+        let link = self.targets.get_mut(&id).and_then(|target| target.link.as_mut());
         let Some(link) = link else { return };
         link.readable |= event.is_readable() || event.is_error();
         link.writable |= event.is_writable() || event.is_error();
@@ -262,24 +264,41 @@ impl Worker {
 
     /// Everything that the events of one poll made possible.
     fn turn(&mut self, now: Now) {
-        for id in 0..self.targets.len() {
-            if self.relay.has_backend(id) {
+        self.list_links();
+        for at in 0..self.links.len() {
+            let id = self.links[at];
+            if self.relay.has_link(id) {
                 self.serve_backend(id, now);
             }
         }
         self.deliver();
         self.visit_clients(now);
-        for id in 0..self.targets.len() {
-            if self.relay.has_backend(id) {
+        self.list_links();
+        for at in 0..self.links.len() {
+            let id = self.links[at];
+            if self.relay.has_link(id) {
                 self.flush_backend(id, now);
             }
         }
         // Requests that found no server end at once; what they free lets others in.
         self.deliver();
         self.flush_delivered(now);
-        for id in self.relay.take_gone() {
-            self.close_link(id);
-        }
+        self.close_gone();
+        self.busy = self.is_busy();
+    }
+
+    fn list_links(&mut self) {
+        self.links.clear();
+        self.relay.links(&mut self.links);
+    }
+
+    /// Whether something can be read from a server without an event.
+    fn is_busy(&mut self) -> bool {
+        let Worker { targets, relay, .. } = self;
+        targets.iter().any(|(&id, target)| {
+            let link = target.link.as_ref();
+            link.is_some_and(Link::wants_read) && relay.connection(id).wants_read()
+        })
     }
 
     /// Hands ended requests to their clients, and those clients into the queue.
@@ -375,7 +394,7 @@ impl Worker {
     }
 
     fn read_backend(&mut self, id: usize, now: Now) -> Result<(), Why> {
-        let Some(link) = &mut self.targets[id].link else { return Ok(()) };
+        let Some(link) = self.link(id) else { return Ok(()) };
         if !link.connected {
             let tried = link.writable || link.readable;
             match link.stream.take_error() {
@@ -384,15 +403,16 @@ impl Worker {
                 Ok(None) => {}
             }
             link.connected = true;
-            self.relay.connection(id).connected();
+            self.relay.connection(id).connected(now);
         }
         let mut total = 0;
         while total < READ_PER_TURN {
-            let Some(link) = &mut self.targets[id].link else { return Ok(()) };
-            if !link.readable {
+            let link = self.targets.get_mut(&id).and_then(|target| target.link.as_mut());
+            let Some(link) = link.filter(|link| link.readable) else { return Ok(()) };
+            let mut connection = self.relay.connection(id);
+            if !connection.wants_read() {
                 return Ok(());
             }
-            let mut connection = self.relay.connection(id);
             let space = connection.space(READ_SIZE);
             let room = space.len();
             match link.stream.read(space) {
@@ -420,6 +440,8 @@ impl Worker {
     /// Connects where a server is wanted, and sends what it is to get.
     fn flush_backend(&mut self, id: usize, now: Now) {
         if self.relay.connection(id).wants_connect(now) {
+            // A lane's number may have been another's until a moment ago.
+            self.close_gone();
             self.relay.connection(id).connecting(now);
             if let Err(error) = self.connect(id) {
                 return self.fail_backend(id, now, &Why::Refused(plain(&error)));
@@ -431,7 +453,7 @@ impl Worker {
     }
 
     fn connect(&mut self, id: usize) -> io::Result<()> {
-        let target = &mut self.targets[id];
+        let target = self.targets.entry(id).or_default();
         let endpoint = self.relay.endpoint(id);
         let mut stream = match endpoint {
             Endpoint::Unix(path) => Stream::connect_unix(path)?,
@@ -448,7 +470,8 @@ impl Worker {
     }
 
     fn write_backend(&mut self, id: usize, now: Now) -> io::Result<()> {
-        let Some(link) = &mut self.targets[id].link else { return Ok(()) };
+        let link = self.targets.get_mut(&id).and_then(|target| target.link.as_mut());
+        let Some(link) = link else { return Ok(()) };
         let mut connection = self.relay.connection(id);
         while link.writable && !connection.sendable().is_empty() {
             match link.stream.write(connection.sendable()) {
@@ -467,12 +490,17 @@ impl Worker {
     fn fail_backend(&mut self, id: usize, now: Now, why: &Why) {
         self.close_link(id);
         // The next attempt is made at the next address of the name, if it has several.
-        self.targets[id].next = self.targets[id].next.wrapping_add(1);
+        let target = self.targets.entry(id).or_default();
+        target.next = target.next.wrapping_add(1);
         self.relay.failed(id, now, why);
     }
 
-    fn close_link(&mut self, id: usize) {
-        if let Some(mut link) = self.targets[id].link.take() {
+    fn link(&mut self, id: LinkId) -> Option<&mut Link> {
+        self.targets.get_mut(&id).and_then(|target| target.link.as_mut())
+    }
+
+    fn close_link(&mut self, id: LinkId) {
+        if let Some(mut link) = self.targets.get_mut(&id).and_then(|target| target.link.take()) {
             // A socket that cannot be deregistered is closed all the same.
             let _ = self.poll.registry().deregister(&mut link.stream);
         }

@@ -76,7 +76,7 @@ impl World {
             let mut connection = self.relay.connection(id);
             if connection.wants_connect(self.now) {
                 connection.connecting(self.now);
-                connection.connected();
+                connection.connected(self.now);
                 self.connected[id] = true;
             }
             let sendable = connection.sendable().len();

@@ -23,6 +23,7 @@
 
 mod all;
 mod fill;
+mod lanes;
 mod places;
 mod read;
 mod write;
@@ -36,11 +37,13 @@ use super::backend::{Backend, Expect, Limits, Step, Usable, Why};
 use super::config::Config;
 use super::fanout::Verdict;
 use super::guard::Guard;
+use super::lane::Lane;
 use super::route::Routes;
 use crate::base::clock::Now;
 use crate::base::replies::Ticket;
 use crate::protocol::classic::Reply;
 
+pub use lanes::{LinkId, LANES};
 pub use places::{BackendId, PlaceId};
 pub use read::Portion;
 
@@ -132,9 +135,9 @@ pub struct Relay {
     /// By [`BackendId`], as `backends`.
     seats: Slab<places::Seat>,
     backends: Slab<Backend<Call>>,
-    /// Backends that were removed and may still have a socket.
-    gone: Vec<BackendId>,
-    end: usize,
+    lanes: Slab<lanes::Seat>,
+    /// Backends and lanes that were removed and may still have a socket.
+    gone: Vec<LinkId>,
     guard: Arc<Guard>,
     worker: u32,
     reads: Slab<read::Read>,
@@ -172,8 +175,8 @@ impl Relay {
             places: Slab::new(),
             seats: Slab::new(),
             backends: Slab::new(),
+            lanes: Slab::new(),
             gone: Vec::new(),
-            end: 0,
             guard,
             worker,
             reads: Slab::new(),
@@ -216,19 +219,26 @@ impl Relay {
         self.held
     }
 
-    /// One more than the largest [`BackendId`].
-    pub fn backend_end(&self) -> usize {
-        self.end
+    /// Appends every connection there is, or should be, to `links`.
+    pub fn links(&self, links: &mut Vec<LinkId>) {
+        links.extend(self.backends.iter().map(|(id, _)| id));
+        links.extend(self.lanes.iter().map(|(id, _)| LANES + id));
     }
 
-    /// Whether there is such a backend.
-    pub fn has_backend(&self, id: BackendId) -> bool {
-        self.backends.contains(id)
+    /// Whether there is such a connection.
+    pub fn has_link(&self, id: LinkId) -> bool {
+        match id.checked_sub(LANES) {
+            Some(lane) => self.lanes.contains(lane),
+            None => self.backends.contains(id),
+        }
     }
 
-    /// One backend's connection, for moving its bytes.
-    pub fn connection(&mut self, id: BackendId) -> impl Connection + '_ {
-        &mut self.backends[id]
+    /// One connection, for moving its bytes. It must be there ([`Relay::has_link`]).
+    pub fn connection(&mut self, id: LinkId) -> impl Connection + '_ {
+        match id.checked_sub(LANES) {
+            Some(lane) => Either::Lane(&mut self.lanes[lane].lane),
+            None => Either::Backend(&mut self.backends[id]),
+        }
     }
 
     /// Counts so far.
@@ -254,12 +264,16 @@ impl Relay {
 
     /// The earliest deadline of all backends, on the monotonic clock in microseconds.
     pub fn deadline(&self) -> Option<u64> {
-        self.backends.iter().filter_map(|(_, backend)| backend.deadline()).min()
+        let backends = self.backends.iter().filter_map(|(_, backend)| backend.deadline());
+        backends.chain(self.lanes.iter().filter_map(|(_, seat)| seat.lane.deadline())).min()
     }
 
-    /// Understands what was received from a backend. `false`: its connection is to be closed, and
+    /// Understands what was received from a server. `false`: its connection is to be closed, and
     /// everybody who waited on it has been failed over.
-    pub fn received(&mut self, id: BackendId, now: Now) -> bool {
+    pub fn received(&mut self, id: LinkId, now: Now) -> bool {
+        if let Some(lane) = id.checked_sub(LANES) {
+            return self.lane_received(now, lane);
+        }
         let mut input = std::mem::take(&mut self.backends[id].input);
         loop {
             let used = match self.backends[id].step(now, input.data()) {
@@ -289,7 +303,10 @@ impl Relay {
     }
 
     /// A backend's connection is over: everybody who waited on it goes elsewhere, in order.
-    pub fn failed(&mut self, id: BackendId, now: Now, why: &Why) {
+    pub fn failed(&mut self, id: LinkId, now: Now, why: &Why) {
+        if let Some(lane) = id.checked_sub(LANES) {
+            return self.lane_failed(now, lane, why);
+        }
         for call in self.backends[id].failed(now, why) {
             self.call_failed(id, now, call);
         }
@@ -369,7 +386,7 @@ pub trait Connection {
     /// See [`Backend::connecting`].
     fn connecting(&mut self, now: Now);
     /// See [`Backend::connected`].
-    fn connected(&mut self);
+    fn connected(&mut self, now: Now);
     /// See [`Backend::sendable`].
     fn sendable(&self) -> &[u8];
     /// See [`Backend::sent`].
@@ -378,40 +395,73 @@ pub trait Connection {
     fn space(&mut self, n: usize) -> &mut [u8];
     /// See [`Backend::received`].
     fn received(&mut self, now: Now, n: usize);
+    /// Whether more should be read now: not while whoever it is for does not take it.
+    fn wants_read(&self) -> bool;
     /// See [`Backend::check`].
     fn check(&self, now: Now) -> Option<Why>;
 }
 
-impl<C: Copy> Connection for &mut Backend<C> {
+/// The two kinds of connections.
+enum Either<'a> {
+    Backend(&'a mut Backend<Call>),
+    Lane(&'a mut Lane),
+}
+
+macro_rules! each {
+    ($self:expr, $c:ident => $body:expr) => {
+        match $self {
+            Either::Backend($c) => $body,
+            Either::Lane($c) => $body,
+        }
+    };
+}
+
+impl Connection for Either<'_> {
     fn wants_connect(&self, now: Now) -> bool {
-        Backend::wants_connect(self, now)
+        match self {
+            Either::Backend(backend) => backend.wants_connect(now),
+            Either::Lane(lane) => lane.wants_connect(),
+        }
     }
 
     fn connecting(&mut self, now: Now) {
-        Backend::connecting(self, now);
+        match self {
+            Either::Backend(backend) => backend.connecting(now),
+            Either::Lane(lane) => lane.connecting(),
+        }
     }
 
-    fn connected(&mut self) {
-        Backend::connected(self);
+    fn connected(&mut self, now: Now) {
+        match self {
+            Either::Backend(backend) => backend.connected(),
+            Either::Lane(lane) => lane.connected(now),
+        }
     }
 
     fn sendable(&self) -> &[u8] {
-        Backend::sendable(self)
+        each!(self, c => c.sendable())
     }
 
     fn sent(&mut self, now: Now, n: usize) {
-        Backend::sent(self, now, n);
+        each!(self, c => c.sent(now, n));
     }
 
     fn space(&mut self, n: usize) -> &mut [u8] {
-        self.input.space(n)
+        each!(self, c => c.input.space(n))
     }
 
     fn received(&mut self, now: Now, n: usize) {
-        Backend::received(self, now, n);
+        each!(self, c => c.received(now, n));
+    }
+
+    fn wants_read(&self) -> bool {
+        match self {
+            Either::Backend(_) => true,
+            Either::Lane(lane) => lane.wants_read(),
+        }
     }
 
     fn check(&self, now: Now) -> Option<Why> {
-        Backend::check(self, now)
+        each!(self, c => c.check(now))
     }
 }

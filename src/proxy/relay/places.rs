@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::super::backend::{Backend, Usable};
 use super::super::config::Endpoint;
 use super::super::route::Routes;
-use super::Relay;
+use super::{LinkId, Relay, LANES};
 
 /// A place in this relay. Not its index on the ring: that one changes with a reload.
 pub type PlaceId = usize;
@@ -140,7 +140,6 @@ impl Relay {
             return id;
         }
         let id = self.backends.insert(Backend::new(endpoint.to_string(), self.limits));
-        self.end = self.end.max(id + 1);
         let seat = Seat { role, endpoint: endpoint.clone(), retired: false };
         let beside = self.seats.insert(seat);
         debug_assert_eq!(id, beside, "both slabs are filled and emptied together");
@@ -153,8 +152,15 @@ impl Relay {
             return;
         }
         self.router.leftovers = false;
-        let Relay { places, seats, backends, router, gone, .. } = self;
+        let Relay { places, seats, backends, lanes, router, gone, .. } = self;
         places.retain(|id, _| router.servers.contains(&id) || router.backups.contains(&id));
+        lanes.retain(|id, lane| {
+            let stays = !seats[lane.backend].retired;
+            if !stays {
+                gone.push(LANES + id);
+            }
+            stays
+        });
         seats.retain(|id, seat| {
             if seat.retired {
                 backends.remove(id);
@@ -164,13 +170,14 @@ impl Relay {
         });
     }
 
-    /// Servers that are no more, since the last call: their sockets can be closed.
-    pub fn take_gone(&mut self) -> Vec<BackendId> {
+    /// Connections that are no more, since the last call: their sockets can be closed.
+    pub fn take_gone(&mut self) -> Vec<LinkId> {
         std::mem::take(&mut self.gone)
     }
 
-    /// Where a backend listens.
-    pub fn endpoint(&self, id: BackendId) -> &Endpoint {
-        &self.seats[id].endpoint
+    /// Where a connection leads.
+    pub fn endpoint(&self, id: LinkId) -> &Endpoint {
+        let backend = id.checked_sub(LANES).map_or(id, |lane| self.lanes[lane].backend);
+        &self.seats[backend].endpoint
     }
 }

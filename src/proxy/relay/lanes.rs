@@ -1,0 +1,101 @@
+//! The relay's lanes: who has which, and what is done with what comes in there.
+//!
+//! Owns the lanes of one worker. To the worker a lane is a connection like a backend's, with a
+//! number from [`LANES`] on. Each has one job at a time; the job's own file knows what the bytes
+//! mean.
+
+use super::super::backend::{Usable, Why};
+use super::super::lane::Lane;
+use super::places::BackendId;
+use super::Relay;
+use crate::base::clock::Now;
+
+/// A lane in this relay.
+pub(super) type LaneId = usize;
+/// A connection as the worker sees it: a backend's, or a lane's from [`LANES`] on.
+pub type LinkId = usize;
+/// Lanes have the link numbers from here on: more backends than a ring can have points for.
+pub const LANES: LinkId = 1 << 20;
+/// Lanes to one server in one worker: as many long values under way as saturate a link, and few
+/// enough that they leave the server its connections for others.
+const LANES_PER_SERVER: usize = 4;
+
+/// What a lane is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Job {
+    /// Nothing.
+    Idle,
+}
+
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub backend: BackendId,
+    pub job: Job,
+    pub lane: Lane,
+}
+
+impl Relay {
+    /// A lane to `backend` for `job`, which gives up after `patience_us` without a byte. `None`:
+    /// all are taken, or the server is down.
+    pub(super) fn begin_lane(
+        &mut self,
+        now: Now,
+        backend: BackendId,
+        job: Job,
+        patience_us: u64,
+    ) -> Option<LaneId> {
+        if self.backends[backend].usable() == Usable::Down {
+            return None;
+        }
+        let mut taken = 0;
+        for (id, seat) in self.lanes.iter_mut().filter(|(_, seat)| seat.backend == backend) {
+            if seat.lane.is_idle() {
+                seat.lane.begin(now, patience_us);
+                seat.job = job;
+                return Some(id);
+            }
+            taken += 1;
+        }
+        if taken >= LANES_PER_SERVER {
+            return None;
+        }
+        let lane = Lane::new(now, self.limits.connect_us, patience_us);
+        Some(self.lanes.insert(Seat { backend, job, lane }))
+    }
+
+    /// The job of a lane has ended as it should.
+    pub(super) fn end_lane(&mut self, now: Now, id: LaneId) {
+        let Some(seat) = self.lanes.get_mut(id) else { return };
+        seat.job = Job::Idle;
+        if !seat.lane.end(now) {
+            self.drop_lane(id);
+        }
+    }
+
+    /// Closes a lane whatever is on its way there. Its job hears nothing of it.
+    pub(super) fn drop_lane(&mut self, id: LaneId) {
+        if self.lanes.try_remove(id).is_some() {
+            self.gone.push(LANES + id);
+        }
+    }
+
+    /// Something was received on a lane. `false`: it is to be closed.
+    pub(super) fn lane_received(&mut self, now: Now, id: LaneId) -> bool {
+        let _ = now;
+        let Some(seat) = self.lanes.get(id) else { return false };
+        match seat.job {
+            // Nobody asked for anything.
+            Job::Idle => self.drop_lane(id),
+        }
+        self.lanes.contains(id)
+    }
+
+    /// A lane's connection is over.
+    pub(super) fn lane_failed(&mut self, now: Now, id: LaneId, why: &Why) {
+        let _ = (now, why);
+        let Some(seat) = self.lanes.try_remove(id) else { return };
+        match seat.job {
+            Job::Idle => {}
+        }
+    }
+}
