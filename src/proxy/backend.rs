@@ -4,45 +4,39 @@
 //! usable. Never touches a socket and never decides what an answer means: the caller connects when
 //! [`Backend::wants_connect`] says so, moves the bytes, and hands each [`Step`] on. Whoever waits
 //! gets exactly one end: his answer, or his place in what [`Backend::failed`] returns.
-//!
-//! ```text
-//!          ask                    connected            lost, idle or after answers
-//!   Idle ------> Connecting ------------------> Up ----------------------> Idle
-//!                    |                          |
-//!                    | refused, too slow        | lost, too slow, no sense
-//!                    v                          v
-//!                  Down <---------------------- +        in Down and Probing ask says no:
-//!                    |  ^                                the caller fails over at once
-//!    backoff is over v  | again
-//!                  Probing --- version answered ---> Up
-//! ```
+//! What was asked stays in `pipe` until it is answered, so that most of it can be asked again when
+//! a connection is lost; `health` says whether, and when the server is tried again; `answer` knows
+//! which bytes can answer what.
 
-use std::collections::VecDeque;
+mod answer;
+mod health;
+mod pipe;
 
+use super::config::Config;
 use super::missed::{Amends, Missed};
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
-use crate::protocol::classic::{encode, parse_data, parse_reply, Reply};
-use crate::protocol::{reject, Parsed, Request};
+use crate::protocol::classic::{encode, Reply};
+use crate::protocol::Request;
+use health::{End, Health, State};
+use pipe::{Asked, Pipe};
 
-/// Requests that may wait on one connection. Reached only when a server has stopped answering under
-/// full load; what comes then is refused at once instead of waiting for a timeout.
-pub const QUEUE_MAX: usize = 65_536;
-/// Bytes that may wait to be sent to one server, for the same reason.
+/// Bytes of requests that may wait for one server's answers: what comes when a server has stopped
+/// answering under full load is refused at once instead of waiting for a timeout.
 pub const OUT_MAX: usize = 64 << 20;
-/// First wait before a server that failed is tried again, in microseconds: a restart is noticed at
-/// once, and twenty attempts a second cost nothing.
-const BACKOFF_MIN_US: u64 = 50_000;
-/// Longest wait between two attempts, in microseconds: how long a server that is back may stay
-/// unused.
-const BACKOFF_MAX_US: u64 = 500_000;
-/// A request may take a second more for each so many bytes that move meanwhile (1 MiB): large
-/// values on a slow link are no failure, single bytes at long intervals are one.
-const SLOWEST_BYTES_PER_SEC: u64 = 1 << 20;
 /// Missed writes made good at a time, so that they cannot fill the queue.
 const AMENDS_AT_ONCE: usize = 4096;
-/// Memory that an idle direction keeps.
-const KEEP: usize = 64 * 1024;
+
+/// Which protocol a server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// It has not said yet on this connection.
+    Unknown,
+    /// Older than memcached 1.6.
+    Classic,
+    /// The meta commands too.
+    Meta,
+}
 
 /// The kinds of answer a request can have; anything else means that the connection has lost its
 /// place.
@@ -66,26 +60,69 @@ pub enum Expect {
     Version,
 }
 
-/// Which protocol a server speaks.
+/// What is asked: the kind of its answer, and whether it may be asked twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// It has not answered yet on this connection.
-    Unknown,
-    /// Older than memcached 1.6.
-    Classic,
-    /// The meta commands too.
-    Meta,
+pub struct Kind {
+    expect: Expect,
+    again: bool,
 }
 
-/// Time and size limits, from the configuration.
+impl Expect {
+    /// Of a request that does the same when it is done twice.
+    pub fn again(self) -> Kind {
+        Kind { expect: self, again: true }
+    }
+
+    /// Of a request that may not be done twice.
+    pub fn once(self) -> Kind {
+        Kind { expect: self, again: false }
+    }
+}
+
+impl From<Expect> for Kind {
+    /// As the commands of that answer are: `set` is one of many that are answered by STORED, so
+    /// that one has to be said.
+    fn from(expect: Expect) -> Kind {
+        match expect {
+            Expect::Deleted | Expect::Touched | Expect::Ok | Expect::Values | Expect::Version => {
+                expect.again()
+            }
+            Expect::Stored | Expect::Number | Expect::Meta => expect.once(),
+        }
+    }
+}
+
+/// Limits, from the configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// For a connect, in microseconds.
     pub connect_us: u64,
     /// For an answer, in microseconds.
     pub request_us: u64,
+    /// For an unused connection, in microseconds. 0: for ever.
+    pub idle_us: u64,
+    /// Longest wait between two probes, in microseconds.
+    pub retry_us: u64,
+    /// Failures in a row after which nothing is asked any more, at least 1.
+    pub failure_limit: u32,
+    /// Requests that may wait for answers.
+    pub in_flight: usize,
     /// Largest value taken from a server, in bytes.
     pub value_max: usize,
+}
+
+impl From<&Config> for Limits {
+    fn from(config: &Config) -> Limits {
+        Limits {
+            connect_us: config.connect_timeout_ms * 1000,
+            request_us: config.request_timeout_ms * 1000,
+            idle_us: config.server_idle_secs * 1_000_000,
+            retry_us: config.retry_ms * 1000,
+            failure_limit: config.failure_limit.max(1),
+            in_flight: config.in_flight.max(1),
+            value_max: config.value_max,
+        }
+    }
 }
 
 /// Why a connection ended.
@@ -101,6 +138,8 @@ pub enum Why {
     RequestTimeout,
     /// What came is no answer to what was asked.
     Garbage,
+    /// Nobody has asked anything for long.
+    Idle,
 }
 
 impl std::fmt::Display for Why {
@@ -110,6 +149,7 @@ impl std::fmt::Display for Why {
             Why::ConnectTimeout => f.write_str("no connection in time"),
             Why::RequestTimeout => f.write_str("no answer in time"),
             Why::Garbage => f.write_str("the answer makes no sense"),
+            Why::Idle => f.write_str("it was not used"),
         }
     }
 }
@@ -125,41 +165,6 @@ pub enum Usable {
     Down,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Idle,
-    /// With the time it began; `open` once the socket was asked for.
-    Connecting {
-        since: u64,
-        open: bool,
-    },
-    Up,
-    /// Until the next attempt.
-    Down {
-        until: u64,
-    },
-    /// Trying again without load. With the time it began.
-    Probing {
-        since: u64,
-        connected: bool,
-    },
-}
-
-#[derive(Debug)]
-enum Asked<C> {
-    Version,
-    Amends(Amends),
-    Caller(C, Expect),
-}
-
-#[derive(Debug)]
-struct Waiting<C> {
-    asked: Asked<C>,
-    since: u64,
-    /// [`Backend::moved`] at that time.
-    moved: u64,
-}
-
 /// What has been counted about a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -169,6 +174,8 @@ pub struct Tally {
     pub failures: u64,
     /// Of these, for lack of an answer in time.
     pub timeouts: u64,
+    /// Lost connections whose requests were asked again.
+    pub retries: u64,
 }
 
 /// The next thing that the input holds.
@@ -209,6 +216,12 @@ pub enum Step<'a, C> {
         /// Bytes to drop.
         used: usize,
     },
+    /// The server was lost after this was sent, and it may not be sent twice. Nothing that was
+    /// asked later has been sent.
+    Gone {
+        /// Who asked.
+        call: C,
+    },
     /// This is no answer: call [`Backend::failed`].
     Garbage,
 }
@@ -218,23 +231,17 @@ pub enum Step<'a, C> {
 pub struct Backend<C> {
     name: String,
     limits: Limits,
-    state: State,
-    backoff_us: u64,
+    health: Health,
+    pipe: Pipe<C>,
     /// What was received and not yet understood; the caller fills it.
     pub input: Buf,
-    out: Vec<u8>,
-    sent: usize,
-    queue: VecDeque<Waiting<C>>,
-    /// Bytes moved in both directions.
-    moved: u64,
-    /// When the last of them did.
-    moved_at: u64,
     /// Bytes of a too large value that are still to be dropped.
     swallow: u64,
     missed: Missed,
     dialect: Dialect,
-    /// Somebody had an answer on this connection.
-    answered: bool,
+    /// [`Backend::resume`] is due.
+    paused: bool,
+    restarted: Option<C>,
     tally: Tally,
 }
 
@@ -244,18 +251,14 @@ impl<C: Copy> Backend<C> {
         Backend {
             name,
             limits,
-            state: State::Idle,
-            backoff_us: BACKOFF_MIN_US,
+            health: Health::new(),
+            pipe: Pipe::new(),
             input: Buf::new(),
-            out: Vec::new(),
-            sent: 0,
-            queue: VecDeque::new(),
-            moved: 0,
-            moved_at: 0,
             swallow: 0,
             missed: Missed::default(),
             dialect: Dialect::Unknown,
-            answered: false,
+            paused: false,
+            restarted: None,
             tally: Tally::default(),
         }
     }
@@ -282,12 +285,12 @@ impl<C: Copy> Backend<C> {
 
     /// Whether [`Backend::ask`] takes a request now.
     pub fn usable(&self) -> Usable {
-        match self.state {
-            State::Down { .. } | State::Probing { .. } => Usable::Down,
-            _ if self.queue.len() >= QUEUE_MAX || self.out.len() - self.sent >= OUT_MAX => {
-                Usable::Busy
-            }
-            _ => Usable::Yes,
+        if self.health.is_ejected() {
+            Usable::Down
+        } else if self.pipe.len() >= self.limits.in_flight || self.pipe.bytes() >= OUT_MAX {
+            Usable::Busy
+        } else {
+            Usable::Yes
         }
     }
 
@@ -297,51 +300,33 @@ impl<C: Copy> Backend<C> {
         &mut self,
         now: Now,
         call: C,
-        expect: Expect,
+        kind: impl Into<Kind>,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Usable {
         let usable = self.usable();
         if usable != Usable::Yes {
             return usable;
         }
-        if self.state == State::Idle {
-            self.state = State::Connecting { since: now.mono_us, open: false };
+        if self.health.wanted(now) {
             self.greet(now);
         }
         // Before anything else is asked: a key that is to be deleted must not be read first.
         self.go_on(now);
         self.tally.requests += 1;
-        self.push(now, Asked::Caller(call, expect));
-        write(&mut self.out);
+        let Kind { expect, again } = kind.into();
+        self.pipe.push(now, Asked::Caller(call, expect), again, write);
         Usable::Yes
-    }
-
-    fn push(&mut self, now: Now, asked: Asked<C>) {
-        self.queue.push_back(Waiting { asked, since: now.mono_us, moved: self.moved });
     }
 
     /// What goes first on every new connection: who are you, and what you have missed.
     fn greet(&mut self, now: Now) {
         self.dialect = Dialect::Unknown;
-        self.answered = false;
-        self.push(now, Asked::Version);
-        encode::request(&mut self.out, &Request::Version);
+        self.pipe.push(now, Asked::Version, true, |out| encode::request(out, &Request::Version));
         let lost = self.missed.take_lost();
         if lost > 0 {
             log::warn!("proxy: {}: {lost} missed writes were too many to remember", self.name);
         }
-        self.amend(now);
-    }
-
-    fn amend(&mut self, now: Now) {
-        for amends in self.missed.take(AMENDS_AT_ONCE) {
-            let request = match &amends {
-                Amends::Delete(key) => Request::Delete { key, noreply: false },
-                Amends::Flush => Request::FlushAll { delay: 0, noreply: false },
-            };
-            encode::request(&mut self.out, &request);
-            self.push(now, Asked::Amends(amends));
-        }
+        amend(&mut self.pipe, &mut self.missed, now);
     }
 
     /// A write of `key` did not reach this server, or may not have: it is deleted there as soon as
@@ -357,84 +342,54 @@ impl<C: Copy> Backend<C> {
 
     /// Whether the caller should open a connection now; it then calls [`Backend::connecting`].
     pub fn wants_connect(&self, now: Now) -> bool {
-        match self.state {
-            State::Connecting { open, .. } => !open,
-            State::Down { until } => now.mono_us >= until,
-            _ => false,
-        }
+        self.health.wants_connect(now)
     }
 
     /// The caller has begun to connect.
     pub fn connecting(&mut self, now: Now) {
-        match self.state {
-            State::Connecting { since, .. } => {
-                self.state = State::Connecting { since, open: true };
-            }
-            _ => {
-                self.state = State::Probing { since: now.mono_us, connected: false };
-                self.greet(now);
-            }
+        self.resume(now);
+        if self.health.connecting(now) {
+            self.greet(now);
         }
     }
 
     /// The connection stands.
     pub fn connected(&mut self) {
-        match self.state {
-            State::Connecting { .. } => self.state = State::Up,
-            State::Probing { since, .. } => {
-                self.state = State::Probing { since, connected: true };
-            }
-            _ => {}
-        }
+        self.health.connected();
     }
 
     /// What is to be sent now.
     pub fn sendable(&self) -> &[u8] {
-        match self.state {
-            State::Up | State::Probing { connected: true, .. } => &self.out[self.sent..],
-            _ => &[],
+        if self.health.may_send() {
+            self.pipe.sendable()
+        } else {
+            &[]
         }
     }
 
     /// The first `n` sendable bytes have been sent.
     pub fn sent(&mut self, now: Now, n: usize) {
-        self.sent += n;
-        self.moved += n as u64;
-        self.moved_at = now.mono_us;
-        if self.sent >= self.out.len() {
-            self.sent = 0;
-            self.out.clear();
-            if self.out.capacity() > KEEP {
-                self.out = Vec::new();
-            }
-        } else if self.sent > KEEP && self.sent * 2 > self.out.len() {
-            self.out.drain(..self.sent);
-            self.sent = 0;
-        }
+        self.pipe.sent(now, n);
     }
 
     /// `n` bytes were received into [`Backend::input`].
     pub fn received(&mut self, now: Now, n: usize) {
         self.input.filled(n);
-        self.moved += n as u64;
-        self.moved_at = now.mono_us;
+        self.pipe.moved(now, n);
     }
 
     /// When [`Backend::check`] is due, on the monotonic clock in microseconds.
     pub fn deadline(&self) -> Option<u64> {
-        match self.state {
+        let Limits { connect_us, request_us, idle_us, .. } = self.limits;
+        let answer = self.pipe.deadline(request_us);
+        match self.health.state {
             State::Idle => None,
             State::Connecting { since, .. } | State::Probing { since, connected: false } => {
-                Some(since + self.limits.connect_us)
+                Some(answer.unwrap_or(u64::MAX).min(since + connect_us))
             }
             State::Down { until } => Some(until),
-            State::Up | State::Probing { .. } => self.queue.front().map(|head| {
-                let moved = (self.moved - head.moved).saturating_mul(1_000_000);
-                let slow = head.since + moved / SLOWEST_BYTES_PER_SEC;
-                // However much has moved: nothing at all for so long is the end.
-                let stuck = head.since.max(self.moved_at);
-                self.limits.request_us + slow.min(stuck)
-            }),
+            State::Up if self.pipe.len() == 0 && idle_us > 0 => Some(self.pipe.moved_at + idle_us),
+            State::Up | State::Probing { .. } => answer,
         }
     }
 
@@ -443,182 +398,123 @@ impl<C: Copy> Backend<C> {
         if self.deadline().is_none_or(|at| now.mono_us < at) {
             return None;
         }
-        match self.state {
+        match self.health.state {
             State::Connecting { .. } | State::Probing { connected: false, .. } => {
                 Some(Why::ConnectTimeout)
             }
+            State::Up if self.pipe.len() == 0 => Some(Why::Idle),
             State::Up | State::Probing { .. } => Some(Why::RequestTimeout),
             State::Idle | State::Down { .. } => None,
         }
     }
 
-    /// The connection is over. Returns who waited on it, in order: none of them will get an answer.
+    /// The connection is over. Returns whose requests it took along, in order: none of them will
+    /// get an answer. When they have been seen to, [`Backend::resume`] goes on with those that can
+    /// be asked again; [`Backend::take_restarted`] is asked before.
     pub fn failed(&mut self, now: Now, why: &Why) -> Vec<C> {
-        let was = self.state;
+        self.input = Buf::new();
+        self.swallow = 0;
+        let waiting = self.pipe.has_callers();
+        let end = self.health.ended(now, &self.limits, why, waiting);
+        self.tally.failures += u64::from(!matches!(end, End::Quiet | End::StillDown));
+        self.tally.timeouts += u64::from(*why == Why::RequestTimeout);
+        match end {
+            End::Again => {
+                // In their places: what is missed from now on goes before all of them.
+                amend(&mut self.pipe, &mut self.missed, now);
+                if let Some((back, restarted)) = self.pipe.rewind() {
+                    log::debug!("proxy: {}: {why}, asking again", self.name);
+                    self.tally.retries += 1;
+                    (self.paused, self.restarted) = (true, restarted);
+                    return back;
+                }
+                self.health.state = State::Idle;
+            }
+            End::Quiet => log::debug!("proxy: {}: {why}", self.name),
+            End::Failed => log::info!("proxy: {}: {why}", self.name),
+            End::Ejected => log::info!("proxy: {} is down: {why}", self.name),
+            End::StillDown => {}
+        }
+        self.paused = false;
+        self.abandon()
+    }
+
+    fn abandon(&mut self) -> Vec<C> {
         let mut orphans = Vec::new();
-        for waiting in std::mem::take(&mut self.queue) {
+        for waiting in self.pipe.abandon() {
             match waiting.asked {
-                Asked::Caller(call, _) => orphans.push(call),
+                Asked::Caller(call, _) | Asked::Gone(call) => orphans.push(call),
                 Asked::Amends(amends) => self.missed.again(amends),
                 Asked::Version => {}
             }
         }
-        self.input = Buf::new();
-        self.out = Vec::new();
-        self.sent = 0;
-        self.swallow = 0;
-        let idle = orphans.is_empty() || self.answered;
-        if was == State::Up && idle && matches!(why, Why::Lost(_)) {
-            // Servers close connections, and restart: the next request connects at once. If that
-            // fails, or the new connection gives no answer, the server counts as down.
-            log::debug!("proxy: {}: {why}", self.name);
-            self.tally.failures += u64::from(!orphans.is_empty());
-            self.state = State::Idle;
-            return orphans;
-        }
-        if !matches!(was, State::Down { .. } | State::Probing { .. }) {
-            self.backoff_us = BACKOFF_MIN_US;
-            self.tally.failures += 1;
-            log::info!("proxy: {} is down: {why}", self.name);
-        }
-        self.tally.timeouts += u64::from(*why == Why::RequestTimeout);
-        self.state = State::Down { until: now.mono_us + self.backoff_us };
-        self.backoff_us = (self.backoff_us * 2).min(BACKOFF_MAX_US);
         orphans
     }
 
-    /// Understands the next thing in `input` (which the caller has taken out of
-    /// [`Backend::input`]).
-    pub fn step<'a>(&mut self, now: Now, input: &'a [u8]) -> Step<'a, C> {
-        if self.swallow > 0 && !input.is_empty() {
-            let used = input.len().min(usize::try_from(self.swallow).unwrap_or(usize::MAX));
-            self.swallow -= used as u64;
-            return Step::Own { used };
-        }
-        if input.is_empty() {
-            return Step::Wait;
-        }
-        let Some(head) = self.queue.front() else { return Step::Garbage };
-        let (reply, used) = match parse_reply(input) {
-            Parsed::Incomplete => return Step::Wait,
-            Parsed::Reject { .. } => return Step::Garbage,
-            Parsed::Done { value, used } => (value, used),
-        };
-        match head.asked {
-            Asked::Caller(call, expect) => self.answer(now, call, expect, reply, used, input),
-            _ => self.own_answer(now, reply, used),
-        }
+    /// Whose answer begins anew, of which a part had been given out before the connection was lost.
+    pub fn take_restarted(&mut self) -> Option<C> {
+        self.restarted.take()
     }
 
-    fn own_answer<'a>(&mut self, now: Now, reply: Reply<'_>, used: usize) -> Step<'a, C> {
-        let Some(head) = self.queue.pop_front() else { return Step::Garbage };
-        match (head.asked, reply) {
-            (Asked::Version, Reply::Version(_) | Reply::Error(_)) => {
-                self.dialect = match reply {
-                    Reply::Version(text) if speaks_meta(text) => Dialect::Meta,
-                    _ => Dialect::Classic,
-                };
-                if let State::Probing { .. } = self.state {
-                    log::info!("proxy: {} is up", self.name);
-                    self.state = State::Up;
-                }
-                self.backoff_us = BACKOFF_MIN_US;
-            }
-            (Asked::Amends(_), Reply::Deleted | Reply::NotFound | Reply::Ok | Reply::Error(_)) => {}
-            _ => return Step::Garbage,
+    /// Goes on after those that [`Backend::failed`] returned have been seen to.
+    pub fn resume(&mut self, now: Now) {
+        if !std::mem::take(&mut self.paused) {
+            return;
         }
-        self.go_on(now);
-        Step::Own { used }
+        let missed = &mut self.missed;
+        let greet = matches!(self.health.state, State::Connecting { .. });
+        if greet {
+            self.dialect = Dialect::Unknown;
+        }
+        self.pipe.insert(now, |pipe| {
+            if greet {
+                pipe.push(now, Asked::Version, true, |out| encode::request(out, &Request::Version));
+            }
+            amend(pipe, missed, now);
+        });
+    }
+
+    /// The head, if it will not be answered.
+    fn next_gone(&mut self, now: Now) -> Option<C> {
+        if let Some(Asked::Gone(call)) = self.pipe.front().map(|head| &head.asked) {
+            let call = *call;
+            if !self.paused {
+                amend(&mut self.pipe, &mut self.missed, now);
+            }
+            self.paused = true;
+            self.pipe.pop();
+            return Some(call);
+        }
+        self.resume(now);
+        None
     }
 
     /// Sends what is to be made good, as long as there is room.
     fn go_on(&mut self, now: Now) {
-        if !self.missed.is_empty() && self.queue.len() < QUEUE_MAX / 2 {
-            self.amend(now);
+        if !self.missed.is_empty() && self.pipe.len() < self.limits.in_flight / 2 {
+            amend(&mut self.pipe, &mut self.missed, now);
         }
     }
 
     fn finish(&mut self, now: Now) {
-        self.queue.pop_front();
-        self.answered = true;
+        self.pipe.pop();
+        self.health.answered();
         self.go_on(now);
     }
-
-    fn answer<'a>(
-        &mut self,
-        now: Now,
-        call: C,
-        expect: Expect,
-        reply: Reply<'a>,
-        head: usize,
-        input: &'a [u8],
-    ) -> Step<'a, C> {
-        let raw = &input[..head];
-        match (expect, reply) {
-            (Expect::Values, Reply::Value { key, flags, len, cas }) => {
-                if len as usize > self.limits.value_max {
-                    self.swallow = u64::from(len) + 2;
-                    return Step::Value { call, key, flags, cas, data: None, used: head };
-                }
-                match parse_data(&input[head..], len) {
-                    Parsed::Incomplete => Step::Wait,
-                    Parsed::Reject { .. } => Step::Garbage,
-                    Parsed::Done { value, used } => {
-                        let data = Some(value);
-                        Step::Value { call, key, flags, cas, data, used: head + used }
-                    }
-                }
-            }
-            (Expect::Meta, Reply::MetaValue { len, .. }) => {
-                if len as usize > self.limits.value_max {
-                    self.swallow = u64::from(len) + 2;
-                    self.finish(now);
-                    let line = reject::TOO_LARGE;
-                    let reply = Reply::Error(&line[..line.len() - 2]);
-                    return Step::Done { call, reply, data: &[], raw: line, used: head };
-                }
-                match parse_data(&input[head..], len) {
-                    Parsed::Incomplete => Step::Wait,
-                    Parsed::Reject { .. } => Step::Garbage,
-                    Parsed::Done { value: data, used } => {
-                        self.finish(now);
-                        let used = head + used;
-                        Step::Done { call, reply, data, raw: &input[..used], used }
-                    }
-                }
-            }
-            _ if fits(expect, &reply) => {
-                self.finish(now);
-                Step::Done { call, reply, data: &[], raw, used: head }
-            }
-            _ => Step::Garbage,
-        }
-    }
 }
 
-/// Whether `reply` can end the answer to such a request.
-fn fits(expect: Expect, reply: &Reply<'_>) -> bool {
-    use Reply::*;
-    match (expect, reply) {
-        (_, Error(_)) => true,
-        (Expect::Stored, r) => matches!(r, Stored | NotStored | Exists | NotFound),
-        (Expect::Deleted, r) => matches!(r, Deleted | NotFound),
-        (Expect::Number, r) => matches!(r, Number(_) | NotFound),
-        (Expect::Touched, r) => matches!(r, Touched | NotFound),
-        (Expect::Ok, r) => matches!(r, Ok),
-        (Expect::Values, r) => matches!(r, End),
-        (Expect::Meta, r) => {
-            matches!(r, MetaHit { .. } | MetaMiss { .. } | MetaOther(_) | MetaDebug(_))
-        }
-        (Expect::Version, r) => matches!(r, Version(_)),
+/// Asks for what was missed, a bounded part of it.
+fn amend<C: Copy>(pipe: &mut Pipe<C>, missed: &mut Missed, now: Now) {
+    for amends in missed.take(AMENDS_AT_ONCE) {
+        let again = amends.clone();
+        pipe.push(now, Asked::Amends(again), true, |out| {
+            let request = match &amends {
+                Amends::Delete(key) => Request::Delete { key, noreply: false },
+                Amends::Flush => Request::FlushAll { delay: 0, noreply: false },
+            };
+            encode::request(out, &request);
+        });
     }
-}
-
-/// The meta commands have their final grammar since memcached 1.6; late 1.5 has a draft of them.
-fn speaks_meta(version: &[u8]) -> bool {
-    let mut parts = version.split(|byte| !byte.is_ascii_digit());
-    let mut number = || parts.next().and_then(crate::base::num::parse_u32);
-    matches!((number(), number()), (Some(major), Some(minor)) if (major, minor) >= (1, 6))
 }
 
 #[cfg(test)]

@@ -177,7 +177,7 @@ impl Lane {
         Some(match self.state {
             State::Connecting { .. } => Why::ConnectTimeout,
             State::Up if self.busy => Why::RequestTimeout,
-            State::Up => Why::Lost("it was idle".into()),
+            State::Up => Why::Idle,
         })
     }
 }

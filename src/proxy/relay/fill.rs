@@ -104,7 +104,7 @@ impl Relay {
         let stamp = self.guard.stamp(key);
         let backup = self.writer(backup);
         let meta = self.backends[backup].speaks_meta();
-        let expect = if meta { Expect::Meta } else { Expect::Values };
+        let expect = if meta { Expect::Meta.again() } else { Expect::Values.again() };
         let fill = self.fills.insert(Fill {
             key: key.into(),
             server,
@@ -145,6 +145,13 @@ impl Relay {
         }
         fill.value = data.map(|data| (flags, cas.unwrap_or(0), data.to_vec()));
         true
+    }
+
+    /// The backup is asked again.
+    pub(super) fn fill_restarted(&mut self, fill: u32) {
+        if let Some(fill) = self.fills.get_mut(fill as usize) {
+            fill.value = None;
+        }
     }
 
     /// The end of the backup's answer; any but a value counts as a miss.
@@ -229,7 +236,8 @@ impl Relay {
                 noreply: false,
             };
             let call = Call::FillAdd { fill: id };
-            put = backends[server].ask(now, call, Expect::Stored, |out| {
+            // Twice does no harm, but what is asked behind it needs it done.
+            put = backends[server].ask(now, call, Expect::Stored.again(), |out| {
                 encode::store(out, &head, found.data);
             }) == Usable::Yes;
         }
@@ -255,10 +263,8 @@ impl Relay {
     pub(super) fn fill_added(&mut self, now: Now, id: u32, reply: Reply<'_>) {
         let Some(fill) = self.fills.try_remove(id as usize) else { return };
         self.let_go(&fill.readers);
-        if reply != Reply::Stored {
-            return;
-        }
-        self.tally.fill_backs += 1;
+        self.tally.fill_backs += u64::from(reply == Reply::Stored);
+        // Whatever the answer: after a lost connection it may be the second.
         let overtaken = |stamp| self.guard.overtaken(&fill.key, stamp, self.worker);
         if fill.stamp.is_some_and(overtaken) {
             // Another worker's write may have come just before: what was put back may be older.

@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::backend::{Backend, Expect, Limits, Step, Usable, Why};
+use super::backend::{Backend, Kind, Limits, Step, Usable, Why};
 use super::config::Config;
 use super::fanout::Verdict;
 use super::guard::Guard;
@@ -164,11 +164,7 @@ impl Relay {
         guard: Arc<Guard>,
         worker: u32,
     ) -> Relay {
-        let limits = Limits {
-            connect_us: config.connect_timeout_ms * 1000,
-            request_us: config.request_timeout_ms * 1000,
-            value_max: config.value_max,
-        };
+        let limits = Limits::from(config);
         let mut relay = Relay {
             limits,
             router: places::Router::new(Arc::clone(&routes)),
@@ -279,6 +275,10 @@ impl Relay {
             let used = match self.backends[id].step(now, input.data()) {
                 Step::Wait => break,
                 Step::Own { used } => used,
+                Step::Gone { call } => {
+                    self.call_failed(id, now, call);
+                    0
+                }
                 Step::Value { call, key, flags, cas, data, used } => {
                     if !self.value(now, call, key, flags, cas, data) {
                         self.failed(id, now, &Why::Garbage);
@@ -307,9 +307,14 @@ impl Relay {
         if let Some(lane) = id.checked_sub(LANES) {
             return self.lane_failed(now, lane, why);
         }
-        for call in self.backends[id].failed(now, why) {
+        let orphans = self.backends[id].failed(now, why);
+        if let Some(call) = self.backends[id].take_restarted() {
+            self.call_restarted(call);
+        }
+        for call in orphans {
             self.call_failed(id, now, call);
         }
+        self.backends[id].resume(now);
     }
 
     fn value(
@@ -324,6 +329,7 @@ impl Relay {
         match call {
             Call::Read { read, chunk } => self.read_value(now, read, chunk, key, flags, cas, data),
             Call::FillAsk { fill } => self.fill_value(fill, key, flags, cas, data),
+            Call::Write { write } => self.write_value(write, key, flags, cas, data),
             _ => false,
         }
     }
@@ -351,6 +357,16 @@ impl Relay {
         let _ = id;
     }
 
+    /// The answer begins anew: values that were heard come again.
+    fn call_restarted(&mut self, call: Call) {
+        match call {
+            Call::Read { read, chunk } => self.read_restarted(read, chunk),
+            Call::FillAsk { fill } => self.fill_restarted(fill),
+            Call::Write { write } => self.write_restarted(write),
+            _ => {}
+        }
+    }
+
     fn call_failed(&mut self, id: BackendId, now: Now, call: Call) {
         match call {
             Call::Read { read, chunk } => self.read_failed(now, read, chunk),
@@ -372,10 +388,10 @@ impl Relay {
         id: BackendId,
         now: Now,
         call: Call,
-        expect: Expect,
+        kind: impl Into<Kind>,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Usable {
-        self.backends[id].ask(now, call, expect, write)
+        self.backends[id].ask(now, call, kind, write)
     }
 }
 

@@ -27,6 +27,10 @@ const GAT_LINE_MAX: usize = 1900;
 /// Longest line of a get. Longer ones would only make a server answer in larger pieces.
 const GET_LINE_MAX: usize = 16 * 1024;
 
+/// Values that may be looked for once more in one get because the server has lost them again after
+/// they were put back.
+const EXTRA_MAX: u8 = 64;
+
 /// Which part of a client's get this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Portion {
@@ -49,6 +53,8 @@ pub(super) struct Read {
     /// Chunks whose answers have not ended, and values on their way back to a server. The read must
     /// not end before them: they name it.
     open: usize,
+    /// Counts up to [`EXTRA_MAX`].
+    extra: u8,
     /// The first error that a backend answered.
     error: Option<Vec<u8>>,
 }
@@ -87,6 +93,13 @@ impl Read {
         self.fan.key(slot)
     }
 
+    /// A value was put back, and is not there: whether it is looked for once more.
+    fn another_round(&mut self, stage: Stage) -> bool {
+        let again = stage == Stage::Again && self.extra < EXTRA_MAX;
+        self.extra += u8::from(again);
+        again
+    }
+
     /// One thing more to end before the read does; [`Relay::read_let_go`] tells of it.
     pub(super) fn hold_open(&mut self) {
         self.open += 1;
@@ -121,6 +134,7 @@ impl Relay {
             fan,
             chunks: Vec::new(),
             open: 0,
+            extra: 0,
             error: None,
         });
         let mut groups = Groups::new();
@@ -288,7 +302,9 @@ impl Relay {
         for slot in slots {
             let route = self.slot_route(id, slot);
             match (stage, route) {
-                (Stage::Server, Some(Route { server, backup: Some(backup) })) => {
+                (stage, Some(Route { server, backup: Some(backup) }))
+                    if stage == Stage::Server || self.reads[id].another_round(stage) =>
+                {
                     self.fill_slot(now, id, slot, server, backup);
                 }
                 _ => self.reads[id].fan.miss(slot),
@@ -296,6 +312,14 @@ impl Relay {
         }
         self.reads[id].open -= 1;
         self.finish_read(id);
+    }
+
+    /// The values of a chunk come from the first key on; those that were heard count.
+    pub(super) fn read_restarted(&mut self, id: u32, chunk: u32) {
+        let read = self.reads.get_mut(id as usize);
+        if let Some(chunk) = read.and_then(|read| read.chunks.get_mut(chunk as usize)) {
+            chunk.next = 0;
+        }
     }
 
     /// The stage of a chunk and its slots without a result.

@@ -41,9 +41,11 @@
 //! ```
 //!
 //! The client's answer waits for the backup (at most its request timeout): an answered write is on
-//! both. Nothing is ever sent twice to one backend, so append and incr are applied at most once.
+//! both. Only what does the same when it is done twice is ever sent to one backend twice (after a
+//! lost connection): append and incr are applied at most once.
 
 mod meta;
+mod old;
 mod verb;
 
 use super::super::backend::{Dialect, Expect, Usable};
@@ -54,12 +56,16 @@ use super::{
 };
 use crate::base::clock::Now;
 use crate::base::replies::Ticket;
-use crate::protocol::classic::{encode, reply::is_plain_key, Reply};
+use crate::protocol::classic::{encode, parse_reply, reply::is_plain_key, Reply};
 use crate::protocol::meta::Key;
 use crate::protocol::reject::Reject;
-use crate::protocol::{ArithVerb, Request};
+use crate::protocol::{ArithVerb, Parsed, Request};
 use meta::{How, MetaLine, MetaVerb, Mirror};
 use verb::{Outcome, Verb};
+
+/// Fills that a command waits for: the server may lose what was put back before it gets the
+/// command. A miss is then final.
+const ROUNDS_MAX: u8 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -89,8 +95,8 @@ pub(super) struct Write {
     stage: Stage,
     /// It is counted in the guard.
     guarded: bool,
-    /// The server was asked again after a fill; a miss is then final.
-    again: bool,
+    /// How often the server was asked again after a fill.
+    rounds: u8,
     key: Box<[u8]>,
     flags: u32,
     exptime: i64,
@@ -100,6 +106,10 @@ pub(super) struct Write {
     data: Box<[u8]>,
     /// The words of a meta command.
     line: MetaLine,
+    /// It was asked in classic words, of a server that is older than 1.6.
+    translated: bool,
+    /// From such a server: it came before the end of its answer.
+    value: Option<old::Value>,
     /// The server's answer, once known.
     answer: Vec<u8>,
     /// Bytes of it that count as held.
@@ -115,6 +125,8 @@ enum Sent {
     Greeting,
     Busy,
     Down,
+    /// It cannot be said to this backend; what the client is told.
+    Refused(Vec<u8>),
 }
 
 /// A request taken to pieces.
@@ -200,13 +212,15 @@ impl Relay {
             route,
             stage: Stage::Server,
             guarded: false,
-            again: false,
+            rounds: 0,
             key: key.into(),
             flags,
             exptime,
             delta,
             data: data.into(),
             line,
+            translated: false,
+            value: None,
             answer: Vec::new(),
             answer_held: 0,
             largest: 0,
@@ -243,21 +257,32 @@ impl Relay {
     fn send_write(&mut self, now: Now, id: usize, backend: BackendId, backup: bool) -> Sent {
         let Relay { writes, backends, .. } = self;
         let write = &mut writes[id];
-        let no_vivify = write.route.backup.is_some() && !backup && !write.again;
+        let no_vivify = write.route.backup.is_some() && !backup && write.rounds == 0;
         let how = How { no_vivify, backup };
         let call = Call::Write { write: id as u32 };
-        let unknown = backends[backend].dialect() == Dialect::Unknown;
+        let dialect = backends[backend].dialect();
+        write.value = None;
+        write.translated = dialect == Dialect::Classic;
         let usable = match write.verb {
-            Verb::Meta(_) if unknown => {
+            Verb::Meta(verb) if dialect == Dialect::Classic => {
+                match old::translate(&write.line, verb, &write.key, &write.data, backup) {
+                    Ok(classic) => {
+                        let put = |out: &mut Vec<u8>| classic.encode(out);
+                        backends[backend].ask(now, call, classic.kind(), put)
+                    }
+                    Err(text) => return Sent::Refused(text),
+                }
+            }
+            Verb::Meta(_) if dialect == Dialect::Unknown => {
                 let greet = |out: &mut Vec<u8>| encode::request(out, &Request::Version);
-                let usable = backends[backend].ask(now, call, Expect::Version, greet);
+                let usable = backends[backend].ask(now, call, Expect::Version.again(), greet);
                 if usable == Usable::Yes {
                     write.stage = if backup { Stage::GreetBackup } else { Stage::Greet };
                     return Sent::Greeting;
                 }
                 usable
             }
-            verb => backends[backend].ask(now, call, verb.expect(), |out| write.encode(out, how)),
+            _ => backends[backend].ask(now, call, write.kind(), |out| write.encode(out, how)),
         };
         match usable {
             Usable::Yes => Sent::Yes,
@@ -283,6 +308,7 @@ impl Relay {
         match self.send_write(now, id, self.writer(server), false) {
             Sent::Yes | Sent::Greeting => {}
             Sent::Busy => self.finish_write(id, OUT_OF_CONNECTION),
+            Sent::Refused(text) => self.finish_write(id, &text),
             Sent::Down => self.fail_over(now, id, false),
         }
     }
@@ -304,6 +330,13 @@ impl Relay {
         write.stage = Stage::Failover;
         let reads_only = write.only_reads();
         let went = self.send_write(now, id, self.writer(backup), true);
+        if let Sent::Refused(text) = went {
+            if sent && !reads_only {
+                self.write_missed(id, server);
+                self.write_missed(id, backup);
+            }
+            return self.finish_write(id, &text);
+        }
         let went = matches!(went, Sent::Yes | Sent::Greeting);
         if !reads_only && (sent || went) {
             self.write_missed(id, server);
@@ -339,15 +372,15 @@ impl Relay {
             Mirror::Forget => Usable::Down,
             Mirror::Classic(Request::Store(head)) => {
                 let put = |out: &mut Vec<u8>| encode::store(out, &head, &write.data);
-                backend.ask(now, call, Expect::Stored, put)
+                backend.ask(now, call, meta::kind(&Request::Store(head)), put)
             }
             Mirror::Classic(request) => {
                 let put = |out: &mut Vec<u8>| encode::request(out, &request);
-                backend.ask(now, call, meta::expect(&request), put)
+                backend.ask(now, call, meta::kind(&request), put)
             }
             Mirror::Meta(flags) => {
                 let Verb::Meta(verb) = write.verb else { return self.finish_with_answer(id) };
-                backend.ask(now, call, Expect::Meta, |out| {
+                backend.ask(now, call, write.kind(), |out| {
                     write.line.encode_mirror(out, verb, &write.key, &write.data, &flags);
                 })
             }
@@ -358,7 +391,50 @@ impl Relay {
         }
     }
 
+    /// The value of a get or gets that was asked in an mg's place. `false`: it is another key's.
+    pub(super) fn write_value(
+        &mut self,
+        id: u32,
+        key: &[u8],
+        flags: u32,
+        cas: Option<u64>,
+        data: Option<&[u8]>,
+    ) -> bool {
+        let Some(write) = self.writes.get_mut(id as usize) else { return false };
+        if *write.key != *key || write.value.is_some() {
+            return false;
+        }
+        // Too large to be taken: as if it was not there.
+        write.value = data.map(|data| old::Value { flags, cas, data: data.to_vec() });
+        true
+    }
+
+    /// The answer of [`Relay::write_value`] begins anew.
+    pub(super) fn write_restarted(&mut self, id: u32) {
+        if let Some(write) = self.writes.get_mut(id as usize) {
+            write.value = None;
+        }
+    }
+
     pub(super) fn write_done(&mut self, now: Now, id: u32, reply: Reply<'_>, raw: &[u8]) {
+        let Some(write) = self.writes.get_mut(id as usize) else { return };
+        let asked_here = matches!(write.stage, Stage::Server | Stage::Failover);
+        let told = match write.verb {
+            Verb::Meta(verb) if asked_here && write.translated && old::is_classic(&reply) => {
+                let value = write.value.take();
+                let len = write.data.len();
+                old::answer(&write.line, verb, &write.key, len, &reply, value.as_ref())
+            }
+            Verb::Touch if asked_here && reply == Reply::Error(b"ERROR") => old::TOO_OLD.to_vec(),
+            _ => return self.write_answered(now, id, reply, raw),
+        };
+        let Parsed::Done { value: reply, .. } = parse_reply(&told) else {
+            return self.finish_write(id as usize, old::TOO_OLD);
+        };
+        self.write_answered(now, id, reply, &told);
+    }
+
+    fn write_answered(&mut self, now: Now, id: u32, reply: Reply<'_>, raw: &[u8]) {
         let id = id as usize;
         let Some(write) = self.writes.get(id) else { return };
         match write.stage {
@@ -434,7 +510,7 @@ impl Relay {
                 self.write_missed(id, backup);
                 self.finish_with_answer(id);
             }
-            Outcome::Absent if !write.again => {
+            Outcome::Absent if write.rounds < ROUNDS_MAX => {
                 // Its own fill must not wait for it.
                 self.end_guard(id);
                 let write = &mut self.writes[id];
@@ -476,8 +552,9 @@ impl Relay {
     pub(super) fn write_filled(&mut self, now: Now, id: usize, put: bool) {
         let write = &self.writes[id];
         let vivifies = matches!(write.verb, Verb::Meta(verb) if write.line.vivifies(verb));
+        let vivifies = vivifies && write.rounds == 0;
         if put || vivifies || self.usable(write.route.server) != Usable::Yes {
-            self.writes[id].again = true;
+            self.writes[id].rounds += 1;
             self.begin_guard(id);
             self.write_to_server(now, id);
         } else {

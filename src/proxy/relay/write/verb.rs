@@ -3,7 +3,7 @@
 //! Owns the classic commands; those of the meta protocol are [`super::meta`]'s. Never decides who
 //! is asked.
 
-use super::super::super::backend::Expect;
+use super::super::super::backend::{Expect, Kind};
 use super::super::BACKUP_UNIQUE;
 use super::meta::{How, MetaVerb, Mirror};
 use super::Write;
@@ -36,19 +36,20 @@ pub(super) enum Outcome {
     Dropped,
 }
 
-impl Verb {
-    pub(super) fn expect(self) -> Expect {
-        match self {
-            Verb::Store(_) => Expect::Stored,
-            Verb::Delete => Expect::Deleted,
-            Verb::Incr | Verb::Decr => Expect::Number,
-            Verb::Touch => Expect::Touched,
-            Verb::Meta(_) => Expect::Meta,
+impl Write {
+    /// The kind of answer it has, and whether it may be done twice.
+    pub(super) fn kind(&self) -> Kind {
+        match self.verb {
+            Verb::Store(StoreVerb::Set | StoreVerb::Replace) => Expect::Stored.again(),
+            Verb::Store(_) => Expect::Stored.once(),
+            Verb::Delete => Expect::Deleted.again(),
+            Verb::Incr | Verb::Decr => Expect::Number.once(),
+            Verb::Touch => Expect::Touched.again(),
+            Verb::Meta(verb) if self.line.is_idempotent(verb) => Expect::Meta.again(),
+            Verb::Meta(_) => Expect::Meta.once(),
         }
     }
-}
 
-impl Write {
     /// Whether it can make a key that was not there, or remove one.
     pub(super) fn makes_or_removes(&self) -> bool {
         match self.verb {
