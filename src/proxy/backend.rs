@@ -28,6 +28,17 @@ pub const OUT_MAX: usize = 64 << 20;
 /// Missed writes made good at a time, so that they cannot fill the queue.
 const AMENDS_AT_ONCE: usize = 4096;
 
+/// Which protocol a server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// It has not said yet on this connection.
+    Unknown,
+    /// Older than memcached 1.6.
+    Classic,
+    /// The meta commands too.
+    Meta,
+}
+
 /// The kinds of answer a request can have; anything else means that the connection has lost its
 /// place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,12 +55,14 @@ pub enum Expect {
     Ok,
     /// Values, then `END`.
     Values,
-    /// Of mg.
+    /// Of a meta command.
     Meta,
     /// As `Values`, of somebody who needs them whole.
     WholeValues,
     /// As `Meta`, of somebody who needs the value whole.
     WholeMeta,
+    /// Of version.
+    Version,
 }
 
 /// What is asked: the kind of its answer, and whether it may be asked twice.
@@ -81,7 +94,8 @@ impl From<Expect> for Kind {
             | Expect::Ok
             | Expect::Values
             | Expect::WholeValues
-            | Expect::WholeMeta => expect.again(),
+            | Expect::WholeMeta
+            | Expect::Version => expect.again(),
             Expect::Stored | Expect::Number | Expect::Meta => expect.once(),
         }
     }
@@ -243,7 +257,7 @@ pub struct Backend<C> {
     /// Bytes of a too large value that are still to be dropped.
     swallow: u64,
     missed: Missed,
-    meta: bool,
+    dialect: Dialect,
     /// [`Backend::resume`] is due.
     paused: bool,
     restarted: Option<C>,
@@ -261,7 +275,7 @@ impl<C: Copy> Backend<C> {
             input: Buf::new(),
             swallow: 0,
             missed: Missed::default(),
-            meta: false,
+            dialect: Dialect::Unknown,
             paused: false,
             restarted: None,
             tally: Tally::default(),
@@ -280,7 +294,12 @@ impl<C: Copy> Backend<C> {
 
     /// Whether the server is known to speak the meta protocol of memcached 1.6.
     pub fn speaks_meta(&self) -> bool {
-        self.meta
+        self.dialect == Dialect::Meta
+    }
+
+    /// What the server said it speaks.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// Whether [`Backend::ask`] takes a request now.
@@ -320,7 +339,7 @@ impl<C: Copy> Backend<C> {
 
     /// What goes first on every new connection: who are you, and what you have missed.
     fn greet(&mut self, now: Now) {
-        self.meta = false;
+        self.dialect = Dialect::Unknown;
         self.pipe.push(now, Asked::Version, true, |out| encode::request(out, &Request::Version));
         let lost = self.missed.take_lost();
         if lost > 0 {
@@ -463,7 +482,9 @@ impl<C: Copy> Backend<C> {
         }
         let missed = &mut self.missed;
         let greet = matches!(self.health.state, State::Connecting { .. });
-        self.meta &= !greet;
+        if greet {
+            self.dialect = Dialect::Unknown;
+        }
         self.pipe.insert(now, |pipe| {
             if greet {
                 pipe.push(now, Asked::Version, true, |out| encode::request(out, &Request::Version));

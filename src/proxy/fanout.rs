@@ -57,10 +57,10 @@ pub enum Piece {
     },
     /// The same as an mg would.
     Meta {
-        /// Its key, as the client gave it.
+        /// Its key, decoded.
         key: Box<[u8]>,
-        /// The flags of the mg.
-        flags: Box<[u8]>,
+        /// The command line with its end, without `q`.
+        line: Box<[u8]>,
     },
 }
 

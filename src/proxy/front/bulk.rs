@@ -6,13 +6,16 @@
 
 use std::collections::VecDeque;
 
-use super::{Front, State, CAN_NOT_CONNECT};
+use super::{Front, State, Then, CAN_NOT_CONNECT};
 use crate::base::clock::Now;
 use crate::base::replies::Ticket;
-use crate::protocol::classic::parse_data;
-use crate::protocol::Parsed;
+use crate::protocol::classic::{encode, parse_data};
+use crate::protocol::meta::{BinaryKey, Key};
+use crate::protocol::{Parsed, Request, StoreHead, StoreVerb};
 use crate::proxy::fanout::{Piece, Verdict};
-use crate::proxy::relay::{Client, Completion, GetId, PutId, Relay, Transfer};
+use crate::proxy::relay::{
+    Client, Completion, GetId, PutId, Relay, Transfer, HOLD_MAX, HOLD_WHOLE_MAX,
+};
 
 /// A reply of which some is still to be fetched.
 #[derive(Debug)]
@@ -28,18 +31,30 @@ pub(super) struct Parked {
     active: Option<GetId>,
 }
 
+/// Largest block of such a command that is waited for as a whole.
+pub(super) fn hold_max(relay: &Relay, request: &Request<'_>) -> usize {
+    let as_it_comes = match request {
+        Request::Store(head) => head.verb == StoreVerb::Set || !relay.has_backups(),
+        // It may have to be said in classic words, or differently to the backup.
+        _ => false,
+    };
+    if as_it_comes {
+        HOLD_MAX
+    } else {
+        HOLD_WHOLE_MAX
+    }
+}
+
 /// A data block on its way to a server.
 #[derive(Debug)]
 pub(super) enum Upload {
     /// Everything before it must end first.
     Waiting {
         ticket: Option<Ticket>,
-        key: Box<[u8]>,
-        line: Vec<u8>,
-        both: bool,
+        transfer: Transfer,
         len: u64,
         /// Say nothing of a bad block.
-        quiet: bool,
+        noreply: bool,
     },
     Open {
         put: PutId,
@@ -47,7 +62,7 @@ pub(super) enum Upload {
         left: u64,
         /// Where the reply to a bad block goes.
         ticket: Option<Ticket>,
-        quiet: bool,
+        noreply: bool,
     },
 }
 
@@ -146,17 +161,16 @@ impl Front {
     pub(super) fn upload(&mut self, now: Now, me: Client, relay: &mut Relay) -> bool {
         let State::Upload(upload) = &mut self.state else { return false };
         match upload {
-            Upload::Waiting { ticket, key, line, both, len, quiet } => {
+            Upload::Waiting { ticket, transfer, len, noreply } => {
                 // Its own place is among those in flight.
                 if self.in_flight > 1 {
                     return false;
                 }
-                let transfer = Transfer { key, line: std::mem::take(line), both: *both };
-                let put = relay.begin_put(now, me, *ticket, transfer);
-                *upload = Upload::Open { put, left: *len, ticket: *ticket, quiet: *quiet };
+                let put = relay.begin_put(now, me, *ticket, std::mem::take(transfer));
+                *upload = Upload::Open { put, left: *len, ticket: *ticket, noreply: *noreply };
                 true
             }
-            Upload::Open { put, left, ticket, quiet } => {
+            Upload::Open { put, left, ticket, noreply } => {
                 if *left > 0 {
                     let room = relay.put_room(*put).min(self.input.len());
                     let n = usize::try_from(*left).unwrap_or(usize::MAX).min(room);
@@ -167,8 +181,8 @@ impl Front {
                     self.broken |= n == 0 && self.ended && self.input.is_empty();
                     return n > 0;
                 }
-                let (put, ticket, quiet) = (*put, *ticket, *quiet);
-                self.end_upload(relay, put, ticket, quiet)
+                let (put, ticket, noreply) = (*put, *ticket, *noreply);
+                self.end_upload(relay, put, ticket, noreply)
             }
         }
     }
@@ -179,7 +193,7 @@ impl Front {
         relay: &mut Relay,
         put: PutId,
         ticket: Option<Ticket>,
-        quiet: bool,
+        noreply: bool,
     ) -> bool {
         let (reject, used) = match parse_data(self.input.data(), 0) {
             Parsed::Incomplete => return false,
@@ -191,7 +205,7 @@ impl Front {
             None => {
                 relay.put_data(put, b"\r\n");
                 relay.put_end(put);
-                self.state = State::Barrier { ends_get: false };
+                self.state = State::Barrier(Then::Nothing);
             }
             Some(reject) => {
                 if let Some(me) = self.me {
@@ -202,27 +216,55 @@ impl Front {
                 if let Some(ticket) = ticket {
                     self.replies.resolve(ticket, Vec::new());
                 }
-                self.refuse(reject.quiet_if(quiet));
+                self.refuse(reject.quiet_if(noreply));
             }
         }
         true
     }
 
-    /// Takes a large block in, when everything before it has ended. `line` is the command as the
-    /// server gets it.
-    pub(super) fn begin_upload(
-        &mut self,
-        key: &[u8],
-        line: Vec<u8>,
-        len: u32,
-        noreply: bool,
-        both: bool,
-    ) {
+    /// Takes a large block in, when everything before it has ended.
+    pub(super) fn begin_upload(&mut self, request: &Request<'_>) {
+        let mut line = Vec::new();
+        let (key, len, noreply, both, quiet) = match *request {
+            Request::Store(head) => {
+                encode::store_head(&mut line, &StoreHead { noreply: false, ..head });
+                let both = head.verb == StoreVerb::Set;
+                (head.key.into(), head.len, head.noreply, both, false)
+            }
+            Request::MetaSet { key, len, flags } => {
+                let (decoded, flags, quiet) = loud(key, flags);
+                encode::request(&mut line, &Request::MetaSet { key, len, flags: &flags });
+                (decoded, len, false, is_plain_set(&flags), quiet)
+            }
+            _ => return,
+        };
         let ticket = (!noreply).then(|| self.replies.defer());
         self.in_flight += 1;
+        self.unanswered += usize::from(noreply || quiet);
         self.want = 0;
-        let (len, quiet) = (u64::from(len), noreply);
-        let key = key.into();
-        self.state = State::Upload(Upload::Waiting { ticket, key, line, both, len, quiet });
+        let transfer = Transfer { key, line, both, quiet };
+        let len = u64::from(len);
+        self.state = State::Upload(Upload::Waiting { ticket, transfer, len, noreply });
     }
+}
+
+/// The key of an ms decoded, its flags without `q`, and whether there was one.
+fn loud(key: &[u8], flags: &[u8]) -> (Box<[u8]>, Vec<u8>, bool) {
+    let words = || flags.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+    let quiet = words().any(|word| word == b"q");
+    let kept: Vec<&[u8]> = words().filter(|word| *word != b"q").collect();
+    let decoded = words().any(|word| word == b"b").then(|| BinaryKey::decode(key)).flatten();
+    let decoded = decoded.map(Key::Binary).unwrap_or(Key::Text(key)).as_bytes().into();
+    (decoded, kept.join(&b' '), quiet)
+}
+
+/// Whether an ms with these flags stores unconditionally, so that server and backup can have the
+/// same command.
+fn is_plain_set(flags: &[u8]) -> bool {
+    let mut words = flags.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+    words.all(|word| match word[0] {
+        b'C' | b'E' | b'I' => false,
+        b'M' => matches!(word.get(1), Some(b'S' | b's')),
+        _ => true,
+    })
 }

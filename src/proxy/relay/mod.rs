@@ -57,6 +57,8 @@ pub const CAN_NOT_CONNECT: &[u8] = b"SERVER_ERROR CAN NOT CONNECT TO BACKEND SER
 /// server.
 pub const OUT_OF_CONNECTION: &[u8] = b"SERVER_ERROR OUT OF CONNECTION\r\n";
 
+/// memcached's answer when it has no room to answer a get.
+pub const NO_ROOM: &[u8] = b"SERVER_ERROR out of memory writing get response\r\n";
 /// Bytes of values that one worker holds for all its clients: being received, on their way to a
 /// server, or waiting to be sent. What a client can make the proxy hold is bounded for each client,
 /// but there may be thousands of them. What finds no room has to wait for a lane.
@@ -346,6 +348,7 @@ impl Relay {
         match call {
             Call::Read { read, chunk } => self.read_value(now, read, chunk, key, flags, cas, data),
             Call::FillAsk { fill } => self.fill_value(fill, key, flags, cas, data),
+            Call::Write { write } => self.write_value(write, key, flags, cas, data),
             _ => false,
         }
     }
@@ -378,6 +381,7 @@ impl Relay {
         match call {
             Call::Read { read, chunk } => self.read_restarted(read, chunk),
             Call::FillAsk { fill } => self.fill_restarted(fill),
+            Call::Write { write } => self.write_restarted(write),
             _ => {}
         }
     }

@@ -12,7 +12,7 @@ use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::base::replies::Ticket;
 use crate::protocol::classic::{encode, parse_reply, Reply};
-use crate::protocol::{GetVerb, Parsed, Request};
+use crate::protocol::{GetVerb, Parsed};
 use crate::proxy::backend::Usable;
 use crate::proxy::fanout::{Piece, Verdict};
 
@@ -131,7 +131,7 @@ impl Relay {
                 let verb = if *cas { GetVerb::Gets } else { GetVerb::Get };
                 encode::get(out, verb, 0, [&key[..]]);
             }
-            Piece::Meta { key, flags } => encode::request(out, &Request::MetaGet { key, flags }),
+            Piece::Meta { line, .. } => out.extend_from_slice(line),
             Piece::Bytes(_) => {}
         }
     }

@@ -52,6 +52,7 @@ pub(in super::super) struct Put {
     client: Client,
     ticket: Option<Ticket>,
     key: Box<[u8]>,
+    quiet: bool,
     /// The command line.
     line: Box<[u8]>,
     /// One or two.
@@ -65,13 +66,16 @@ pub(in super::super) struct Put {
 }
 
 /// What is to be transferred.
-pub struct Transfer<'a> {
+#[derive(Debug, Default)]
+pub struct Transfer {
     /// Decoded.
-    pub key: &'a [u8],
+    pub key: Box<[u8]>,
     /// The command line with its end, without noreply: every transfer has its answer.
     pub line: Vec<u8>,
     /// Its effect on the backup is the same, whatever the server answers: plain sets.
     pub both: bool,
+    /// Success is not told.
+    pub quiet: bool,
 }
 
 impl Relay {
@@ -82,23 +86,24 @@ impl Relay {
         now: Now,
         client: Client,
         ticket: Option<Ticket>,
-        transfer: Transfer<'_>,
+        transfer: Transfer,
     ) -> PutId {
-        let Transfer { key, line, both } = transfer;
+        let Transfer { key, line, both, quiet } = transfer;
         let leg = |place| Leg { place, state: State::Waiting, answer: Vec::new() };
-        let route = self.route(key);
+        let route = self.route(&key);
         let backup = route.and_then(|route| route.backup);
         let mut legs: Vec<Leg> = route.iter().map(|route| leg(route.server)).collect();
         legs.extend(backup.filter(|_| both).map(leg));
         let bypassed = backup.filter(|_| !both);
         if backup.is_some() {
-            self.guard.begin(key, self.worker);
+            self.guard.begin(&key, self.worker);
         }
-        self.bulk.big_keys.note(key, true);
+        self.bulk.big_keys.note(&key, true);
         let id = self.bulk.puts.insert(Put {
             client,
             ticket,
-            key: key.into(),
+            key,
+            quiet,
             line: line.into(),
             legs,
             bypassed,
@@ -263,6 +268,7 @@ impl Relay {
         let first = first.map(|leg| (leg.state, std::mem::take(&mut leg.answer)));
         let (outcome, answer) = first.unwrap_or_else(|| (State::Failed, CAN_NOT_CONNECT.to_vec()));
         let stored = outcome == State::Answered { stored: true };
+        let answer = if stored && put.quiet { Vec::new() } else { answer };
         for leg in &put.legs {
             // Each leg must have what the client was told, or nothing.
             let agrees = match leg.state {
