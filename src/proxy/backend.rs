@@ -43,7 +43,20 @@ pub enum Expect {
     Ok,
     /// Values, then `END`.
     Values,
-    /// Of mg.
+    /// Of a meta command.
+    Meta,
+    /// Of version.
+    Version,
+}
+
+/// Which protocol a server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// It has not answered yet on this connection.
+    Unknown,
+    /// Older than memcached 1.6.
+    Classic,
+    /// The meta commands too.
     Meta,
 }
 
@@ -71,7 +84,9 @@ impl From<Expect> for Kind {
     /// that one has to be said.
     fn from(expect: Expect) -> Kind {
         match expect {
-            Expect::Deleted | Expect::Touched | Expect::Ok | Expect::Values => expect.again(),
+            Expect::Deleted | Expect::Touched | Expect::Ok | Expect::Values | Expect::Version => {
+                expect.again()
+            }
             Expect::Stored | Expect::Number | Expect::Meta => expect.once(),
         }
     }
@@ -223,7 +238,7 @@ pub struct Backend<C> {
     /// Bytes of a too large value that are still to be dropped.
     swallow: u64,
     missed: Missed,
-    meta: bool,
+    dialect: Dialect,
     /// [`Backend::resume`] is due.
     paused: bool,
     restarted: Option<C>,
@@ -241,7 +256,7 @@ impl<C: Copy> Backend<C> {
             input: Buf::new(),
             swallow: 0,
             missed: Missed::default(),
-            meta: false,
+            dialect: Dialect::Unknown,
             paused: false,
             restarted: None,
             tally: Tally::default(),
@@ -260,7 +275,12 @@ impl<C: Copy> Backend<C> {
 
     /// Whether the server is known to speak the meta protocol of memcached 1.6.
     pub fn speaks_meta(&self) -> bool {
-        self.meta
+        self.dialect == Dialect::Meta
+    }
+
+    /// What the server said it speaks.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// Whether [`Backend::ask`] takes a request now.
@@ -300,7 +320,7 @@ impl<C: Copy> Backend<C> {
 
     /// What goes first on every new connection: who are you, and what you have missed.
     fn greet(&mut self, now: Now) {
-        self.meta = false;
+        self.dialect = Dialect::Unknown;
         self.pipe.push(now, Asked::Version, true, |out| encode::request(out, &Request::Version));
         let lost = self.missed.take_lost();
         if lost > 0 {
@@ -443,7 +463,9 @@ impl<C: Copy> Backend<C> {
         }
         let missed = &mut self.missed;
         let greet = matches!(self.health.state, State::Connecting { .. });
-        self.meta &= !greet;
+        if greet {
+            self.dialect = Dialect::Unknown;
+        }
         self.pipe.insert(now, |pipe| {
             if greet {
                 pipe.push(now, Asked::Version, true, |out| encode::request(out, &Request::Version));

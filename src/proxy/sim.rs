@@ -359,6 +359,8 @@ impl World {
                 || self.relay.in_flight() > 0
                 || self.is_moving();
             if !waiting {
+                // A barrier is passed at the client's next turn.
+                self.step();
                 assert_eq!(self.relay.held(), 0, "{what}: nothing is held when all is quiet");
                 return;
             }

@@ -4,7 +4,7 @@
 //! connection: nobody gets what might be another's.
 
 use super::pipe::Asked;
-use super::{Backend, Expect, Step};
+use super::{Backend, Dialect, Expect, Step};
 use crate::base::clock::Now;
 use crate::protocol::classic::{parse_data, parse_reply, Reply};
 use crate::protocol::{reject, Parsed};
@@ -43,9 +43,10 @@ impl<C: Copy> Backend<C> {
         let Some(head) = self.pipe.pop() else { return Step::Garbage };
         match (head.asked, reply) {
             (Asked::Version, Reply::Version(_) | Reply::Error(_)) => {
-                if let Reply::Version(text) = reply {
-                    self.meta = speaks_meta(text);
-                }
+                self.dialect = match reply {
+                    Reply::Version(text) if speaks_meta(text) => Dialect::Meta,
+                    _ => Dialect::Classic,
+                };
                 if self.health.greeted() {
                     log::info!("proxy: {} is up", self.name);
                 }
@@ -122,7 +123,10 @@ fn fits(expect: Expect, reply: &Reply<'_>) -> bool {
         (Expect::Touched, r) => matches!(r, Touched | NotFound),
         (Expect::Ok, r) => matches!(r, Ok),
         (Expect::Values, r) => matches!(r, End),
-        (Expect::Meta, r) => matches!(r, MetaHit { .. } | MetaMiss { .. } | MetaOther(_)),
+        (Expect::Meta, r) => {
+            matches!(r, MetaHit { .. } | MetaMiss { .. } | MetaOther(_) | MetaDebug(_))
+        }
+        (Expect::Version, r) => matches!(r, Version(_)),
     }
 }
 

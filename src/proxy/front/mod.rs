@@ -22,6 +22,7 @@ use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::base::replies::Replies;
 use crate::protocol::classic::{self, encode, Keys};
+use crate::protocol::meta::{Meta, SetMode, Verb};
 use crate::protocol::reject::{self, Reject};
 use crate::protocol::{GetVerb, Parsed, Request, StoreHead, StoreVerb};
 
@@ -79,10 +80,18 @@ enum State {
     Command,
     /// A get of more keys than may be in flight at once.
     Keys(LongGet),
-    /// Everything in flight must end before the next command; a long get then has its END.
-    Barrier {
-        ends_get: bool,
-    },
+    /// Everything in flight must end before the next command.
+    Barrier(Then),
+}
+
+/// What is said when everything in flight has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Nothing,
+    /// The END of a long get.
+    EndGet,
+    /// MN
+    Noop,
 }
 
 #[derive(Debug)]
@@ -96,6 +105,22 @@ struct LongGet {
     more: bool,
 }
 
+/// What is done where the data block of `request` cannot be taken. As memcached does it: no stale
+/// value stays where a newer one was refused.
+fn instead<'a>(request: &Request<'a>) -> Option<Request<'a>> {
+    match *request {
+        Request::Store(StoreHead { verb: StoreVerb::Set, key, .. }) => {
+            Some(Request::Delete { key, noreply: true })
+        }
+        Request::MetaSet { key, flags, .. } => {
+            let meta = Meta::parse(Verb::Set, key, flags).ok()?;
+            let flags = if meta.key.is_binary() { &b"b"[..] } else { b"" };
+            (meta.set_mode() == SetMode::Set).then_some(Request::MetaDelete { key, flags })
+        }
+        _ => None,
+    }
+}
+
 /// One client connection.
 #[derive(Debug)]
 pub struct Front {
@@ -105,6 +130,8 @@ pub struct Front {
     replies: Replies,
     state: State,
     in_flight: usize,
+    /// Those of them that the client is told nothing about.
+    unanswered: usize,
     cost: usize,
     /// The value size that is expected, for the cost of a get.
     hint: usize,
@@ -141,6 +168,7 @@ impl Front {
             replies: Replies::new(),
             state: State::Command,
             in_flight: 0,
+            unanswered: 0,
             cost: 0,
             hint: FIRST_HINT,
             learned: false,
@@ -208,8 +236,11 @@ impl Front {
         } else if !self.learned {
             self.hint = (self.hint / 2).max(MISSES_HINT);
         }
-        if let Some(ticket) = completion.ticket {
-            self.replies.resolve(ticket, completion.reply);
+        match completion.ticket {
+            Some(ticket) => {
+                self.replies.resolve(ticket, completion.reply);
+            }
+            None => self.unanswered -= 1,
         }
     }
 
@@ -236,7 +267,7 @@ impl Front {
             let went_on = match self.state {
                 State::Command => self.command(now, me, relay),
                 State::Keys(_) => self.long_get(now, me, relay),
-                State::Barrier { ends_get } => self.pass_barrier(ends_get),
+                State::Barrier(then) => self.pass_barrier(then),
             };
             self.look_at_memory(relay);
             if !went_on {
@@ -266,13 +297,15 @@ impl Front {
         self.tight = relay.is_tight() && (self.in_flight > 0 || !self.replies.is_empty());
     }
 
-    fn pass_barrier(&mut self, ends_get: bool) -> bool {
+    fn pass_barrier(&mut self, then: Then) -> bool {
         if self.in_flight > 0 {
             return false;
         }
         self.state = State::Command;
-        if ends_get {
-            self.say(if self.reached { encode::END } else { CAN_NOT_CONNECT });
+        match then {
+            Then::Nothing => {}
+            Then::EndGet => self.say(if self.reached { encode::END } else { CAN_NOT_CONNECT }),
+            Then::Noop => self.say(encode::META_NOOP),
         }
         true
     }
@@ -353,16 +386,22 @@ impl Front {
             Request::Get { verb, exptime, keys, more } => {
                 self.get(now, me, relay, verb, exptime, keys, more);
             }
-            Request::Store(head) => return self.store(now, me, relay, &head, rest),
+            Request::Store(StoreHead { len, noreply, .. }) => {
+                return self.store(now, me, relay, &request, (len, noreply), rest);
+            }
             Request::Delete { noreply, .. }
             | Request::Arith { noreply, .. }
             | Request::Touch { noreply, .. } => self.submit(now, me, relay, &request, &[], noreply),
-            Request::MetaGet { .. } => self.submit(now, me, relay, &request, &[], false),
+            Request::MetaGet { .. }
+            | Request::MetaDelete { .. }
+            | Request::MetaArith { .. }
+            | Request::MetaDebug { .. } => self.submit(now, me, relay, &request, &[], false),
             Request::FlushAll { noreply, .. } | Request::Verbosity { noreply, .. } => {
                 let ticket = (!noreply).then(|| self.replies.defer());
+                self.unanswered += usize::from(noreply);
                 self.in_flight += 1;
                 self.cost += REQUEST_COST;
-                self.state = State::Barrier { ends_get: false };
+                self.state = State::Barrier(Then::Nothing);
                 relay.submit_all(now, me, ticket, REQUEST_COST, &request);
             }
             Request::BadFlush { noreply } => {
@@ -376,14 +415,11 @@ impl Front {
                 let shared = self.shared.clone();
                 self.say(&shared.stats);
             }
-            Request::MetaNoop => self.say(encode::META_NOOP),
+            // Answers leave in order anyway; what has no answer must be waited for.
+            Request::MetaNoop if self.unanswered == 0 => self.say(encode::META_NOOP),
+            Request::MetaNoop => self.state = State::Barrier(Then::Noop),
             Request::MetaSet { len, .. } => {
-                // Its data block is dropped, so that it is not read as commands.
-                let swallow = u64::from(len) + 2;
-                self.refuse(Reject { swallow, ..Reject::line(reject::ERROR) });
-            }
-            Request::MetaDelete { .. } | Request::MetaArith { .. } | Request::MetaDebug { .. } => {
-                self.say(UNSUPPORTED)
+                return self.store(now, me, relay, &request, (len, false), rest);
             }
             Request::Shutdown { .. } | Request::DebugTime(_) | Request::Watch { .. } => {
                 self.say(UNSUPPORTED);
@@ -411,7 +447,10 @@ impl Front {
         let cost = REQUEST_COST + data.len() + expected;
         self.in_flight += 1;
         self.cost += cost;
-        relay.submit_write(now, me, ticket, cost, request, data);
+        self.unanswered += usize::from(noreply);
+        if relay.submit_write(now, me, ticket, cost, request, data) {
+            self.state = State::Barrier(Then::Nothing);
+        }
     }
 
     fn store(
@@ -419,44 +458,57 @@ impl Front {
         now: Now,
         me: Client,
         relay: &mut Relay,
-        head: &StoreHead<'_>,
+        request: &Request<'_>,
+        (len, noreply): (u32, bool),
         rest: &[u8],
     ) -> Option<usize> {
-        if head.len as usize > self.shared.value_max {
-            if head.verb == StoreVerb::Set {
-                // As memcached does it: no stale value stays where a newer one was refused.
-                let delete = Request::Delete { key: head.key, noreply: true };
-                self.submit(now, me, relay, &delete, &[], true);
-            }
-            self.refuse(classic::too_large(head));
+        if len as usize > self.shared.value_max {
+            self.refuse_block(now, me, relay, request, reject::TOO_LARGE);
             return Some(0);
         }
-        let parsed = classic::parse_data(rest, head.len);
+        let parsed = classic::parse_data(rest, len);
         if parsed != Parsed::Incomplete {
             relay.release(std::mem::take(&mut self.input_held));
         }
         match parsed {
-            Parsed::Incomplete if !self.reserve(relay, head.len as usize) => {
-                if head.verb == StoreVerb::Set {
-                    let delete = Request::Delete { key: head.key, noreply: true };
-                    self.submit(now, me, relay, &delete, &[], true);
-                }
-                self.refuse(classic::no_memory(head));
+            Parsed::Incomplete if !self.reserve(relay, len as usize) => {
+                self.refuse_block(now, me, relay, request, reject::NO_MEMORY);
                 Some(0)
             }
             Parsed::Incomplete => {
-                self.want = head.len as usize + 2;
+                self.want = len as usize + 2;
                 None
             }
             Parsed::Reject { reject, used } => {
-                self.refuse(reject.quiet_if(head.noreply));
+                self.refuse(reject.quiet_if(noreply));
                 Some(used)
             }
             Parsed::Done { value, used } => {
-                self.submit(now, me, relay, &Request::Store(*head), value, head.noreply);
+                self.submit(now, me, relay, request, value, noreply);
                 Some(used)
             }
         }
+    }
+
+    /// Refuses a block before it was read.
+    fn refuse_block(
+        &mut self,
+        now: Now,
+        me: Client,
+        relay: &mut Relay,
+        request: &Request<'_>,
+        line: &'static [u8],
+    ) {
+        if let Some(delete) = instead(request) {
+            self.submit(now, me, relay, &delete, &[], true);
+        }
+        let (len, noreply) = match *request {
+            Request::Store(head) => (head.len, head.noreply),
+            Request::MetaSet { len, .. } => (len, false),
+            _ => return,
+        };
+        let swallow = u64::from(len) + 2;
+        self.refuse(Reject { line, swallow, close: false }.quiet_if(noreply));
     }
 
     /// Whether there is room to wait for a block of `len` bytes. Small ones fit into what every
@@ -545,7 +597,7 @@ impl Front {
             return true;
         }
         if !get.more {
-            self.state = State::Barrier { ends_get: true };
+            self.state = State::Barrier(Then::EndGet);
             return true;
         }
         match classic::parse_more_keys(self.input.data()) {
