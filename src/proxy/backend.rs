@@ -30,6 +30,17 @@ pub const OUT_MAX: usize = 64 << 20;
 /// Missed writes made good at a time, so that they cannot fill the queue.
 const AMENDS_AT_ONCE: usize = 4096;
 
+/// Which protocol a server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// It has not said yet on this connection.
+    Unknown,
+    /// Older than memcached 1.6.
+    Classic,
+    /// The meta commands too.
+    Meta,
+}
+
 /// The kinds of answer a request can have; anything else means that the connection has lost its
 /// place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,17 +61,6 @@ pub enum Expect {
     Meta,
     /// Of version.
     Version,
-}
-
-/// Which protocol a server speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// It has not answered yet on this connection.
-    Unknown,
-    /// Older than memcached 1.6.
-    Classic,
-    /// The meta commands too.
-    Meta,
 }
 
 /// What is asked: the kind of its answer, and whether it may be asked twice.

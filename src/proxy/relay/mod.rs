@@ -352,6 +352,7 @@ impl Relay {
         match call {
             Call::Read { read, chunk } => self.read_value(now, read, chunk, key, flags, cas, data),
             Call::FillAsk { fill } => self.fill_value(fill, key, flags, cas, data),
+            Call::Write { write } => self.write_value(write, key, flags, cas, data),
             _ => false,
         }
     }
@@ -384,6 +385,7 @@ impl Relay {
         match call {
             Call::Read { read, chunk } => self.read_restarted(read, chunk),
             Call::FillAsk { fill } => self.fill_restarted(fill),
+            Call::Write { write } => self.write_restarted(write),
             _ => {}
         }
     }

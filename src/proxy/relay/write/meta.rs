@@ -6,7 +6,7 @@
 //! memcached would have kept to itself is kept here, by [`MetaLine::keeps_silent`]. Never decides
 //! who is asked.
 
-use super::super::super::backend::Expect;
+use super::super::super::backend::{Expect, Kind};
 use super::super::BACKUP_UNIQUE;
 use super::Outcome;
 use crate::base::num::{parse_u64, push_u64};
@@ -132,7 +132,12 @@ impl MetaLine {
 
     /// The flags, understood. None when they are not: the server will say why.
     pub(super) fn parse<'a>(&'a self, verb: MetaVerb, key: &'a [u8]) -> Option<Meta<'a>> {
-        Meta::parse(verb.with_flags(), self.word(key), &self.flags).ok()
+        self.read(verb, key).ok()
+    }
+
+    /// The same, with the reason why not.
+    pub(super) fn read<'a>(&'a self, verb: MetaVerb, key: &'a [u8]) -> Result<Meta<'a>, Reject> {
+        Meta::parse(verb.with_flags(), self.word(key), &self.flags)
     }
 
     fn has(&self, flag: u8) -> bool {
@@ -166,19 +171,15 @@ impl MetaLine {
         }
     }
 
-    /// Whether it does the same when it is done twice. A second vivifying mg would be told that
-    /// somebody else has won.
-    pub(super) fn may_repeat(&self, verb: MetaVerb) -> bool {
-        let mode = words(&self.flags).find(|word| word[0] == b'M').and_then(|word| word.get(1));
+    /// Whether it does the same when it is done twice.
+    pub(super) fn is_idempotent(&self, verb: MetaVerb) -> bool {
+        let has = |flags: &[u8]| self.acts && flags.iter().any(|&flag| self.has(flag));
         match verb {
-            MetaVerb::Get => !self.vivifies(verb),
-            MetaVerb::Set => {
-                let plain = matches!(mode, None | Some(b'S' | b's' | b'R' | b'r'));
-                plain && self.compare(verb).is_none()
-            }
-            MetaVerb::Delete => self.compare(verb).is_none(),
-            MetaVerb::Arith => false,
+            MetaVerb::Get => !has(b"NR"),
             MetaVerb::Debug => true,
+            MetaVerb::Set => !has(b"CIM"),
+            MetaVerb::Delete => !has(b"CIx"),
+            MetaVerb::Arith => false,
         }
     }
 
@@ -418,14 +419,17 @@ impl MetaLine {
     }
 }
 
-/// The kind of answer that a classic request has.
-pub(super) fn expect(request: &Request<'_>) -> Expect {
+/// The kind of answer that a classic request has, and whether it may be done twice.
+pub(super) fn kind(request: &Request<'_>) -> Kind {
     match request {
-        Request::Store(_) => Expect::Stored,
-        Request::Delete { .. } => Expect::Deleted,
-        Request::Arith { .. } => Expect::Number,
-        Request::Touch { .. } => Expect::Touched,
-        _ => Expect::Values,
+        Request::Store(StoreHead { verb: StoreVerb::Set | StoreVerb::Replace, .. }) => {
+            Expect::Stored.again()
+        }
+        Request::Store(_) => Expect::Stored.once(),
+        Request::Delete { .. } => Expect::Deleted.again(),
+        Request::Arith { .. } => Expect::Number.once(),
+        Request::Touch { .. } => Expect::Touched.again(),
+        _ => Expect::Values.again(),
     }
 }
 

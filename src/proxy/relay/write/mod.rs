@@ -45,6 +45,7 @@
 //! lost connection): append and incr are applied at most once.
 
 mod meta;
+mod old;
 mod verb;
 
 use super::super::backend::{Dialect, Expect, Usable};
@@ -55,10 +56,10 @@ use super::{
 };
 use crate::base::clock::Now;
 use crate::base::replies::Ticket;
-use crate::protocol::classic::{encode, reply::is_plain_key, Reply};
+use crate::protocol::classic::{encode, parse_reply, reply::is_plain_key, Reply};
 use crate::protocol::meta::Key;
 use crate::protocol::reject::Reject;
-use crate::protocol::{ArithVerb, Request};
+use crate::protocol::{ArithVerb, Parsed, Request};
 use meta::{How, MetaLine, MetaVerb, Mirror};
 use verb::{Outcome, Verb};
 
@@ -105,6 +106,10 @@ pub(super) struct Write {
     data: Box<[u8]>,
     /// The words of a meta command.
     line: MetaLine,
+    /// It was asked in classic words, of a server that is older than 1.6.
+    translated: bool,
+    /// From such a server: it came before the end of its answer.
+    value: Option<old::Value>,
     /// The server's answer, once known.
     answer: Vec<u8>,
     /// Bytes of it that count as held.
@@ -120,6 +125,8 @@ enum Sent {
     Greeting,
     Busy,
     Down,
+    /// It cannot be said to this backend; what the client is told.
+    Refused(Vec<u8>),
 }
 
 /// A request taken to pieces.
@@ -213,6 +220,8 @@ impl Relay {
             delta,
             data: data.into(),
             line,
+            translated: false,
+            value: None,
             answer: Vec::new(),
             answer_held: 0,
             largest: 0,
@@ -252,11 +261,22 @@ impl Relay {
         let no_vivify = write.route.backup.is_some() && !backup && write.rounds == 0;
         let how = How { no_vivify, backup };
         let call = Call::Write { write: id as u32 };
-        let unknown = backends[backend].dialect() == Dialect::Unknown;
+        let dialect = backends[backend].dialect();
+        write.value = None;
+        write.translated = dialect == Dialect::Classic;
         let usable = match write.verb {
-            Verb::Meta(_) if unknown => {
+            Verb::Meta(verb) if dialect == Dialect::Classic => {
+                match old::translate(&write.line, verb, &write.key, &write.data, backup) {
+                    Ok(classic) => {
+                        let put = |out: &mut Vec<u8>| classic.encode(out);
+                        backends[backend].ask(now, call, classic.kind(), put)
+                    }
+                    Err(text) => return Sent::Refused(text),
+                }
+            }
+            Verb::Meta(_) if dialect == Dialect::Unknown => {
                 let greet = |out: &mut Vec<u8>| encode::request(out, &Request::Version);
-                let usable = backends[backend].ask(now, call, Expect::Version, greet);
+                let usable = backends[backend].ask(now, call, Expect::Version.again(), greet);
                 if usable == Usable::Yes {
                     write.stage = if backup { Stage::GreetBackup } else { Stage::Greet };
                     return Sent::Greeting;
@@ -289,6 +309,7 @@ impl Relay {
         match self.send_write(now, id, self.writer(server), false) {
             Sent::Yes | Sent::Greeting => {}
             Sent::Busy => self.finish_write(id, OUT_OF_CONNECTION),
+            Sent::Refused(text) => self.finish_write(id, &text),
             Sent::Down => self.fail_over(now, id, false),
         }
     }
@@ -310,6 +331,13 @@ impl Relay {
         write.stage = Stage::Failover;
         let reads_only = write.only_reads();
         let went = self.send_write(now, id, self.writer(backup), true);
+        if let Sent::Refused(text) = went {
+            if sent && !reads_only {
+                self.write_missed(id, server);
+                self.write_missed(id, backup);
+            }
+            return self.finish_write(id, &text);
+        }
         let went = matches!(went, Sent::Yes | Sent::Greeting);
         if !reads_only && (sent || went) {
             self.write_missed(id, server);
@@ -345,11 +373,11 @@ impl Relay {
             Mirror::Forget => Usable::Down,
             Mirror::Classic(Request::Store(head)) => {
                 let put = |out: &mut Vec<u8>| encode::store(out, &head, &write.data);
-                backend.ask(now, call, verb::stored(head.verb), put)
+                backend.ask(now, call, meta::kind(&Request::Store(head)), put)
             }
             Mirror::Classic(request) => {
                 let put = |out: &mut Vec<u8>| encode::request(out, &request);
-                backend.ask(now, call, meta::expect(&request), put)
+                backend.ask(now, call, meta::kind(&request), put)
             }
             Mirror::Meta(flags) => {
                 let Verb::Meta(verb) = write.verb else { return self.finish_with_answer(id) };
@@ -364,7 +392,50 @@ impl Relay {
         }
     }
 
+    /// The value of a get or gets that was asked in an mg's place. `false`: it is another key's.
+    pub(super) fn write_value(
+        &mut self,
+        id: u32,
+        key: &[u8],
+        flags: u32,
+        cas: Option<u64>,
+        data: Option<&[u8]>,
+    ) -> bool {
+        let Some(write) = self.writes.get_mut(id as usize) else { return false };
+        if *write.key != *key || write.value.is_some() {
+            return false;
+        }
+        // Too large to be taken: as if it was not there.
+        write.value = data.map(|data| old::Value { flags, cas, data: data.to_vec() });
+        true
+    }
+
+    /// The answer of [`Relay::write_value`] begins anew.
+    pub(super) fn write_restarted(&mut self, id: u32) {
+        if let Some(write) = self.writes.get_mut(id as usize) {
+            write.value = None;
+        }
+    }
+
     pub(super) fn write_done(&mut self, now: Now, id: u32, reply: Reply<'_>, raw: &[u8]) {
+        let Some(write) = self.writes.get_mut(id as usize) else { return };
+        let asked_here = matches!(write.stage, Stage::Server | Stage::Failover);
+        let told = match write.verb {
+            Verb::Meta(verb) if asked_here && write.translated && old::is_classic(&reply) => {
+                let value = write.value.take();
+                let len = write.data.len();
+                old::answer(&write.line, verb, &write.key, len, &reply, value.as_ref())
+            }
+            Verb::Touch if asked_here && reply == Reply::Error(b"ERROR") => old::TOO_OLD.to_vec(),
+            _ => return self.write_answered(now, id, reply, raw),
+        };
+        let Parsed::Done { value: reply, .. } = parse_reply(&told) else {
+            return self.finish_write(id as usize, old::TOO_OLD);
+        };
+        self.write_answered(now, id, reply, &told);
+    }
+
+    fn write_answered(&mut self, now: Now, id: u32, reply: Reply<'_>, raw: &[u8]) {
         let id = id as usize;
         let Some(write) = self.writes.get(id) else { return };
         match write.stage {
@@ -482,6 +553,7 @@ impl Relay {
     pub(super) fn write_filled(&mut self, now: Now, id: usize, put: bool) {
         let write = &self.writes[id];
         let vivifies = matches!(write.verb, Verb::Meta(verb) if write.line.vivifies(verb));
+        let vivifies = vivifies && write.rounds == 0;
         if put || vivifies || self.usable(write.route.server) != Usable::Yes {
             self.writes[id].rounds += 1;
             self.begin_guard(id);

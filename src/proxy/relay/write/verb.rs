@@ -50,23 +50,16 @@ impl Verb {
     }
 }
 
-/// The answer of a storage command, and whether it does the same when it is done twice.
-pub(super) fn stored(verb: StoreVerb) -> Kind {
-    match verb {
-        StoreVerb::Set | StoreVerb::Replace => Expect::Stored.again(),
-        _ => Expect::Stored.once(),
-    }
-}
-
 impl Write {
-    /// Its answer, and whether it may be sent twice.
+    /// The kind of answer it has, and whether it may be done twice.
     pub(super) fn kind(&self) -> Kind {
         match self.verb {
-            Verb::Store(verb) => stored(verb),
+            Verb::Store(StoreVerb::Set | StoreVerb::Replace) => Expect::Stored.again(),
+            Verb::Store(_) => Expect::Stored.once(),
             Verb::Delete => Expect::Deleted.again(),
             Verb::Incr | Verb::Decr => Expect::Number.once(),
             Verb::Touch => Expect::Touched.again(),
-            Verb::Meta(verb) if self.line.may_repeat(verb) => Expect::Meta.again(),
+            Verb::Meta(verb) if self.line.is_idempotent(verb) => Expect::Meta.again(),
             Verb::Meta(_) => Expect::Meta.once(),
         }
     }
