@@ -13,6 +13,7 @@
 pub mod backend;
 pub mod config;
 pub mod fanout;
+pub mod figures;
 pub mod front;
 pub mod guard;
 pub mod lane;
