@@ -20,9 +20,9 @@ pub const DEFAULT_CONNECT_TIMEOUT_MS: u64 = 300;
 /// memcached answers in well under a millisecond; a second without an answer is a dead server, and
 /// still inside the timeouts that clients use (libmemcached 5 s, spymemcached 2.5 s).
 pub const DEFAULT_REQUEST_TIMEOUT_MS: u64 = 1000;
-/// Largest value that passes, in bytes. Servers usually refuse more than 1 MiB (`-I`) themselves:
-/// this bounds what one client can make the proxy hold.
-pub const DEFAULT_VALUE_MAX: usize = 16 << 20;
+/// Largest value that passes, in bytes: memcached's limit of `-I`. Servers say themselves what is
+/// too large for them; what is long is not held here.
+pub const DEFAULT_VALUE_MAX: usize = 1 << 30;
 
 /// How long connections to a server may be idle before they are closed, in seconds: longer than
 /// any probe or refill pauses, shorter than the half hour after which firewalls forget them.

@@ -13,11 +13,14 @@
 //! A get of many keys is submitted in portions, as many keys at a time as the client's share of
 //! memory allows; its END follows when all of them have ended.
 
+mod bulk;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::config::Config;
 use super::fanout::{Fanout, Verdict};
-use super::relay::{Client, Completion, Portion, Relay, CAN_NOT_CONNECT};
+use super::relay::{Client, Completion, Portion, Relay, CAN_NOT_CONNECT, HOLD_MAX, HOLD_WHOLE_MAX};
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::base::replies::Replies;
@@ -83,6 +86,8 @@ enum State {
     Barrier {
         ends_get: bool,
     },
+    /// The data block of a large value is being passed on.
+    Upload(bulk::Upload),
 }
 
 #[derive(Debug)]
@@ -130,6 +135,12 @@ pub struct Front {
     ended: bool,
     /// Nothing more is read or done; what is being answered still leaves.
     closing: bool,
+    /// Half of a value has left, and the rest will not come: close at once.
+    broken: bool,
+    /// Replies of which some is still to be fetched, in order.
+    parked: VecDeque<bulk::Parked>,
+    /// As the relay knows it.
+    me: Option<Client>,
 }
 
 impl Front {
@@ -154,7 +165,15 @@ impl Front {
             starved: true,
             ended: false,
             closing: false,
+            broken: false,
+            parked: VecDeque::new(),
+            me: None,
         }
+    }
+
+    /// Requests that have not been answered.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
     }
 
     /// Whether more input is wanted now.
@@ -167,6 +186,9 @@ impl Front {
 
     /// How many bytes are worth reading at once.
     pub fn input_room(&self) -> usize {
+        if matches!(self.state, State::Upload(_)) {
+            return INPUT_MAX;
+        }
         self.want.saturating_sub(self.input.len()).clamp(KEEP, INPUT_MAX)
     }
 
@@ -177,6 +199,9 @@ impl Front {
 
     /// Everything has been said: close.
     pub fn is_finished(&self) -> bool {
+        if self.broken {
+            return true;
+        }
         let done = self.ended && self.starved && matches!(self.state, State::Command);
         self.replies.is_empty() && (self.closing || done)
     }
@@ -196,7 +221,14 @@ impl Front {
     }
 
     /// A request of this client has ended. [`Front::process`] should follow.
-    pub fn complete(&mut self, completion: Completion) {
+    pub fn complete(&mut self, mut completion: Completion) {
+        if self.take_part(&mut completion) {
+            return;
+        }
+        if !completion.pieces.is_empty() {
+            self.reply_held += completion.held;
+            return self.park(completion);
+        }
         self.in_flight -= 1;
         self.cost -= completion.cost;
         self.reply_held += completion.held;
@@ -215,6 +247,7 @@ impl Front {
 
     /// Tells the relay what of the replies has left. To be called after sending.
     pub fn settle(&mut self, relay: &mut Relay) {
+        self.tell_level(relay);
         let queued = self.replies.queued_bytes();
         if self.reply_held > queued {
             relay.release(self.reply_held - queued);
@@ -224,12 +257,15 @@ impl Front {
 
     /// The client is gone: nothing is held for it any more.
     pub fn abandon(&mut self, relay: &mut Relay) {
+        self.abandon_bulk(relay);
         relay.release(std::mem::take(&mut self.reply_held));
         relay.release(std::mem::take(&mut self.input_held));
     }
 
     /// Takes as many requests from the input as may be in flight.
     pub fn process(&mut self, now: Now, me: Client, relay: &mut Relay) {
+        self.me = Some(me);
+        self.fetch(now, me, relay);
         self.look(relay);
         self.starved = false;
         while !self.closing && !self.blocked() {
@@ -237,6 +273,7 @@ impl Front {
                 State::Command => self.command(now, me, relay),
                 State::Keys(_) => self.long_get(now, me, relay),
                 State::Barrier { ends_get } => self.pass_barrier(ends_get),
+                State::Upload(_) => self.upload(now, me, relay),
             };
             self.look_at_memory(relay);
             if !went_on {
@@ -436,12 +473,14 @@ impl Front {
             relay.release(std::mem::take(&mut self.input_held));
         }
         match parsed {
-            Parsed::Incomplete if !self.reserve(relay, head.len as usize) => {
-                if head.verb == StoreVerb::Set {
-                    let delete = Request::Delete { key: head.key, noreply: true };
-                    self.submit(now, me, relay, &delete, &[], true);
-                }
-                self.refuse(classic::no_memory(head));
+            Parsed::Incomplete
+                if head.len as usize > self.hold_max(relay, head)
+                    || !self.reserve(relay, head.len as usize) =>
+            {
+                let mut line = Vec::new();
+                encode::store_head(&mut line, &StoreHead { noreply: false, ..*head });
+                let both = head.verb == StoreVerb::Set;
+                self.begin_upload(head.key, line, head.len, head.noreply, both);
                 Some(0)
             }
             Parsed::Incomplete => {
@@ -456,6 +495,15 @@ impl Front {
                 self.submit(now, me, relay, &Request::Store(*head), value, head.noreply);
                 Some(used)
             }
+        }
+    }
+
+    /// Largest block of such a command that is waited for as a whole.
+    fn hold_max(&self, relay: &Relay, head: &StoreHead<'_>) -> usize {
+        if head.verb != StoreVerb::Set && relay.has_backups() {
+            HOLD_WHOLE_MAX
+        } else {
+            HOLD_MAX
         }
     }
 

@@ -23,7 +23,7 @@
 //! lost connection): append and incr are applied at most once.
 
 use super::super::backend::{Expect, Kind, Usable};
-use super::super::fanout::Verdict;
+use super::super::fanout::{Piece, Verdict};
 use super::places::{BackendId, PlaceId, Route};
 use super::{Call, Client, Completion, Relay, BACKUP_UNIQUE, CAN_NOT_CONNECT, OUT_OF_CONNECTION};
 use crate::base::clock::Now;
@@ -250,8 +250,17 @@ impl Relay {
 
     fn complete(&mut self, client: Client, ticket: Option<Ticket>, cost: usize, reply: Vec<u8>) {
         let verdict = Verdict::Reached;
-        let (largest, held) = (0, 0);
-        self.completions.push(Completion { client, ticket, reply, cost, largest, verdict, held });
+        self.completions.push(Completion {
+            client,
+            ticket,
+            reply,
+            cost,
+            largest: 0,
+            verdict,
+            held: 0,
+            pieces: Vec::new(),
+            more: false,
+        });
     }
 
     /// Sends command `id` to `backend` as verb `verb`.
@@ -425,6 +434,16 @@ impl Relay {
 
     fn finish_write(&mut self, id: usize, answer: &[u8]) {
         self.end_write(id, answer.to_vec());
+    }
+
+    /// The value that an mg asked for is too large to be held.
+    pub(super) fn write_large(&mut self, id: u32) {
+        let Some(write) = self.writes.get_mut(id as usize) else { return };
+        let (key, flags) = (write.key.clone(), write.data.clone());
+        self.finish_write(id as usize, b"");
+        if let Some(completion) = self.completions.last_mut() {
+            completion.pieces.push(Piece::Meta { key, flags });
+        }
     }
 
     fn end_write(&mut self, id: usize, answer: Vec<u8>) {
