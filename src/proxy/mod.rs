@@ -17,12 +17,14 @@ pub mod figures;
 pub mod front;
 pub mod guard;
 pub mod lane;
+pub mod lookup;
 pub mod missed;
 pub mod places;
 pub mod relay;
 pub mod ring;
 pub mod route;
 pub mod run;
+pub mod servers_file;
 #[cfg(test)]
 mod sim;
 pub mod worker;
