@@ -198,6 +198,9 @@ impl Relay {
         request: &Request<'_>,
         data: &[u8],
     ) {
+        if self.write_alone(now, client, ticket, cost, request, data) {
+            return;
+        }
         let (mut flags, mut exptime, mut delta, mut quiet) = (0, 0, 0, false);
         let mut data: Box<[u8]> = data.into();
         let (verb, key) = match *request {
