@@ -7,6 +7,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::turns::Turns;
 use crate::base::hash::hash_key;
 
 /// Stripes of the table (512 KiB). Two keys that share one may lose a fill-back when both are busy
@@ -29,6 +30,8 @@ pub struct Guard {
     stripes: Vec<Stripe>,
     /// `flush_all` writes every key.
     all: Stripe,
+    /// Whose turn it is to write.
+    turns: Turns,
 }
 
 /// What a key's stripe showed at one moment.
@@ -64,7 +67,12 @@ impl Guard {
     /// No write has happened.
     pub fn new() -> Guard {
         let stripes = (0..STRIPES).map(|_| Stripe::default()).collect();
-        Guard { stripes, all: Stripe::default() }
+        Guard { stripes, all: Stripe::default(), turns: Turns::new() }
+    }
+
+    /// Whose turn it is to write a key that has a backup.
+    pub fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     fn stripe(&self, key: &[u8]) -> &Stripe {

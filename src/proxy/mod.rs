@@ -27,6 +27,7 @@ pub mod run;
 pub mod servers_file;
 #[cfg(test)]
 mod sim;
+pub mod turns;
 pub mod worker;
 
 pub use config::{Config, Distribution, Place, ServerAddr};

@@ -160,6 +160,12 @@ pub struct Relay {
     bulk: bulk::Bulk,
     /// The time of the present turn.
     last_now: Now,
+    /// Writes that wait for another worker's to end.
+    turns_wanted: Vec<u32>,
+    /// A turn has ended that somebody waits for.
+    turn_ended: bool,
+    /// The ends of turns that have been looked at.
+    turns_seen: u32,
 }
 
 impl Relay {
@@ -202,6 +208,9 @@ impl Relay {
             held: 0,
             bulk: bulk::Bulk::new(),
             last_now: Now { unix_us: 0, mono_us: 0 },
+            turns_wanted: Vec::new(),
+            turn_ended: false,
+            turns_seen: 0,
         };
         relay.reload(routes);
         relay
