@@ -408,6 +408,11 @@ impl<C: Copy> Backend<C> {
         }
     }
 
+    /// Whether nothing that was sent is without an answer.
+    pub fn is_quiet(&self) -> bool {
+        self.pipe.len() == 0
+    }
+
     /// Whether a deadline has passed. The caller then calls [`Backend::failed`].
     pub fn check(&self, now: Now) -> Option<Why> {
         if self.deadline().is_none_or(|at| now.mono_us < at) {

@@ -21,6 +21,7 @@ pub mod lookup;
 pub mod missed;
 pub mod places;
 pub mod relay;
+pub mod renew;
 pub mod ring;
 pub mod route;
 pub mod run;

@@ -95,6 +95,10 @@ struct Link {
     writable: bool,
     /// As of a client.
     ended: bool,
+    /// Where it leads, if not to a unix socket.
+    addr: Option<SocketAddr>,
+    /// The server's name has other addresses now: it is left when nobody waits for an answer.
+    moved: bool,
 }
 
 /// One backend's socket; its addresses are tried in turns.
@@ -219,8 +223,20 @@ impl Worker {
                 Message::Reload(setup) => {
                     self.relay.reload(Arc::clone(&setup.routes));
                     self.setup = setup;
+                    self.leave_old_addresses();
                 }
             }
+        }
+    }
+
+    /// Marks connections to addresses that their server's name does not have any more.
+    fn leave_old_addresses(&mut self) {
+        let Worker { targets, relay, setup, .. } = self;
+        for (&id, target) in targets.iter_mut() {
+            let Some(link) = &mut target.link else { continue };
+            let Some(addr) = link.addr.filter(|_| relay.has_link(id)) else { continue };
+            let known = setup.addrs.get(relay.endpoint(id));
+            link.moved = !known.is_some_and(|addrs| addrs.contains(&addr));
         }
     }
 
@@ -419,7 +435,11 @@ impl Worker {
         if let Err(why) = self.read_backend(id, now) {
             return self.fail_backend(id, now, &why);
         }
-        let late = self.relay.connection(id).check(now);
+        let mut late = self.relay.connection(id).check(now);
+        if late.is_none() && self.link(id).is_some_and(|link| link.moved) {
+            let quiet = self.relay.connection(id).is_quiet();
+            late = quiet.then(|| Why::Lost("its address has changed".into()));
+        }
         if let Some(why) = late {
             self.fail_backend(id, now, &why);
         }
@@ -487,17 +507,19 @@ impl Worker {
     fn connect(&mut self, id: usize) -> io::Result<()> {
         let target = self.targets.entry(id).or_default();
         let endpoint = self.relay.endpoint(id);
-        let mut stream = match endpoint {
-            Endpoint::Unix(path) => Stream::connect_unix(path)?,
+        let (mut stream, addr) = match endpoint {
+            Endpoint::Unix(path) => (Stream::connect_unix(path)?, None),
             Endpoint::Tcp { .. } => {
                 let addrs = self.setup.addrs.get(endpoint).map_or(&[][..], Vec::as_slice);
                 let addr = addrs.get(target.next % addrs.len().max(1));
-                Stream::connect(*addr.ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?)?
+                let addr = *addr.ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?;
+                (Stream::connect(addr)?, Some(addr))
             }
         };
         self.poll.registry().register(&mut stream, Token(LINKS + id), BOTH)?;
         let (connected, readable, writable, ended) = (false, false, false, false);
-        target.link = Some(Link { stream, connected, readable, writable, ended });
+        let moved = false;
+        target.link = Some(Link { stream, connected, readable, writable, ended, addr, moved });
         Ok(())
     }
 

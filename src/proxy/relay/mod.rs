@@ -498,6 +498,8 @@ pub trait Connection {
     fn wants_read(&self) -> bool;
     /// See [`Backend::check`].
     fn check(&self, now: Now) -> Option<Why>;
+    /// Whether nobody waits for an answer.
+    fn is_quiet(&self) -> bool;
 }
 
 /// The two kinds of connections.
@@ -551,6 +553,13 @@ impl Connection for Either<'_> {
 
     fn received(&mut self, now: Now, n: usize) {
         each!(self, c => c.received(now, n));
+    }
+
+    fn is_quiet(&self) -> bool {
+        match self {
+            Either::Backend(backend) => backend.is_quiet(),
+            Either::Lane(lane) => lane.is_idle(),
+        }
     }
 
     fn wants_read(&self) -> bool {
