@@ -6,7 +6,9 @@
 //! overtook the reader would be undone. Never waits, never locks.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::OnceLock;
 
+use super::recent::Recent;
 use crate::base::hash::hash_key;
 
 /// Stripes of the table (512 KiB). Two keys that share one may lose a fill-back when both are busy
@@ -29,6 +31,7 @@ pub struct Guard {
     stripes: Vec<Stripe>,
     /// `flush_all` writes every key.
     all: Stripe,
+    recent: OnceLock<Recent>,
 }
 
 /// What a key's stripe showed at one moment.
@@ -64,7 +67,12 @@ impl Guard {
     /// No write has happened.
     pub fn new() -> Guard {
         let stripes = (0..STRIPES).map(|_| Stripe::default()).collect();
-        Guard { stripes, all: Stripe::default() }
+        Guard { stripes, all: Stripe::default(), recent: OnceLock::new() }
+    }
+
+    /// Which keys of groups were written a moment ago. Made when there is a group.
+    pub fn recent(&self) -> &Recent {
+        self.recent.get_or_init(Recent::default)
     }
 
     fn stripe(&self, key: &[u8]) -> &Stripe {

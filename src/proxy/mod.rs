@@ -19,6 +19,7 @@ pub mod guard;
 pub mod lane;
 pub mod missed;
 pub mod places;
+pub mod recent;
 pub mod relay;
 pub mod ring;
 pub mod route;

@@ -257,6 +257,7 @@ impl World {
     /// One turn of everything, in random pieces.
     fn step(&mut self) {
         let (now, relay) = (self.now, &mut self.relay);
+        relay.tick(now);
         for (client, front) in self.fronts.iter_mut().enumerate() {
             front.process(now, World::client_id(client), relay);
         }

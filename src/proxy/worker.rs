@@ -266,6 +266,7 @@ impl Worker {
 
     /// Everything that the events of one poll made possible.
     fn turn(&mut self, now: Now) {
+        self.relay.tick(now);
         self.list_links();
         for at in 0..self.links.len() {
             let id = self.links[at];
@@ -286,7 +287,6 @@ impl Worker {
         self.deliver();
         self.flush_delivered(now);
         self.close_gone();
-        self.relay.publish();
         self.busy = self.is_busy();
     }
 

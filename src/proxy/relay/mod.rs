@@ -23,6 +23,7 @@
 
 mod all;
 mod fill;
+mod group;
 mod lanes;
 mod places;
 mod read;
@@ -44,6 +45,7 @@ use crate::base::clock::Now;
 use crate::base::replies::Ticket;
 use crate::protocol::classic::Reply;
 
+pub use group::LOST;
 pub use lanes::{LinkId, LANES};
 pub use places::{BackendId, PlaceId};
 pub use read::Portion;
@@ -137,6 +139,10 @@ pub struct Relay {
     touches: Slab<(PlaceId, Box<[u8]>)>,
     alls: Slab<all::All>,
     completions: Vec<Completion>,
+    /// The time of the present turn, in microseconds.
+    turn_us: u64,
+    /// When the members of groups are looked at again, if there are groups.
+    look_at: Option<u64>,
     figures: Arc<Figures>,
     /// This worker's.
     count: Arc<figures::Worker>,
@@ -177,6 +183,8 @@ impl Relay {
             touches: Slab::new(),
             alls: Slab::new(),
             completions: Vec::new(),
+            turn_us: 0,
+            look_at: None,
             count: figures.worker(worker),
             figures,
             held: 0,
@@ -284,7 +292,8 @@ impl Relay {
     /// The earliest deadline of all backends, on the monotonic clock in microseconds.
     pub fn deadline(&self) -> Option<u64> {
         let backends = self.backends.iter().filter_map(|(_, backend)| backend.deadline());
-        backends.chain(self.lanes.iter().filter_map(|(_, seat)| seat.lane.deadline())).min()
+        let lanes = self.lanes.iter().filter_map(|(_, seat)| seat.lane.deadline());
+        backends.chain(lanes).chain(self.look_at).min()
     }
 
     /// Understands what was received from a server. `false`: its connection is to be closed, and
@@ -299,7 +308,7 @@ impl Relay {
                 Step::Wait => break,
                 Step::Own { used } => used,
                 Step::Gone { call } => {
-                    self.call_failed(id, now, call);
+                    self.call_failed(id, now, call, true);
                     0
                 }
                 Step::Value { call, key, flags, cas, data, used } => {
@@ -334,8 +343,8 @@ impl Relay {
         if let Some(call) = self.backends[id].take_restarted() {
             self.call_restarted(call);
         }
-        for call in orphans {
-            self.call_failed(id, now, call);
+        for (call, sent) in orphans {
+            self.call_failed(id, now, call, sent);
         }
         self.backends[id].resume(now);
     }
@@ -368,7 +377,7 @@ impl Relay {
     ) {
         match call {
             Call::Read { read, chunk } => self.read_done(now, read, chunk, reply, raw),
-            Call::Write { write } => self.write_done(now, write, reply, raw),
+            Call::Write { write } => self.write_done(now, write, id, reply, raw),
             Call::FillAsk { fill } => self.fill_asked(now, fill, reply, data),
             Call::FillAdd { fill } => self.fill_added(now, fill, reply),
             Call::Touch { touch } => {
@@ -390,10 +399,11 @@ impl Relay {
         }
     }
 
-    fn call_failed(&mut self, id: BackendId, now: Now, call: Call) {
+    /// `sent`: some of the request was sent, so that the server may have done it.
+    fn call_failed(&mut self, id: BackendId, now: Now, call: Call, sent: bool) {
         match call {
             Call::Read { read, chunk } => self.read_failed(now, read, chunk),
-            Call::Write { write } => self.write_failed(now, write),
+            Call::Write { write } => self.write_failed(now, write, id, sent),
             Call::FillAsk { fill } => self.fill_asked(now, fill, Reply::End, &[]),
             Call::FillAdd { fill } => self.fill_not_added(fill),
             Call::Touch { touch } => {
