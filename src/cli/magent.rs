@@ -32,6 +32,8 @@ pub struct Draft {
     ketama: bool,
     distribution: Option<Distribution>,
     hash: Option<String>,
+    /// Words that belong to no flag: the keys of `where`.
+    pub(super) words: Vec<String>,
 }
 
 impl Draft {
@@ -386,6 +388,6 @@ pub static KEYS: &[Key<Draft>] = &[
             })?;
             Ok(())
         }),
-        help: "largest value that passes (default: 16m)",
+        help: "largest value that passes (default: 1024m)",
     },
 ];

@@ -17,6 +17,7 @@ pub mod figures;
 pub mod front;
 pub mod guard;
 pub mod lane;
+pub mod lookup;
 pub mod missed;
 pub mod places;
 pub mod recent;
@@ -24,6 +25,7 @@ pub mod relay;
 pub mod ring;
 pub mod route;
 pub mod run;
+pub mod servers_file;
 #[cfg(test)]
 mod sim;
 pub mod worker;

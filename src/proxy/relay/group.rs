@@ -66,7 +66,7 @@ impl Relay {
             return only;
         }
         let recent = self.guard.recent();
-        match recent.written(self.turn_us, hash(self.places[place].role, key)) {
+        match recent.written(self.last_now.mono_us, hash(self.places[place].role, key)) {
             Written::On(n) if n < members.len() && self.lives(members[n]) => members[n],
             Written::Somewhere => self.writer(place),
             _ => self.nearest(place, None),
@@ -115,14 +115,12 @@ impl Relay {
         }
         let Some(members) = self.places.get(place).map(|place| &place.members) else { return };
         if let (true, Some(n)) = (members.len() > 1, members.iter().position(|&m| m == id)) {
-            self.guard.recent().wrote(self.turn_us, hash(self.places[place].role, key), n);
+            self.guard.recent().wrote(self.last_now.mono_us, hash(self.places[place].role, key), n);
         }
     }
 
     /// A turn begins.
-    pub fn tick(&mut self, now: Now) {
-        self.turn_us = now.mono_us;
-        self.publish();
+    pub(super) fn tick_groups(&mut self, now: Now) {
         if self.look_at.is_some_and(|at| now.mono_us >= at) {
             self.look_at_members(now);
         }

@@ -22,11 +22,13 @@
 //!   trusted again ([`super::missed`]).
 
 mod all;
+mod bulk;
 mod fill;
 mod group;
 mod lanes;
 mod places;
 mod read;
+mod single;
 mod write;
 
 use std::collections::HashMap;
@@ -36,7 +38,7 @@ use slab::Slab;
 
 use super::backend::{Backend, Kind, Limits, Step, Usable, Why};
 use super::config::Config;
-use super::fanout::Verdict;
+use super::fanout::{Piece, Verdict};
 use super::figures::{self, Figures};
 use super::guard::Guard;
 use super::lane::Lane;
@@ -45,6 +47,9 @@ use crate::base::clock::Now;
 use crate::base::replies::Ticket;
 use crate::protocol::classic::Reply;
 
+pub use bulk::get::GetId;
+pub use bulk::put::{PutId, Transfer};
+pub use bulk::{HOLD_MAX, HOLD_WHOLE_MAX};
 pub use group::LOST;
 pub use lanes::{LinkId, LANES};
 pub use places::{BackendId, PlaceId};
@@ -60,8 +65,11 @@ pub const OUT_OF_CONNECTION: &[u8] = b"SERVER_ERROR OUT OF CONNECTION\r\n";
 pub const NO_ROOM: &[u8] = b"SERVER_ERROR out of memory writing get response\r\n";
 /// Bytes of values that one worker holds for all its clients: being received, on their way to a
 /// server, or waiting to be sent. What a client can make the proxy hold is bounded for each client,
-/// but there may be thousands of them. 256 MiB are a quarter of a second of a 10 Gbit/s link.
-pub const HELD_MAX: usize = 256 << 20;
+/// but there may be thousands of them. What finds no room has to wait for a lane.
+pub const HELD_MAX: usize = 64 << 20;
+
+/// Room for completions that is kept between two turns: as many as a busy turn has.
+const COMPLETIONS_KEEP: usize = 4096;
 
 /// Set in the CAS uniques of values that came from a backup. Server and backup count their uniques
 /// separately, and nearly alike: without the mark, a `cas` after a failover could match another
@@ -96,6 +104,11 @@ pub struct Completion {
     pub verdict: Verdict,
     /// Bytes of values in the reply, still counted as held: for [`Relay::release`].
     pub held: usize,
+    /// What comes before `reply` where some of it is still to be fetched ([`Relay::begin_get`]).
+    pub pieces: Vec<Piece>,
+    /// This is not the end, but more of the reply of [`Relay::begin_get`], or word that
+    /// [`Relay::put_room`] has grown.
+    pub more: bool,
 }
 
 /// Whom an answer of a backend belongs to. Every call of a live request returns once, so that the
@@ -104,6 +117,8 @@ pub struct Completion {
 enum Call {
     /// A chunk of a read.
     Read { read: u32, chunk: u32 },
+    /// A get of one key, or a write without a backup.
+    Single { single: u32 },
     /// A single-key command, at whatever stage it is.
     Write { write: u32 },
     /// A value asked from a backup to be put back.
@@ -133,20 +148,22 @@ pub struct Relay {
     guard: Arc<Guard>,
     worker: u32,
     reads: Slab<read::Read>,
+    singles: Slab<single::Single>,
     writes: Slab<write::Write>,
     fills: Slab<fill::Fill>,
     fill_by_key: HashMap<Box<[u8]>, u32>,
     touches: Slab<(PlaceId, Box<[u8]>)>,
     alls: Slab<all::All>,
     completions: Vec<Completion>,
-    /// The time of the present turn, in microseconds.
-    turn_us: u64,
     /// When the members of groups are looked at again, if there are groups.
     look_at: Option<u64>,
     figures: Arc<Figures>,
     /// This worker's.
     count: Arc<figures::Worker>,
     held: usize,
+    bulk: bulk::Bulk,
+    /// The time of the present turn.
+    last_now: Now,
 }
 
 impl Relay {
@@ -177,17 +194,19 @@ impl Relay {
             guard,
             worker,
             reads: Slab::new(),
+            singles: Slab::new(),
             writes: Slab::new(),
             fills: Slab::new(),
             fill_by_key: HashMap::new(),
             touches: Slab::new(),
             alls: Slab::new(),
             completions: Vec::new(),
-            turn_us: 0,
             look_at: None,
             count: figures.worker(worker),
             figures,
             held: 0,
+            bulk: bulk::Bulk::new(),
+            last_now: Now { unix_us: 0, mono_us: 0 },
         };
         relay.reload(routes);
         relay
@@ -275,7 +294,11 @@ impl Relay {
 
     /// Requests that have not ended.
     pub fn in_flight(&self) -> usize {
-        self.reads.len() + self.writes.len() + self.alls.len()
+        self.reads.len()
+            + self.singles.len()
+            + self.writes.len()
+            + self.alls.len()
+            + self.bulk.in_flight()
     }
 
     /// Whether nothing names a place or a backend any more.
@@ -289,11 +312,19 @@ impl Relay {
         std::mem::take(&mut self.completions)
     }
 
+    /// Takes back the memory that [`Relay::take_completions`] gave out.
+    pub fn recycle(&mut self, mut completions: Vec<Completion>) {
+        completions.clear();
+        if self.completions.is_empty() && completions.capacity() <= COMPLETIONS_KEEP {
+            self.completions = completions;
+        }
+    }
+
     /// The earliest deadline of all backends, on the monotonic clock in microseconds.
     pub fn deadline(&self) -> Option<u64> {
         let backends = self.backends.iter().filter_map(|(_, backend)| backend.deadline());
         let lanes = self.lanes.iter().filter_map(|(_, seat)| seat.lane.deadline());
-        backends.chain(lanes).chain(self.look_at).min()
+        backends.chain(lanes).chain(self.look_at).chain(self.tick_due()).min()
     }
 
     /// Understands what was received from a server. `false`: its connection is to be closed, and
@@ -316,6 +347,10 @@ impl Relay {
                         self.failed(id, now, &Why::Garbage);
                         return false;
                     }
+                    used
+                }
+                Step::Large { call, used } => {
+                    self.large(now, call);
                     used
                 }
                 Step::Done { call, reply, data, raw, used } => {
@@ -360,6 +395,7 @@ impl Relay {
     ) -> bool {
         match call {
             Call::Read { read, chunk } => self.read_value(now, read, chunk, key, flags, cas, data),
+            Call::Single { single } => self.single_value(single, key, flags, cas, data),
             Call::FillAsk { fill } => self.fill_value(fill, key, flags, cas, data),
             Call::Write { write } => self.write_value(write, key, flags, cas, data),
             _ => false,
@@ -377,6 +413,7 @@ impl Relay {
     ) {
         match call {
             Call::Read { read, chunk } => self.read_done(now, read, chunk, reply, raw),
+            Call::Single { single } => self.single_done(now, single, id, reply, raw),
             Call::Write { write } => self.write_done(now, write, id, reply, raw),
             Call::FillAsk { fill } => self.fill_asked(now, fill, reply, data),
             Call::FillAdd { fill } => self.fill_added(now, fill, reply),
@@ -399,10 +436,20 @@ impl Relay {
         }
     }
 
+    /// The answer is a value too large to be held.
+    fn large(&mut self, now: Now, call: Call) {
+        match call {
+            Call::Write { write } => self.write_large(write),
+            Call::FillAsk { fill } => self.fill_large(now, fill),
+            _ => {}
+        }
+    }
+
     /// `sent`: some of the request was sent, so that the server may have done it.
     fn call_failed(&mut self, id: BackendId, now: Now, call: Call, sent: bool) {
         match call {
             Call::Read { read, chunk } => self.read_failed(now, read, chunk),
+            Call::Single { single } => self.single_failed(now, single, id),
             Call::Write { write } => self.write_failed(now, write, id, sent),
             Call::FillAsk { fill } => self.fill_asked(now, fill, Reply::End, &[]),
             Call::FillAdd { fill } => self.fill_not_added(fill),

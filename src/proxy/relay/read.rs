@@ -14,8 +14,7 @@ use super::super::backend::{Expect, Usable};
 use super::super::fanout::{Fanout, Verdict};
 use super::places::{BackendId, PlaceId, Route};
 use super::{
-    Call, Client, Completion, Relay, BACKUP_UNIQUE, CAN_NOT_CONNECT, HELD_MAX, NO_ROOM,
-    OUT_OF_CONNECTION,
+    Call, Client, Completion, Relay, BACKUP_UNIQUE, CAN_NOT_CONNECT, HELD_MAX, OUT_OF_CONNECTION,
 };
 use crate::base::clock::Now;
 use crate::base::replies::Ticket;
@@ -93,6 +92,36 @@ fn group(groups: &mut Groups, backend: BackendId, stage: Stage, slot: usize) {
 }
 
 impl Read {
+    /// A get of one key that has been asked of `from`, in chunk 0.
+    pub(super) fn asked(
+        client: Client,
+        ticket: Ticket,
+        cost: usize,
+        verb: GetVerb,
+        fan: Fanout,
+        from: BackendId,
+    ) -> Read {
+        Read {
+            client,
+            ticket,
+            cost,
+            portion: Portion::Whole,
+            verb,
+            exptime: 0,
+            fan,
+            chunks: vec![Chunk {
+                stage: Stage::Server,
+                slots: vec![0],
+                next: 0,
+                from,
+                hops: 0,
+            }],
+            open: 1,
+            extra: 0,
+            error: None,
+        }
+    }
+
     pub(super) fn fan_key(&self, slot: usize) -> &[u8] {
         self.fan.key(slot)
     }
@@ -143,6 +172,10 @@ impl Relay {
         });
         let mut groups = Groups::new();
         for slot in 0..self.reads[id].fan.len() {
+            if !is_gat(verb) && self.is_big(self.reads[id].fan.key(slot)) {
+                self.reads[id].fan.large(slot);
+                continue;
+            }
             let Some(route) = self.slot_route(id, slot) else {
                 self.reads[id].fan.fail(slot);
                 continue;
@@ -252,7 +285,7 @@ impl Relay {
         cas: Option<u64>,
         data: Option<&[u8]>,
     ) -> bool {
-        let Relay { reads, held, .. } = self;
+        let Relay { reads, held, bulk, .. } = self;
         let Some(read) = reads.get_mut(id as usize) else { return false };
         let Some(chunk) = read.chunks.get_mut(chunk as usize) else { return false };
         if cas.is_some() != matches!(read.verb, GetVerb::Gets | GetVerb::Gats) {
@@ -272,9 +305,11 @@ impl Relay {
                 fan.hit(slot, flags, cas.map(|cas| cas | mark), data);
                 *held += fan.bytes() - before;
             }
-            _ => {
-                fan.fail(slot);
-                read.error.get_or_insert_with(|| NO_ROOM.to_vec());
+            // Too large, or too much is held already: it is fetched when its turn comes.
+            Some(_) => fan.large(slot),
+            None => {
+                bulk.big_keys.note(key, true);
+                fan.large(slot);
             }
         }
         let (gat, exptime, stage) = (is_gat(read.verb), read.exptime, chunk.stage);
@@ -327,6 +362,12 @@ impl Relay {
         }
         self.reads[id].open -= 1;
         self.finish_read(id);
+    }
+
+    /// The only value of a get that was asked for elsewhere ([`super::single`]) is a large one.
+    pub(super) fn read_is_large(&mut self, id: usize) {
+        self.reads[id].fan.large(0);
+        self.read_let_go(id);
     }
 
     /// The values of a chunk come from the first key on; those that were heard count.
@@ -387,6 +428,12 @@ impl Relay {
         self.finish_read(id);
     }
 
+    /// The backup had a value that is too large to be held.
+    pub(super) fn read_large(&mut self, id: usize, slot: usize) {
+        self.reads[id].fan.large(slot);
+        self.finish_read(id);
+    }
+
     /// The backup has it neither.
     pub(super) fn fill_missed(&mut self, id: usize, slot: usize) {
         self.reads[id].fan.miss(slot);
@@ -423,11 +470,17 @@ impl Relay {
         let read = self.reads.remove(id);
         let (largest, held) = (read.fan.largest(), read.fan.bytes());
         self.count_read(&read);
-        let (mut reply, verdict) = read.fan.into_reply();
+        let (mut reply, pieces, verdict) = if read.fan.some_large() {
+            let cas = matches!(read.verb, GetVerb::Gets | GetVerb::Gats);
+            (Vec::new(), read.fan.into_pieces(cas), Verdict::Reached)
+        } else {
+            let (reply, verdict) = read.fan.into_reply();
+            (reply, Vec::new(), verdict)
+        };
         if read.portion == Portion::Whole {
             match verdict {
                 Verdict::Reached => reply.extend_from_slice(encode::END),
-                Verdict::Unreachable => {
+                Verdict::Unreachable | Verdict::Broken => {
                     self.count.errors.add(1);
                     reply.extend_from_slice(read.error.as_deref().unwrap_or(CAN_NOT_CONNECT));
                 }
@@ -441,6 +494,8 @@ impl Relay {
             largest,
             verdict,
             held,
+            pieces,
+            more: false,
         });
     }
 }
