@@ -43,7 +43,9 @@ fn write_for_a_while(port: u16, client: u64, seed: u64) {
         for _ in 0..8 {
             let key = below(KEYS);
             match below(6) {
-                0 | 1 => batch.extend(format!("set k{key} 1 0 4\r\n{:04}\r\n", below(9999)).bytes()),
+                0 | 1 => {
+                    batch.extend(format!("set k{key} 1 0 4\r\n{:04}\r\n", below(9999)).bytes())
+                }
                 2 => batch.extend(format!("append k{key} 0 0 1\r\n{}\r\n", below(9)).bytes()),
                 3 => batch.extend(format!("incr k{key} {}\r\n", below(5)).bytes()),
                 4 => batch.extend(format!("delete k{key}\r\n").bytes()),

@@ -20,6 +20,7 @@ pub mod lane;
 pub mod lookup;
 pub mod missed;
 pub mod places;
+pub mod recent;
 pub mod relay;
 pub mod renew;
 pub mod ring;

@@ -121,6 +121,7 @@ impl Relay {
             self.bulk.freed = true;
             self.try_turns(now);
         }
+        self.tick_groups(now);
         if self.bulk.in_flight() == 0 {
             return;
         }

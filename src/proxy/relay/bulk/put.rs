@@ -144,6 +144,7 @@ impl Relay {
             let Some(lane) = self.begin_lane(now, backend, job, self.limits.request_us) else {
                 return self.bulk.waiting.push_back(Waiter::Put(id));
             };
+            self.wrote(place, &self.bulk.puts[id as usize].key, backend);
             let put = &mut self.bulk.puts[id as usize];
             put.legs[leg].state = State::Open(lane);
             let seat = &mut self.lanes[lane];
