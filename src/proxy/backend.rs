@@ -12,6 +12,7 @@ mod answer;
 mod health;
 mod pipe;
 
+use super::cold::Identity;
 use super::config::Config;
 use super::missed::{Amends, Missed};
 use crate::base::buf::Buf;
@@ -227,7 +228,44 @@ pub struct Backend<C> {
     /// [`Backend::resume`] is due.
     paused: bool,
     restarted: Option<C>,
+    /// It has said who it is on this connection.
+    greeted: bool,
+    who: Who,
+    news: Vec<News>,
     tally: Tally,
+}
+
+/// What is being found out about the process that answers.
+#[derive(Debug, Default)]
+struct Who {
+    /// Somebody wants to know it.
+    wanted: bool,
+    /// Connections in a row that ended at the question.
+    silent: u8,
+    /// What the lines so far say.
+    identity: Identity,
+    /// The connection before this one was lost.
+    was_lost: bool,
+}
+
+/// Connections that may end at the question who it is, before it is not asked any more: there are
+/// servers that close at a command they do not know.
+const SILENT_MAX: u8 = 2;
+
+/// What a server's own answers tell about what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A connection has begun. `was_lost`: the one before it had not been closed by us.
+    Met {
+        /// Who answers, as far as it says so.
+        who: Identity,
+        /// See above.
+        was_lost: bool,
+    },
+    /// This key was deleted there, because a write of it had been missed.
+    Deleted(Box<[u8]>),
+    /// Everything was flushed there, because too much had been missed.
+    Flushed,
 }
 
 impl<C: Copy> Backend<C> {
@@ -244,6 +282,9 @@ impl<C: Copy> Backend<C> {
             meta: false,
             paused: false,
             restarted: None,
+            greeted: false,
+            who: Who::default(),
+            news: Vec::new(),
             tally: Tally::default(),
         }
     }
@@ -261,6 +302,28 @@ impl<C: Copy> Backend<C> {
     /// Whether the server is known to speak the meta protocol of memcached 1.6.
     pub fn speaks_meta(&self) -> bool {
         self.meta
+    }
+
+    /// It has a counterpart: [`Backend::take_news`] will be asked.
+    pub fn watch(&mut self, wanted: bool) {
+        self.who.wanted = wanted;
+    }
+
+    /// Whether it has said on this connection what it can do.
+    pub fn is_greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// Connects, if nobody else has a reason to.
+    pub fn wake(&mut self, now: Now) {
+        if self.health.wanted(now) {
+            self.greet(now);
+        }
+    }
+
+    /// What it has told since the last call.
+    pub fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
     }
 
     /// Whether [`Backend::ask`] takes a request now.
@@ -301,10 +364,10 @@ impl<C: Copy> Backend<C> {
     /// What goes first on every new connection: who are you, and what you have missed.
     fn greet(&mut self, now: Now) {
         self.meta = false;
-        self.pipe.push(now, Asked::Version, true, |out| encode::request(out, &Request::Version));
+        introduce(&mut self.pipe, &self.who, now);
         let lost = self.missed.take_lost();
         if lost > 0 {
-            log::warn!("proxy: {}: {lost} missed writes were too many to remember", self.name);
+            log::warn!("proxy: {}: {lost} missed writes are too many: it is flushed", self.name);
         }
         amend(&mut self.pipe, &mut self.missed, now);
     }
@@ -392,6 +455,12 @@ impl<C: Copy> Backend<C> {
     /// get an answer. When they have been seen to, [`Backend::resume`] goes on with those that can
     /// be asked again; [`Backend::take_restarted`] is asked before.
     pub fn failed(&mut self, now: Now, why: &Why) -> Vec<C> {
+        self.greeted = false;
+        self.who.was_lost |= *why != Why::Idle;
+        if let Some(Asked::Who) = self.pipe.front().map(|head| &head.asked) {
+            self.who.silent = self.who.silent.saturating_add(1);
+        }
+        self.who.identity = Identity::default();
         self.input = Buf::new();
         self.swallow = 0;
         let waiting = self.pipe.has_callers();
@@ -425,7 +494,7 @@ impl<C: Copy> Backend<C> {
             match waiting.asked {
                 Asked::Caller(call, _) | Asked::Gone(call) => orphans.push(call),
                 Asked::Amends(amends) => self.missed.again(amends),
-                Asked::Version => {}
+                Asked::Version | Asked::Who => {}
             }
         }
         orphans
@@ -441,12 +510,12 @@ impl<C: Copy> Backend<C> {
         if !std::mem::take(&mut self.paused) {
             return;
         }
-        let missed = &mut self.missed;
+        let (missed, who) = (&mut self.missed, &self.who);
         let greet = matches!(self.health.state, State::Connecting { .. });
         self.meta &= !greet;
         self.pipe.insert(now, |pipe| {
             if greet {
-                pipe.push(now, Asked::Version, true, |out| encode::request(out, &Request::Version));
+                introduce(pipe, who, now);
             }
             amend(pipe, missed, now);
         });
@@ -478,6 +547,14 @@ impl<C: Copy> Backend<C> {
         self.pipe.pop();
         self.health.answered();
         self.go_on(now);
+    }
+}
+
+/// Asks who it is.
+fn introduce<C: Copy>(pipe: &mut Pipe<C>, who: &Who, now: Now) {
+    pipe.push(now, Asked::Version, true, |out| encode::request(out, &Request::Version));
+    if who.wanted && who.silent < SILENT_MAX {
+        pipe.push(now, Asked::Who, true, |out| encode::request(out, &Request::Stats { args: b"" }));
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::cold::Cold;
 use crate::base::hash::hash_key;
 
 /// Stripes of the table (512 KiB). Two keys that share one may lose a fill-back when both are busy
@@ -29,6 +30,8 @@ pub struct Guard {
     stripes: Vec<Stripe>,
     /// `flush_all` writes every key.
     all: Stripe,
+    /// What is known of keys that are nowhere ends when they are written.
+    cold: Cold,
 }
 
 /// What a key's stripe showed at one moment.
@@ -64,7 +67,12 @@ impl Guard {
     /// No write has happened.
     pub fn new() -> Guard {
         let stripes = (0..STRIPES).map(|_| Stripe::default()).collect();
-        Guard { stripes, all: Stripe::default() }
+        Guard { stripes, all: Stripe::default(), cold: Cold::default() }
+    }
+
+    /// Which places have lost what they held.
+    pub fn cold(&self) -> &Cold {
+        &self.cold
     }
 
     fn stripe(&self, key: &[u8]) -> &Stripe {
@@ -74,6 +82,7 @@ impl Guard {
     /// A write that can create or remove the key is about to be sent.
     pub fn begin(&self, key: &[u8], worker: u32) {
         self.stripe(key).begin(worker);
+        self.cold.lacked().forget(key);
     }
 
     /// It has been answered by everybody, or given up.

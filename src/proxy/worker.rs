@@ -273,6 +273,7 @@ impl Worker {
         }
         self.deliver();
         self.visit_clients(now);
+        self.relay.tick(now);
         self.list_links();
         for at in 0..self.links.len() {
             let id = self.links[at];

@@ -25,6 +25,8 @@ const LANES_PER_SERVER: usize = 4;
 pub(super) enum Job {
     /// Nothing.
     Idle,
+    /// The keys of a server, for those that have lost them.
+    Dump,
 }
 
 #[derive(Debug)]
@@ -81,21 +83,21 @@ impl Relay {
 
     /// Something was received on a lane. `false`: it is to be closed.
     pub(super) fn lane_received(&mut self, now: Now, id: LaneId) -> bool {
-        let _ = now;
         let Some(seat) = self.lanes.get(id) else { return false };
         match seat.job {
             // Nobody asked for anything.
             Job::Idle => self.drop_lane(id),
+            Job::Dump => self.dump_received(now, id),
         }
         self.lanes.contains(id)
     }
 
     /// A lane's connection is over.
     pub(super) fn lane_failed(&mut self, now: Now, id: LaneId, why: &Why) {
-        let _ = (now, why);
         let Some(seat) = self.lanes.try_remove(id) else { return };
         match seat.job {
             Job::Idle => {}
+            Job::Dump => self.dump_lost(now, id, why),
         }
     }
 }

@@ -26,6 +26,7 @@ mod fill;
 mod lanes;
 mod places;
 mod read;
+mod walk;
 mod write;
 
 use std::collections::HashMap;
@@ -111,6 +112,8 @@ enum Call {
     Touch { touch: u32 },
     /// flush_all or verbosity.
     All { all: u32 },
+    /// A key that may have to be put back.
+    Walk { step: u32 },
     /// Nobody needs to know.
     Forget,
 }
@@ -149,6 +152,7 @@ pub struct Relay {
     completions: Vec<Completion>,
     tally: Tally,
     held: usize,
+    walker: walk::Walker,
 }
 
 impl Relay {
@@ -184,6 +188,7 @@ impl Relay {
             completions: Vec::new(),
             tally: Tally::default(),
             held: 0,
+            walker: walk::Walker::new(config.cold_secs),
         };
         relay.reload(routes);
         relay
@@ -249,7 +254,8 @@ impl Relay {
 
     /// Whether nothing names a place or a backend any more.
     fn is_quiet(&self) -> bool {
-        self.in_flight() == 0 && self.fills.is_empty() && self.touches.is_empty()
+        let calls = self.fills.is_empty() && self.touches.is_empty();
+        self.in_flight() == 0 && calls && self.walker.is_quiet()
     }
 
     /// What has ended since the last call.
@@ -261,7 +267,8 @@ impl Relay {
     /// The earliest deadline of all backends, on the monotonic clock in microseconds.
     pub fn deadline(&self) -> Option<u64> {
         let backends = self.backends.iter().filter_map(|(_, backend)| backend.deadline());
-        backends.chain(self.lanes.iter().filter_map(|(_, seat)| seat.lane.deadline())).min()
+        let lanes = self.lanes.iter().filter_map(|(_, seat)| seat.lane.deadline());
+        backends.chain(lanes).chain(self.walker.deadline()).min()
     }
 
     /// Understands what was received from a server. `false`: its connection is to be closed, and
@@ -274,7 +281,10 @@ impl Relay {
         loop {
             let used = match self.backends[id].step(now, input.data()) {
                 Step::Wait => break,
-                Step::Own { used } => used,
+                Step::Own { used } => {
+                    self.hear(id, now);
+                    used
+                }
                 Step::Gone { call } => {
                     self.call_failed(id, now, call);
                     0
@@ -315,6 +325,9 @@ impl Relay {
             self.call_failed(id, now, call);
         }
         self.backends[id].resume(now);
+        if matches!(why, Why::Lost(_)) {
+            self.noticed_close(now, id);
+        }
     }
 
     fn value(
@@ -329,6 +342,7 @@ impl Relay {
         match call {
             Call::Read { read, chunk } => self.read_value(now, read, chunk, key, flags, cas, data),
             Call::FillAsk { fill } => self.fill_value(fill, key, flags, cas, data),
+            Call::Walk { step } => self.walk_value(step, key),
             _ => false,
         }
     }
@@ -351,6 +365,7 @@ impl Relay {
                 self.touches.try_remove(touch as usize);
             }
             Call::All { all } => self.all_done(now, all, reply, raw),
+            Call::Walk { step } => self.walk_checked(now, step, reply),
             Call::Forget => {}
         }
         let _ = id;
@@ -369,14 +384,15 @@ impl Relay {
         match call {
             Call::Read { read, chunk } => self.read_failed(now, read, chunk),
             Call::Write { write } => self.write_failed(now, write),
-            Call::FillAsk { fill } => self.fill_asked(now, fill, Reply::End, &[]),
-            Call::FillAdd { fill } => self.fill_not_added(fill),
+            Call::FillAsk { fill } => self.fill_asked(now, fill, Reply::Error(b""), &[]),
+            Call::FillAdd { fill } => self.fill_not_added(now, fill),
             Call::Touch { touch } => {
                 if let Some((backup, key)) = self.touches.try_remove(touch as usize) {
                     self.missed_key(backup, &key);
                 }
             }
             Call::All { all } => self.all_failed(now, all, id),
+            Call::Walk { step } => self.walk_done(now, step, walk::Outcome::Lost),
             Call::Forget => {}
         }
     }
