@@ -321,6 +321,12 @@ impl<C: Copy> Backend<C> {
         }
     }
 
+    /// Requests without an answer.
+    #[cfg(test)]
+    pub fn waiting(&self) -> usize {
+        self.pipe.len()
+    }
+
     /// What it has told since the last call.
     pub fn take_news(&mut self) -> Vec<News> {
         std::mem::take(&mut self.news)

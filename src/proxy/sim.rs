@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::config::{Config, ServerAddr};
 use super::front::{Front, Shared};
 use super::guard::Guard;
-use super::relay::{Client, Connection, Relay};
+use super::relay::{Client, Connection, LinkId, Relay, LANES};
 use super::route::Routes;
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
@@ -60,6 +60,21 @@ struct Server {
     frozen: bool,
     /// Answers of gets that were asked for, by key: how often the server was asked.
     gets: usize,
+    /// Which process it is: `stats` says so, unless `silent`.
+    process: u64,
+    silent: bool,
+    /// Lists its keys, as 1.4.31 and later do.
+    lists: bool,
+    /// So many times it is busy when it is to list them.
+    busy: usize,
+    dumps: usize,
+}
+
+/// A lane, the server's end of it.
+struct LaneEnd {
+    server: usize,
+    input: Buf,
+    output: Vec<u8>,
 }
 
 impl Server {
@@ -174,6 +189,21 @@ impl Server {
                 true => &b"VERSION 1.6.18\r\n"[..],
                 false => b"VERSION 1.4.15\r\n",
             }),
+            Request::Stats { .. } if !self.silent => {
+                let uptime = 1000 - self.process as i64;
+                for (name, value) in [("pid", 1), ("uptime", uptime), ("time", 1_700_000_000)] {
+                    encode::stat(&mut self.output, name, &value.to_string());
+                }
+                self.output.extend(encode::END);
+            }
+            Request::Admin { line } if self.lists => {
+                assert_eq!(*line, b"lru_crawler metadump all");
+                self.dump();
+            }
+            Request::MetaGet { key, flags: b"u" } if self.meta => {
+                let there = self.items.contains_key(*key);
+                self.output.extend(if there { &b"HD\r\n"[..] } else { b"EN\r\n" });
+            }
             Request::MetaNoop if self.meta => self.output.extend(encode::META_NOOP),
             Request::MetaGet { key, flags } if self.meta => {
                 assert_eq!(*flags, b"k f c t v");
@@ -194,6 +224,30 @@ impl Server {
         }
     }
 
+    fn dump(&mut self) {
+        if self.busy > 0 {
+            self.busy -= 1;
+            return self.output.extend(b"BUSY currently processing crawler request\r\n");
+        }
+        self.dumps += 1;
+        let mut keys: Vec<_> = self.items.iter().collect();
+        keys.sort_by(|a, b| a.0.cmp(b.0));
+        for (key, item) in keys {
+            self.output.extend(b"key=");
+            crate::base::uri::push(&mut self.output, key);
+            let exp = if item.exptime == 0 { -1 } else { 1_700_000_000 + item.exptime };
+            let rest = format!(" exp={exp} la=1 cas=1 fetch=no cls=1 size={}\n", item.value.len());
+            self.output.extend(rest.as_bytes());
+        }
+        self.output.extend(encode::END);
+    }
+
+    /// Another process takes its place, and has nothing.
+    fn restart(&mut self) {
+        self.items.clear();
+        self.process += 10;
+    }
+
     /// Loses its connection.
     fn hang_up(&mut self) {
         self.connected = false;
@@ -208,6 +262,7 @@ struct World {
     now: Now,
     relay: Relay,
     servers: Vec<Server>,
+    lanes: HashMap<LinkId, LaneEnd>,
     fronts: Vec<Front>,
     outputs: Vec<Vec<u8>>,
 }
@@ -229,7 +284,10 @@ impl World {
             random: Random::new(seed),
             now: Now { unix_us: 1_700_000_000_000_000, mono_us: 1 },
             relay: Relay::new(config, Arc::new(Guard::new()), 0),
-            servers: (0..count).map(|_| Server { meta, ..Server::default() }).collect(),
+            servers: (0..count)
+                .map(|_| Server { meta, lists: meta, ..Server::default() })
+                .collect(),
+            lanes: HashMap::new(),
             fronts: (0..clients).map(|_| Front::new(shared.clone())).collect(),
             outputs: vec![Vec::new(); clients],
         }
@@ -249,6 +307,7 @@ impl World {
             self.connect(id);
             self.move_bytes(id);
         }
+        self.move_lanes();
         for completion in self.relay.take_completions() {
             self.relay.release(completion.held);
         }
@@ -260,6 +319,8 @@ impl World {
         for (client, front) in self.fronts.iter_mut().enumerate() {
             front.process(now, World::client_id(client), relay);
         }
+        relay.tick(now);
+        self.move_lanes();
         for id in 0..self.servers.len() {
             let late = self.relay.connection(id).check(self.now);
             if let Some(why) = late {
@@ -316,6 +377,63 @@ impl World {
         }
     }
 
+    /// Every lane: connected, sent on, answered in pieces.
+    fn move_lanes(&mut self) {
+        for gone in self.relay.take_gone() {
+            self.lanes.remove(&gone);
+        }
+        let mut links = Vec::new();
+        self.relay.links(&mut links);
+        for id in links.into_iter().filter(|id| *id >= LANES) {
+            self.move_lane(id);
+        }
+    }
+
+    fn move_lane(&mut self, id: LinkId) {
+        let late = self.relay.connection(id).check(self.now);
+        if let Some(why) = late {
+            self.lanes.remove(&id);
+            return self.relay.failed(id, self.now, &why);
+        }
+        let of = |n: &usize| self.relay.endpoint(*n) == self.relay.endpoint(id);
+        let server = (0..self.servers.len()).find(of).expect("a server");
+        if self.relay.connection(id).wants_connect(self.now) {
+            self.relay.connection(id).connecting(self.now);
+            if self.servers[server].dead {
+                let why = super::backend::Why::Refused("connection refused".into());
+                return self.relay.failed(id, self.now, &why);
+            }
+            self.relay.connection(id).connected(self.now);
+            let (input, output) = (Buf::new(), Vec::new());
+            self.lanes.insert(id, LaneEnd { server, input, output });
+        }
+        let Some(end) = self.lanes.get_mut(&id) else { return };
+        let mut connection = self.relay.connection(id);
+        let n = connection.sendable().len();
+        end.input.extend(connection.sendable());
+        connection.sent(self.now, n);
+        let wants_read = connection.wants_read();
+        drop(connection);
+        let real = &mut self.servers[server];
+        std::mem::swap(&mut real.input, &mut end.input);
+        std::mem::swap(&mut real.output, &mut end.output);
+        real.work();
+        std::mem::swap(&mut real.input, &mut end.input);
+        std::mem::swap(&mut real.output, &mut end.output);
+        let n = end.output.len();
+        if n == 0 || real.frozen || !wants_read {
+            return;
+        }
+        let piece: Vec<u8> = end.output.drain(..self.random.below(n) + 1).collect();
+        let mut connection = self.relay.connection(id);
+        connection.space(piece.len())[..piece.len()].copy_from_slice(&piece);
+        connection.received(self.now, piece.len());
+        drop(connection);
+        if !self.relay.received(id, self.now) {
+            self.lanes.remove(&id);
+        }
+    }
+
     /// The proxy receives `bytes` from a server.
     fn tell(&mut self, id: usize, bytes: &[u8]) {
         let mut connection = self.relay.connection(id);
@@ -329,9 +447,17 @@ impl World {
 
     /// The connection breaks; `why` as the network would tell.
     fn cut(&mut self, id: usize) {
+        let why = super::backend::Why::Lost("reset".into());
+        let lanes: Vec<LinkId> =
+            self.lanes.iter().filter(|(_, end)| end.server == id).map(|(&lane, _)| lane).collect();
+        for lane in lanes {
+            self.lanes.remove(&lane);
+            if self.relay.has_link(lane) {
+                self.relay.failed(lane, self.now, &why);
+            }
+        }
         if self.servers[id].connected {
             self.servers[id].hang_up();
-            let why = super::backend::Why::Lost("reset".into());
             self.relay.failed(id, self.now, &why);
         }
     }
@@ -379,6 +505,18 @@ impl World {
         self.settle("healing");
     }
 
+    /// Time passes until nothing is cold any more.
+    fn warm_up(&mut self) {
+        for _ in 0..3000 {
+            if self.relay.is_warm() {
+                return self.settle("warming up");
+            }
+            self.pass_us(10_000);
+            self.step();
+        }
+        panic!("still cold after 30 simulated seconds");
+    }
+
     /// Sends, settles, and returns what `client` was answered.
     fn ask(&mut self, client: usize, bytes: &str) -> String {
         self.send(client, bytes);
@@ -387,5 +525,6 @@ impl World {
     }
 }
 
+mod cold;
 mod random_worlds;
 mod stories;

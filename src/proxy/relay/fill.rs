@@ -11,7 +11,8 @@
 //!                        +--> get: the value;  gets gat incr append ...: the server again
 //! ```
 //!
-//! A get ends when the add has been answered: whoever was given the value finds it on its server.
+//! A get ends when the add has been answered: whoever was given the value finds it on its server. If
+//! the server has a value after all, that one is handed out instead.
 
 use super::super::backend::{Expect, Usable};
 use super::super::guard::Stamp;
@@ -50,8 +51,8 @@ pub(super) struct Fill {
     /// From before the backup was asked; `None` when a write was on its way.
     stamp: Option<Stamp>,
     waiters: Vec<Waiter>,
-    /// Reads that have the value and wait for the add.
-    readers: Vec<usize>,
+    /// Reads, and their slots, that have the value and wait for the add.
+    readers: Vec<(usize, usize)>,
     /// Those of the walk that wait for the add.
     steps: Vec<u32>,
     /// It is found by its key ([`Relay::fill_by_key`]).
@@ -283,7 +284,7 @@ impl Relay {
                     } else {
                         if let Some(fill) = put {
                             self.reads[read].hold_open();
-                            self.fills[fill as usize].readers.push(read);
+                            self.fills[fill as usize].readers.push((read, slot));
                         }
                         self.fill_hit(read, slot, found.flags, found.cas, found.data);
                     }
@@ -346,8 +347,8 @@ impl Relay {
         }
     }
 
-    fn let_go(&mut self, readers: &[usize]) {
-        for &read in readers {
+    fn let_go(&mut self, readers: &[(usize, usize)]) {
+        for &(read, _) in readers {
             self.read_let_go(read);
         }
     }
@@ -355,6 +356,12 @@ impl Relay {
     /// The server has answered the add.
     pub(super) fn fill_added(&mut self, now: Now, id: u32, reply: Reply<'_>) {
         let Some(fill) = self.fills.try_remove(id as usize) else { return };
+        if reply == Reply::NotStored && self.usable(fill.server) == Usable::Yes {
+            // Somebody has written it since the server was asked: what the backup had is old.
+            for &(read, slot) in &fill.readers {
+                self.read_again(now, read, slot, fill.server);
+            }
+        }
         self.let_go(&fill.readers);
         self.tally.fill_backs += u64::from(reply == Reply::Stored);
         for &step in &fill.steps {

@@ -137,7 +137,8 @@ mod tests {
         }
         assert_eq!(line(&[b'k'; LINE_MAX]), Some((Line::Garbage, LINE_MAX)));
         assert_eq!(line(&[b'k'; LINE_MAX - 1]), None);
-        let long = [b"key=".to_vec(), b"%41".repeat(KEY_MAX), b" exp=-1 size=9\n".to_vec()].concat();
+        let long =
+            [b"key=".to_vec(), b"%41".repeat(KEY_MAX), b" exp=-1 size=9\n".to_vec()].concat();
         assert_eq!(all(&long), [an(&[b'A'; KEY_MAX], -1, 9)]);
     }
 

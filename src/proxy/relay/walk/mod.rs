@@ -231,6 +231,25 @@ impl Relay {
         self.warm_up(now);
     }
 
+    /// Whether nothing is cold.
+    #[cfg(test)]
+    pub fn is_warm(&self) -> bool {
+        let Relay { router, places, .. } = self;
+        router.servers.iter().chain(&router.backups).all(|&place| places[place].slot.is_warm())
+    }
+
+    /// Whether clients' requests go there.
+    #[cfg(test)]
+    pub fn usable_for_tests(&self, id: BackendId) -> bool {
+        self.backends[id].usable() == Usable::Yes && self.backends[id].is_greeted()
+    }
+
+    /// Requests without an answer at a server.
+    #[cfg(test)]
+    pub fn waiting(&self, id: BackendId) -> usize {
+        self.backends[id].waiting()
+    }
+
     /// The routes have changed: what is under way ends, and begins again where it must.
     pub(super) fn walk_reloaded(&mut self) {
         self.walker.begun = false;
