@@ -15,6 +15,7 @@ mod pipe;
 use super::cold::Identity;
 use super::config::Config;
 use super::missed::{Amends, Missed};
+use super::relay::{HOLD_MAX, HOLD_WHOLE_MAX};
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::protocol::classic::{encode, Reply};
@@ -27,6 +28,17 @@ use pipe::{Asked, Pipe};
 pub const OUT_MAX: usize = 64 << 20;
 /// Missed writes made good at a time, so that they cannot fill the queue.
 const AMENDS_AT_ONCE: usize = 4096;
+
+/// Which protocol a server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// It has not said yet on this connection.
+    Unknown,
+    /// Older than memcached 1.6.
+    Classic,
+    /// The meta commands too.
+    Meta,
+}
 
 /// The kinds of answer a request can have; anything else means that the connection has lost its
 /// place.
@@ -44,8 +56,14 @@ pub enum Expect {
     Ok,
     /// Values, then `END`.
     Values,
-    /// Of mg.
+    /// Of a meta command.
     Meta,
+    /// As `Values`, of somebody who needs them whole.
+    WholeValues,
+    /// As `Meta`, of somebody who needs the value whole.
+    WholeMeta,
+    /// Of version.
+    Version,
 }
 
 /// What is asked: the kind of its answer, and whether it may be asked twice.
@@ -72,7 +90,13 @@ impl From<Expect> for Kind {
     /// that one has to be said.
     fn from(expect: Expect) -> Kind {
         match expect {
-            Expect::Deleted | Expect::Touched | Expect::Ok | Expect::Values => expect.again(),
+            Expect::Deleted
+            | Expect::Touched
+            | Expect::Ok
+            | Expect::Values
+            | Expect::WholeValues
+            | Expect::WholeMeta
+            | Expect::Version => expect.again(),
             Expect::Stored | Expect::Number | Expect::Meta => expect.once(),
         }
     }
@@ -93,8 +117,10 @@ pub struct Limits {
     pub failure_limit: u32,
     /// Requests that may wait for answers.
     pub in_flight: usize,
-    /// Largest value taken from a server, in bytes.
-    pub value_max: usize,
+    /// Largest value that is taken from a server as one, in bytes; larger ones have lanes.
+    pub hold_max: usize,
+    /// The same where it is needed whole.
+    pub whole_max: usize,
 }
 
 impl From<&Config> for Limits {
@@ -106,7 +132,8 @@ impl From<&Config> for Limits {
             retry_us: config.retry_ms * 1000,
             failure_limit: config.failure_limit.max(1),
             in_flight: config.in_flight.max(1),
-            value_max: config.value_max,
+            hold_max: HOLD_MAX.min(config.value_max),
+            whole_max: HOLD_WHOLE_MAX.min(config.value_max),
         }
     }
 }
@@ -189,6 +216,13 @@ pub enum Step<'a, C> {
         /// Bytes to drop.
         used: usize,
     },
+    /// The answer to a request is a value too large to be held; its bytes are dropped.
+    Large {
+        /// Who asked.
+        call: C,
+        /// Bytes to drop.
+        used: usize,
+    },
     /// The last, or only, answer to a request.
     Done {
         /// Who asked.
@@ -224,7 +258,7 @@ pub struct Backend<C> {
     /// Bytes of a too large value that are still to be dropped.
     swallow: u64,
     missed: Missed,
-    meta: bool,
+    dialect: Dialect,
     /// [`Backend::resume`] is due.
     paused: bool,
     restarted: Option<C>,
@@ -279,7 +313,7 @@ impl<C: Copy> Backend<C> {
             input: Buf::new(),
             swallow: 0,
             missed: Missed::default(),
-            meta: false,
+            dialect: Dialect::Unknown,
             paused: false,
             restarted: None,
             greeted: false,
@@ -301,7 +335,12 @@ impl<C: Copy> Backend<C> {
 
     /// Whether the server is known to speak the meta protocol of memcached 1.6.
     pub fn speaks_meta(&self) -> bool {
-        self.meta
+        self.dialect == Dialect::Meta
+    }
+
+    /// What the server said it speaks.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// It has a counterpart: [`Backend::take_news`] will be asked.
@@ -369,7 +408,7 @@ impl<C: Copy> Backend<C> {
 
     /// What goes first on every new connection: who are you, and what you have missed.
     fn greet(&mut self, now: Now) {
-        self.meta = false;
+        self.dialect = Dialect::Unknown;
         introduce(&mut self.pipe, &self.who, now);
         let lost = self.missed.take_lost();
         if lost > 0 {
@@ -518,7 +557,9 @@ impl<C: Copy> Backend<C> {
         }
         let (missed, who) = (&mut self.missed, &self.who);
         let greet = matches!(self.health.state, State::Connecting { .. });
-        self.meta &= !greet;
+        if greet {
+            self.dialect = Dialect::Unknown;
+        }
         self.pipe.insert(now, |pipe| {
             if greet {
                 introduce(pipe, who, now);

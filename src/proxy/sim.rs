@@ -70,13 +70,6 @@ struct Server {
     dumps: usize,
 }
 
-/// A lane, the server's end of it.
-struct LaneEnd {
-    server: usize,
-    input: Buf,
-    output: Vec<u8>,
-}
-
 impl Server {
     fn item(&mut self, key: &[u8], flags: u32, exptime: i64, value: Vec<u8>) {
         self.next_cas += 1;
@@ -262,9 +255,12 @@ struct World {
     now: Now,
     relay: Relay,
     servers: Vec<Server>,
-    lanes: HashMap<LinkId, LaneEnd>,
     fronts: Vec<Front>,
     outputs: Vec<Vec<u8>>,
+    /// Bytes to and from servers on lanes.
+    lanes: HashMap<LinkId, (Buf, Vec<u8>)>,
+    /// Bytes that a client takes in a step.
+    takes: usize,
 }
 
 fn config(servers: u16, backups: u16) -> Config {
@@ -287,9 +283,10 @@ impl World {
             servers: (0..count)
                 .map(|_| Server { meta, lists: meta, ..Server::default() })
                 .collect(),
-            lanes: HashMap::new(),
             fronts: (0..clients).map(|_| Front::new(shared.clone())).collect(),
             outputs: vec![Vec::new(); clients],
+            lanes: HashMap::new(),
+            takes: usize::MAX,
         }
     }
 
@@ -316,11 +313,11 @@ impl World {
     /// One turn of everything, in random pieces.
     fn step(&mut self) {
         let (now, relay) = (self.now, &mut self.relay);
+        relay.tick(now);
         for (client, front) in self.fronts.iter_mut().enumerate() {
             front.process(now, World::client_id(client), relay);
         }
         relay.tick(now);
-        self.move_lanes();
         for id in 0..self.servers.len() {
             let late = self.relay.connection(id).check(self.now);
             if let Some(why) = late {
@@ -330,13 +327,15 @@ impl World {
             self.connect(id);
             self.move_bytes(id);
         }
+        self.move_lanes();
         for completion in self.relay.take_completions() {
             assert_eq!(completion.client.generation, 7);
             self.fronts[completion.client.slot as usize].complete(completion);
         }
         for (front, output) in self.fronts.iter_mut().zip(&mut self.outputs) {
-            output.extend(front.sendable());
-            front.sent(front.sendable().len());
+            let n = front.sendable().len().min(self.takes);
+            output.extend(&front.sendable()[..n]);
+            front.sent(n);
             front.settle(&mut self.relay);
         }
     }
@@ -377,60 +376,67 @@ impl World {
         }
     }
 
-    /// Every lane: connected, sent on, answered in pieces.
+    /// One step of every lane.
     fn move_lanes(&mut self) {
-        for gone in self.relay.take_gone() {
-            self.lanes.remove(&gone);
-        }
         let mut links = Vec::new();
+        for id in self.relay.take_gone() {
+            self.lanes.remove(&id);
+        }
         self.relay.links(&mut links);
-        for id in links.into_iter().filter(|id| *id >= LANES) {
-            self.move_lane(id);
+        for link in links.into_iter().filter(|&link| link >= LANES) {
+            if !self.relay.has_link(link) {
+                continue;
+            }
+            let endpoint = self.relay.endpoint(link).clone();
+            let same = |id: &usize| *self.relay.endpoint(*id) == endpoint;
+            let server = (0..self.servers.len()).find(same).expect("a lane to a server");
+            if self.relay.connection(link).wants_connect(self.now) {
+                self.relay.connection(link).connecting(self.now);
+                if self.servers[server].dead {
+                    let why = super::backend::Why::Refused("connection refused".into());
+                    self.relay.failed(link, self.now, &why);
+                    continue;
+                }
+                self.relay.connection(link).connected(self.now);
+                self.lanes.insert(link, Default::default());
+            }
+            let late = self.relay.connection(link).check(self.now);
+            if let Some(why) = late.or(self.broken_lane(server)) {
+                self.lanes.remove(&link);
+                self.relay.failed(link, self.now, &why);
+            } else {
+                self.move_lane(link, server);
+            }
         }
     }
 
-    fn move_lane(&mut self, id: LinkId) {
-        let late = self.relay.connection(id).check(self.now);
-        if let Some(why) = late {
-            self.lanes.remove(&id);
-            return self.relay.failed(id, self.now, &why);
-        }
-        let of = |n: &usize| self.relay.endpoint(*n) == self.relay.endpoint(id);
-        let server = (0..self.servers.len()).find(of).expect("a server");
-        if self.relay.connection(id).wants_connect(self.now) {
-            self.relay.connection(id).connecting(self.now);
-            if self.servers[server].dead {
-                let why = super::backend::Why::Refused("connection refused".into());
-                return self.relay.failed(id, self.now, &why);
-            }
-            self.relay.connection(id).connected(self.now);
-            let (input, output) = (Buf::new(), Vec::new());
-            self.lanes.insert(id, LaneEnd { server, input, output });
-        }
-        let Some(end) = self.lanes.get_mut(&id) else { return };
-        let mut connection = self.relay.connection(id);
+    fn broken_lane(&mut self, server: usize) -> Option<super::backend::Why> {
+        let lost = super::backend::Why::Lost("reset".into());
+        self.servers[server].dead.then_some(lost)
+    }
+
+    fn move_lane(&mut self, link: LinkId, server: usize) {
+        let Some((input, output)) = self.lanes.get_mut(&link) else { return };
+        let mut connection = self.relay.connection(link);
         let n = connection.sendable().len();
-        end.input.extend(connection.sendable());
+        input.extend(connection.sendable());
         connection.sent(self.now, n);
-        let wants_read = connection.wants_read();
-        drop(connection);
-        let real = &mut self.servers[server];
-        std::mem::swap(&mut real.input, &mut end.input);
-        std::mem::swap(&mut real.output, &mut end.output);
-        real.work();
-        std::mem::swap(&mut real.input, &mut end.input);
-        std::mem::swap(&mut real.output, &mut end.output);
-        let n = end.output.len();
-        if n == 0 || real.frozen || !wants_read {
-            return;
-        }
-        let piece: Vec<u8> = end.output.drain(..self.random.below(n) + 1).collect();
-        let mut connection = self.relay.connection(id);
-        connection.space(piece.len())[..piece.len()].copy_from_slice(&piece);
-        connection.received(self.now, piece.len());
-        drop(connection);
-        if !self.relay.received(id, self.now) {
-            self.lanes.remove(&id);
+        let server = &mut self.servers[server];
+        std::mem::swap(&mut server.input, input);
+        std::mem::swap(&mut server.output, output);
+        server.work();
+        std::mem::swap(&mut server.input, input);
+        std::mem::swap(&mut server.output, output);
+        let n = output.len();
+        if n > 0 && !server.frozen && connection.wants_read() {
+            let n = (self.random.below(n) + 1).min(64 * 1024);
+            let piece: Vec<u8> = output.drain(..n).collect();
+            connection.space(n)[..n].copy_from_slice(&piece);
+            connection.received(self.now, n);
+            drop(connection);
+            if !self.relay.received(link, self.now) {
+                self.lanes.remove(&link);
+            }
         }
     }
 
@@ -448,11 +454,11 @@ impl World {
     /// The connection breaks; `why` as the network would tell.
     fn cut(&mut self, id: usize) {
         let why = super::backend::Why::Lost("reset".into());
-        let lanes: Vec<LinkId> =
-            self.lanes.iter().filter(|(_, end)| end.server == id).map(|(&lane, _)| lane).collect();
+        let lanes: Vec<LinkId> = self.lanes.keys().copied().collect();
         for lane in lanes {
-            self.lanes.remove(&lane);
-            if self.relay.has_link(lane) {
+            let there = self.relay.has_link(lane);
+            if there && self.relay.endpoint(lane) == self.relay.endpoint(id) {
+                self.lanes.remove(&lane);
                 self.relay.failed(lane, self.now, &why);
             }
         }
@@ -481,10 +487,13 @@ impl World {
     fn settle(&mut self, what: &str) {
         for _ in 0..100_000 {
             self.step();
-            let waiting = self.fronts.iter().any(|front| !front.input.is_empty())
-                || self.relay.in_flight() > 0
-                || self.is_moving();
+            let waiting =
+                self.fronts.iter().any(|front| !front.input.is_empty() || front.in_flight() > 0)
+                    || self.relay.in_flight() > 0
+                    || self.is_moving();
             if !waiting {
+                // A barrier is passed at the client's next turn.
+                self.step();
                 assert_eq!(self.relay.held(), 0, "{what}: nothing is held when all is quiet");
                 return;
             }
@@ -526,5 +535,6 @@ impl World {
 }
 
 mod cold;
+mod large;
 mod random_worlds;
 mod stories;

@@ -77,6 +77,14 @@ pub enum Reply<'a> {
     },
     /// `NS`, `EX` or `NF` with flags, the whole line: other outcomes of meta commands.
     MetaOther(&'a [u8]),
+    /// `ME key name=value*`: what me tells of an item, the whole line.
+    MetaDebug(&'a [u8]),
+}
+
+/// Whether a key can stand in a classic command line: no blank, nothing that ends a line. Any other
+/// goes in base64 to servers that speak meta.
+pub fn is_plain_key(key: &[u8]) -> bool {
+    !key.is_empty() && !key.iter().any(|byte| matches!(byte, 0 | b'\n' | b'\r' | b' '))
 }
 
 /// The argument of return flag `flag` in the flags of a meta reply; empty for a flag without one.
@@ -132,6 +140,7 @@ fn reply(line: &[u8]) -> Option<Reply<'_>> {
             return Some(Reply::MetaValue { len: number32(len)?, flags });
         }
         b"NS" | b"EX" | b"NF" => return Some(Reply::MetaOther(line)),
+        b"ME" => return Some(Reply::MetaDebug(line)),
         _ => {}
     }
     if ["ERROR", "CLIENT_ERROR", "SERVER_ERROR"].iter().any(|e| line.starts_with(e.as_bytes())) {

@@ -13,6 +13,9 @@
 //! A get of many keys is submitted in portions, as many keys at a time as the client's share of
 //! memory allows; its END follows when all of them have ended.
 
+mod bulk;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::config::Config;
@@ -22,6 +25,7 @@ use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::base::replies::Replies;
 use crate::protocol::classic::{self, encode, Keys};
+use crate::protocol::meta::{Meta, SetMode, Verb};
 use crate::protocol::reject::{self, Reject};
 use crate::protocol::{GetVerb, Parsed, Request, StoreHead, StoreVerb};
 
@@ -79,10 +83,20 @@ enum State {
     Command,
     /// A get of more keys than may be in flight at once.
     Keys(LongGet),
-    /// Everything in flight must end before the next command; a long get then has its END.
-    Barrier {
-        ends_get: bool,
-    },
+    /// Everything in flight must end before the next command.
+    Barrier(Then),
+    /// The data block of a large value is being passed on.
+    Upload(bulk::Upload),
+}
+
+/// What is said when everything in flight has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Nothing,
+    /// The END of a long get.
+    EndGet,
+    /// MN
+    Noop,
 }
 
 #[derive(Debug)]
@@ -96,6 +110,22 @@ struct LongGet {
     more: bool,
 }
 
+/// What is done where the data block of `request` cannot be taken. As memcached does it: no stale
+/// value stays where a newer one was refused.
+fn instead<'a>(request: &Request<'a>) -> Option<Request<'a>> {
+    match *request {
+        Request::Store(StoreHead { verb: StoreVerb::Set, key, .. }) => {
+            Some(Request::Delete { key, noreply: true })
+        }
+        Request::MetaSet { key, flags, .. } => {
+            let meta = Meta::parse(Verb::Set, key, flags).ok()?;
+            let flags = if meta.key.is_binary() { &b"b"[..] } else { b"" };
+            (meta.set_mode() == SetMode::Set).then_some(Request::MetaDelete { key, flags })
+        }
+        _ => None,
+    }
+}
+
 /// One client connection.
 #[derive(Debug)]
 pub struct Front {
@@ -105,6 +135,8 @@ pub struct Front {
     replies: Replies,
     state: State,
     in_flight: usize,
+    /// Those of them that the client is told nothing about.
+    unanswered: usize,
     cost: usize,
     /// The value size that is expected, for the cost of a get.
     hint: usize,
@@ -130,6 +162,12 @@ pub struct Front {
     ended: bool,
     /// Nothing more is read or done; what is being answered still leaves.
     closing: bool,
+    /// Half of a value has left, and the rest will not come: close at once.
+    broken: bool,
+    /// Replies of which some is still to be fetched, in order.
+    parked: VecDeque<bulk::Parked>,
+    /// As the relay knows it.
+    me: Option<Client>,
 }
 
 impl Front {
@@ -141,6 +179,7 @@ impl Front {
             replies: Replies::new(),
             state: State::Command,
             in_flight: 0,
+            unanswered: 0,
             cost: 0,
             hint: FIRST_HINT,
             learned: false,
@@ -154,7 +193,15 @@ impl Front {
             starved: true,
             ended: false,
             closing: false,
+            broken: false,
+            parked: VecDeque::new(),
+            me: None,
         }
+    }
+
+    /// Requests that have not been answered.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
     }
 
     /// Whether more input is wanted now.
@@ -167,6 +214,9 @@ impl Front {
 
     /// How many bytes are worth reading at once.
     pub fn input_room(&self) -> usize {
+        if matches!(self.state, State::Upload(_)) {
+            return INPUT_MAX;
+        }
         self.want.saturating_sub(self.input.len()).clamp(KEEP, INPUT_MAX)
     }
 
@@ -177,6 +227,9 @@ impl Front {
 
     /// Everything has been said: close.
     pub fn is_finished(&self) -> bool {
+        if self.broken {
+            return true;
+        }
         let done = self.ended && self.starved && matches!(self.state, State::Command);
         self.replies.is_empty() && (self.closing || done)
     }
@@ -196,7 +249,14 @@ impl Front {
     }
 
     /// A request of this client has ended. [`Front::process`] should follow.
-    pub fn complete(&mut self, completion: Completion) {
+    pub fn complete(&mut self, mut completion: Completion) {
+        if self.take_part(&mut completion) {
+            return;
+        }
+        if !completion.pieces.is_empty() {
+            self.reply_held += completion.held;
+            return self.park(completion);
+        }
         self.in_flight -= 1;
         self.cost -= completion.cost;
         self.reply_held += completion.held;
@@ -208,13 +268,17 @@ impl Front {
         } else if !self.learned {
             self.hint = (self.hint / 2).max(MISSES_HINT);
         }
-        if let Some(ticket) = completion.ticket {
-            self.replies.resolve(ticket, completion.reply);
+        match completion.ticket {
+            Some(ticket) => {
+                self.replies.resolve(ticket, completion.reply);
+            }
+            None => self.unanswered -= 1,
         }
     }
 
     /// Tells the relay what of the replies has left. To be called after sending.
     pub fn settle(&mut self, relay: &mut Relay) {
+        self.tell_level(relay);
         let queued = self.replies.queued_bytes();
         if self.reply_held > queued {
             relay.release(self.reply_held - queued);
@@ -224,19 +288,23 @@ impl Front {
 
     /// The client is gone: nothing is held for it any more.
     pub fn abandon(&mut self, relay: &mut Relay) {
+        self.abandon_bulk(relay);
         relay.release(std::mem::take(&mut self.reply_held));
         relay.release(std::mem::take(&mut self.input_held));
     }
 
     /// Takes as many requests from the input as may be in flight.
     pub fn process(&mut self, now: Now, me: Client, relay: &mut Relay) {
+        self.me = Some(me);
+        self.fetch(now, me, relay);
         self.look(relay);
         self.starved = false;
         while !self.closing && !self.blocked() {
             let went_on = match self.state {
                 State::Command => self.command(now, me, relay),
                 State::Keys(_) => self.long_get(now, me, relay),
-                State::Barrier { ends_get } => self.pass_barrier(ends_get),
+                State::Barrier(then) => self.pass_barrier(then),
+                State::Upload(_) => self.upload(now, me, relay),
             };
             self.look_at_memory(relay);
             if !went_on {
@@ -266,13 +334,15 @@ impl Front {
         self.tight = relay.is_tight() && (self.in_flight > 0 || !self.replies.is_empty());
     }
 
-    fn pass_barrier(&mut self, ends_get: bool) -> bool {
+    fn pass_barrier(&mut self, then: Then) -> bool {
         if self.in_flight > 0 {
             return false;
         }
         self.state = State::Command;
-        if ends_get {
-            self.say(if self.reached { encode::END } else { CAN_NOT_CONNECT });
+        match then {
+            Then::Nothing => {}
+            Then::EndGet => self.say(if self.reached { encode::END } else { CAN_NOT_CONNECT }),
+            Then::Noop => self.say(encode::META_NOOP),
         }
         true
     }
@@ -353,16 +423,22 @@ impl Front {
             Request::Get { verb, exptime, keys, more } => {
                 self.get(now, me, relay, verb, exptime, keys, more);
             }
-            Request::Store(head) => return self.store(now, me, relay, &head, rest),
+            Request::Store(StoreHead { len, noreply, .. }) => {
+                return self.store(now, me, relay, &request, (len, noreply), rest);
+            }
             Request::Delete { noreply, .. }
             | Request::Arith { noreply, .. }
             | Request::Touch { noreply, .. } => self.submit(now, me, relay, &request, &[], noreply),
-            Request::MetaGet { .. } => self.submit(now, me, relay, &request, &[], false),
+            Request::MetaGet { .. }
+            | Request::MetaDelete { .. }
+            | Request::MetaArith { .. }
+            | Request::MetaDebug { .. } => self.submit(now, me, relay, &request, &[], false),
             Request::FlushAll { noreply, .. } | Request::Verbosity { noreply, .. } => {
                 let ticket = (!noreply).then(|| self.replies.defer());
+                self.unanswered += usize::from(noreply);
                 self.in_flight += 1;
                 self.cost += REQUEST_COST;
-                self.state = State::Barrier { ends_get: false };
+                self.state = State::Barrier(Then::Nothing);
                 relay.submit_all(now, me, ticket, REQUEST_COST, &request);
             }
             Request::BadFlush { noreply } => {
@@ -376,14 +452,11 @@ impl Front {
                 let shared = self.shared.clone();
                 self.say(&shared.stats);
             }
-            Request::MetaNoop => self.say(encode::META_NOOP),
+            // Answers leave in order anyway; what has no answer must be waited for.
+            Request::MetaNoop if self.unanswered == 0 => self.say(encode::META_NOOP),
+            Request::MetaNoop => self.state = State::Barrier(Then::Noop),
             Request::MetaSet { len, .. } => {
-                // Its data block is dropped, so that it is not read as commands.
-                let swallow = u64::from(len) + 2;
-                self.refuse(Reject { swallow, ..Reject::line(reject::ERROR) });
-            }
-            Request::MetaDelete { .. } | Request::MetaArith { .. } | Request::MetaDebug { .. } => {
-                self.say(UNSUPPORTED)
+                return self.store(now, me, relay, &request, (len, false), rest);
             }
             Request::Shutdown { .. } | Request::DebugTime(_) | Request::Watch { .. } => {
                 self.say(UNSUPPORTED);
@@ -411,7 +484,10 @@ impl Front {
         let cost = REQUEST_COST + data.len() + expected;
         self.in_flight += 1;
         self.cost += cost;
-        relay.submit_write(now, me, ticket, cost, request, data);
+        self.unanswered += usize::from(noreply);
+        if relay.submit_write(now, me, ticket, cost, request, data) {
+            self.state = State::Barrier(Then::Nothing);
+        }
     }
 
     fn store(
@@ -419,44 +495,60 @@ impl Front {
         now: Now,
         me: Client,
         relay: &mut Relay,
-        head: &StoreHead<'_>,
+        request: &Request<'_>,
+        (len, noreply): (u32, bool),
         rest: &[u8],
     ) -> Option<usize> {
-        if head.len as usize > self.shared.value_max {
-            if head.verb == StoreVerb::Set {
-                // As memcached does it: no stale value stays where a newer one was refused.
-                let delete = Request::Delete { key: head.key, noreply: true };
-                self.submit(now, me, relay, &delete, &[], true);
-            }
-            self.refuse(classic::too_large(head));
+        if len as usize > self.shared.value_max {
+            self.refuse_block(now, me, relay, request, reject::TOO_LARGE);
             return Some(0);
         }
-        let parsed = classic::parse_data(rest, head.len);
+        let parsed = classic::parse_data(rest, len);
         if parsed != Parsed::Incomplete {
             relay.release(std::mem::take(&mut self.input_held));
         }
         match parsed {
-            Parsed::Incomplete if !self.reserve(relay, head.len as usize) => {
-                if head.verb == StoreVerb::Set {
-                    let delete = Request::Delete { key: head.key, noreply: true };
-                    self.submit(now, me, relay, &delete, &[], true);
-                }
-                self.refuse(classic::no_memory(head));
+            Parsed::Incomplete
+                if len as usize > bulk::hold_max(relay, request)
+                    || !self.reserve(relay, len as usize) =>
+            {
+                self.begin_upload(request);
                 Some(0)
             }
             Parsed::Incomplete => {
-                self.want = head.len as usize + 2;
+                self.want = len as usize + 2;
                 None
             }
             Parsed::Reject { reject, used } => {
-                self.refuse(reject.quiet_if(head.noreply));
+                self.refuse(reject.quiet_if(noreply));
                 Some(used)
             }
             Parsed::Done { value, used } => {
-                self.submit(now, me, relay, &Request::Store(*head), value, head.noreply);
+                self.submit(now, me, relay, request, value, noreply);
                 Some(used)
             }
         }
+    }
+
+    /// Refuses a block before it was read.
+    fn refuse_block(
+        &mut self,
+        now: Now,
+        me: Client,
+        relay: &mut Relay,
+        request: &Request<'_>,
+        line: &'static [u8],
+    ) {
+        if let Some(delete) = instead(request) {
+            self.submit(now, me, relay, &delete, &[], true);
+        }
+        let (len, noreply) = match *request {
+            Request::Store(head) => (head.len, head.noreply),
+            Request::MetaSet { len, .. } => (len, false),
+            _ => return,
+        };
+        let swallow = u64::from(len) + 2;
+        self.refuse(Reject { line, swallow, close: false }.quiet_if(noreply));
     }
 
     /// Whether there is room to wait for a block of `len` bytes. Small ones fit into what every
@@ -545,7 +637,7 @@ impl Front {
             return true;
         }
         if !get.more {
-            self.state = State::Barrier { ends_get: true };
+            self.state = State::Barrier(Then::EndGet);
             return true;
         }
         match classic::parse_more_keys(self.input.data()) {

@@ -59,6 +59,8 @@ pub(super) struct Fill {
     shared: bool,
     /// From a backup without meta commands: the value came before the end of its answer.
     value: Option<(u32, u64, Vec<u8>)>,
+    /// There is a value, and it is too large to be held.
+    large: bool,
 }
 
 /// What the backup has.
@@ -151,6 +153,7 @@ impl Relay {
             readers: Vec::new(),
             steps: Vec::new(),
             value: None,
+            large: false,
         });
         if !self.ask_source(now, fill as u32) {
             self.fills.remove(fill);
@@ -169,7 +172,7 @@ impl Relay {
         let Relay { fills, backends, .. } = self;
         let Fill { key, source, guess, .. } = &fills[id as usize];
         let meta = backends[*source].speaks_meta() || *guess;
-        let expect = if meta { Expect::Meta.again() } else { Expect::Values.again() };
+        let expect = if meta { Expect::WholeMeta } else { Expect::WholeValues };
         let usable = backends[*source].ask(now, Call::FillAsk { fill: id }, expect, |out| {
             if meta {
                 encode::request(out, &Request::MetaGet { key, flags: b"k f c t v" });
@@ -193,8 +196,24 @@ impl Relay {
         if *fill.key != *key || fill.value.is_some() {
             return false;
         }
+        fill.large = data.is_none();
         fill.value = data.map(|data| (flags, cas.unwrap_or(0), data.to_vec()));
         true
+    }
+
+    /// What the backup has is too large to be put back: readers have it from there.
+    pub(super) fn fill_large(&mut self, now: Now, id: u32) {
+        let Some(fill) = self.fills.try_remove(id as usize) else { return };
+        if fill.shared {
+            self.fill_by_key.remove(&fill.key);
+        }
+        for waiter in fill.waiters {
+            match waiter {
+                Waiter::Slot { read, slot } => self.read_large(read, slot),
+                Waiter::Write { write } => self.write_filled(now, write, false),
+                Waiter::Walk { step, .. } => self.walk_done(now, step, Outcome::Refused),
+            }
+        }
     }
 
     /// The backup is asked again.
@@ -207,6 +226,9 @@ impl Relay {
     /// The end of the backup's answer; any but a value counts as a miss.
     pub(super) fn fill_asked(&mut self, now: Now, id: u32, reply: Reply<'_>, data: &[u8]) {
         let Some(fill) = self.fills.get_mut(id as usize) else { return };
+        if fill.large {
+            return self.fill_large(now, id);
+        }
         let source = &self.backends[fill.source];
         let too_old = source.is_greeted() && !source.speaks_meta();
         let refused = matches!(reply, Reply::Error(_));

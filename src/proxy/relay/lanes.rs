@@ -7,7 +7,7 @@
 use super::super::backend::{Usable, Why};
 use super::super::lane::Lane;
 use super::places::BackendId;
-use super::Relay;
+use super::{GetId, PutId, Relay};
 use crate::base::clock::Now;
 
 /// A lane in this relay.
@@ -27,6 +27,10 @@ pub(super) enum Job {
     Idle,
     /// The keys of a server, for those that have lost them.
     Dump,
+    /// A value on its way to a client.
+    Get(GetId),
+    /// A value on its way from a client: to the server, or the backup.
+    Put { put: PutId, leg: u8 },
 }
 
 #[derive(Debug)]
@@ -69,6 +73,7 @@ impl Relay {
     pub(super) fn end_lane(&mut self, now: Now, id: LaneId) {
         let Some(seat) = self.lanes.get_mut(id) else { return };
         seat.job = Job::Idle;
+        self.bulk.freed = true;
         if !seat.lane.end(now) {
             self.drop_lane(id);
         }
@@ -77,6 +82,7 @@ impl Relay {
     /// Closes a lane whatever is on its way there. Its job hears nothing of it.
     pub(super) fn drop_lane(&mut self, id: LaneId) {
         if self.lanes.try_remove(id).is_some() {
+            self.bulk.freed = true;
             self.gone.push(LANES + id);
         }
     }
@@ -88,6 +94,8 @@ impl Relay {
             // Nobody asked for anything.
             Job::Idle => self.drop_lane(id),
             Job::Dump => self.dump_received(now, id),
+            Job::Get(get) => self.get_received(now, id, get),
+            Job::Put { put, leg } => self.put_received(now, id, put, leg),
         }
         self.lanes.contains(id)
     }
@@ -95,9 +103,15 @@ impl Relay {
     /// A lane's connection is over.
     pub(super) fn lane_failed(&mut self, now: Now, id: LaneId, why: &Why) {
         let Some(seat) = self.lanes.try_remove(id) else { return };
+        self.bulk.freed = true;
+        if seat.job != Job::Idle {
+            log::debug!("proxy: a lane to {}: {why}", self.backends[seat.backend].name());
+        }
         match seat.job {
             Job::Idle => {}
             Job::Dump => self.dump_lost(now, id, why),
+            Job::Get(get) => self.get_failed(now, get),
+            Job::Put { put, leg } => self.put_failed(put, leg),
         }
     }
 }

@@ -104,7 +104,7 @@ impl Relay {
 
     /// A write of `key` did not reach this place, or may not have.
     pub(super) fn missed_key(&mut self, place: PlaceId, key: &[u8]) {
-        let now = self.walker.now;
+        let now = self.last_now;
         let Relay { places, backends, .. } = self;
         for &id in &places[place].members {
             backends[id].missed_key(key);
@@ -132,6 +132,11 @@ impl Relay {
                 }
             }
         }
+    }
+
+    /// Whether there are backups at all.
+    pub fn has_backups(&self) -> bool {
+        !self.router.backups.is_empty()
     }
 
     /// Takes new routes. Servers that stay keep their connections and what is known about them;

@@ -136,9 +136,7 @@ struct Run {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Walker {
-    /// When [`Relay::tick`] was last called.
-    pub now: Now,
-    /// When [`Relay::tick`] has something to do.
+    /// When [`Relay::walk`] has something to do.
     due: u64,
     begun: bool,
     not_before: u64,
@@ -159,7 +157,6 @@ pub(super) struct Walker {
 impl Walker {
     pub(super) fn new(cold_secs: u64) -> Walker {
         Walker {
-            now: Now::default(),
             due: 0,
             begun: false,
             not_before: 0,
@@ -203,9 +200,8 @@ fn is_text(key: &[u8]) -> bool {
 }
 
 impl Relay {
-    /// Does what is due without anybody asking. To be called in every turn.
-    pub fn tick(&mut self, now: Now) {
-        self.walker.now = now;
+    /// Does what is due without anybody asking.
+    pub(super) fn walk(&mut self, now: Now) {
         if now.mono_us < self.walker.due {
             return;
         }

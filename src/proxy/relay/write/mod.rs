@@ -1,4 +1,4 @@
-//! Commands of one key that are not plain reads: storage, delete, incr, decr, touch, and mg.
+//! Commands of one key that are not plain reads: storage, delete, incr, decr, touch, and meta.
 //!
 //! Owns the writes in flight. What is done where, and what the client gets:
 //!
@@ -10,7 +10,7 @@
 //!   DELETED                          delete                               DELETED
 //!   NOT_FOUND to delete              delete                               the backup's answer
 //!   it is absent, to append prepend  get; what it has is put back on the  the second answer
-//!     replace incr decr touch mg     server, which is then asked again
+//!     replace incr decr touch          server, which is then asked again
 //!   NOT_STORED to add, EXISTS, ...   nothing                              the server's answer
 //!   SERVER_ERROR to set              delete (memcached drops the old      the server's answer
 //!                                    value when it cannot take the new)
@@ -18,42 +18,67 @@
 //!     the way)
 //! ```
 //!
+//! The meta commands. A key in text goes to the backup in classic words where they can say it, so
+//! that a backup of any age understands them; a key in base64 goes in base64.
+//!
+//! ```text
+//!   HD to ms (S E R)                 set with F and T (and E)             the server's answer
+//!   HD to ms with A or P             append, prepend; with N as ms        the server's answer
+//!   HD to ms with C and I            delete: whether it is stale now the  the server's answer
+//!                                      server does not say
+//!   HD to md                         delete                               the server's answer
+//!   HD to md with I or x             the same md without C                the server's answer
+//!   HD, VA to ma                     incr, decr; with T N E as ma         the server's answer
+//!   HD, VA to mg with T, or with     the same mg with only T N R E        the server's answer
+//!     W in the answer
+//!   NF to md                         md, delete                           the backup's answer
+//!   it is absent, to mg ma, ms with  as above; with N it is asked         the last answer
+//!     A P R or C, md with C I x        without N before, so that nothing
+//!                                      hides what the backup has
+//!   EX, NS to add, me, ...           nothing                              the server's answer
+//!   nothing (down, or lost on        the command itself, once; a unique   the backup's answer,
+//!     the way)                         must have come from the backup       uniques marked
+//! ```
+//!
 //! The client's answer waits for the backup (at most its request timeout): an answered write is on
 //! both. Only what does the same when it is done twice is ever sent to one backend twice (after a
 //! lost connection): append and incr are applied at most once.
 
-use super::super::backend::{Expect, Kind, Usable};
-use super::super::fanout::Verdict;
+mod meta;
+mod old;
+mod verb;
+
+use super::super::backend::{Dialect, Expect, Usable};
+use super::super::fanout::{Piece, Verdict};
 use super::places::{BackendId, PlaceId, Route};
-use super::{Call, Client, Completion, Relay, BACKUP_UNIQUE, CAN_NOT_CONNECT, OUT_OF_CONNECTION};
+use super::{
+    Call, Client, Completion, Relay, BACKUP_UNIQUE, CAN_NOT_CONNECT, NO_ROOM, OUT_OF_CONNECTION,
+};
 use crate::base::clock::Now;
 use crate::base::replies::Ticket;
-use crate::protocol::classic::{encode, Reply};
-use crate::protocol::{ArithVerb, Request, StoreHead, StoreVerb};
+use crate::protocol::classic::{encode, parse_reply, reply::is_plain_key, Reply};
+use crate::protocol::meta::Key;
+use crate::protocol::reject::Reject;
+use crate::protocol::{ArithVerb, Parsed, Request};
+use meta::{How, MetaLine, MetaVerb, Mirror};
+use verb::{Outcome, Verb};
 
 /// Fills that a command waits for: the server may lose what was put back before it gets the
 /// command. A miss is then final.
 const ROUNDS_MAX: u8 = 3;
 
-/// What kind of command it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verb {
-    Store(StoreVerb),
-    Delete,
-    Incr,
-    Decr,
-    Touch,
-    MetaGet,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    /// Which protocol the server speaks is being asked.
+    Greet,
     /// Asked first.
     Server,
     /// The server has done it, and the backup is doing it too.
     Mirror,
     /// The server did not have what is to be deleted.
     DeleteBackup,
+    /// The server cannot be reached, and the backup's protocol is being asked.
+    GreetBackup,
     /// The server cannot be reached.
     Failover,
     /// The server does not have it; the backup's copy is being put back.
@@ -68,9 +93,7 @@ pub(super) struct Write {
     verb: Verb,
     route: Route,
     stage: Stage,
-    /// Answer nothing to a miss (mg with `q`).
-    quiet: bool,
-    /// It was counted in the guard.
+    /// It is counted in the guard.
     guarded: bool,
     /// How often the server was asked again after a fill.
     rounds: u8,
@@ -79,116 +102,84 @@ pub(super) struct Write {
     exptime: i64,
     /// The delta of incr and decr.
     delta: u64,
-    /// The data block, or the flags of mg.
+    /// The data block.
     data: Box<[u8]>,
+    /// The words of a meta command.
+    line: MetaLine,
+    /// It was asked in classic words, of a server that is older than 1.6.
+    translated: bool,
+    /// From such a server: it came before the end of its answer.
+    value: Option<old::Value>,
     /// The server's answer, once known.
     answer: Vec<u8>,
+    /// Bytes of it that count as held.
+    answer_held: usize,
+    /// Length of the value in it.
+    largest: usize,
 }
 
-/// What an answer of the server means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    /// It was done: the backup must do it too.
-    Done,
-    /// There was nothing to delete: the backup must still not have it.
-    Gone,
-    /// There is nothing to work on: the backup may have it.
-    Absent,
-    /// It changed nothing, or was only read.
-    Final,
-    /// The old value was dropped and the new one refused.
-    Dropped,
+/// What became of an attempt to send.
+enum Sent {
+    Yes,
+    /// The backend's protocol is being asked first.
+    Greeting,
+    Busy,
+    Down,
+    /// It cannot be said to this backend; what the client is told.
+    Refused(Vec<u8>),
 }
 
-fn outcome(verb: Verb, reply: &Reply<'_>) -> Outcome {
-    use StoreVerb::{Append, Prepend, Replace, Set};
-    match (verb, reply) {
-        (Verb::Store(Set), Reply::Error(line)) if line.starts_with(b"SERVER_ERROR") => {
-            Outcome::Dropped
-        }
-        (_, Reply::Error(_)) => Outcome::Final,
-        (Verb::Store(_), Reply::Stored) => Outcome::Done,
-        (Verb::Store(Append | Prepend | Replace), Reply::NotStored) => Outcome::Absent,
-        (Verb::Delete, Reply::Deleted) => Outcome::Done,
-        (Verb::Delete, Reply::NotFound) => Outcome::Gone,
-        (Verb::Incr | Verb::Decr, Reply::Number(_)) => Outcome::Done,
-        (Verb::Touch, Reply::Touched) => Outcome::Done,
-        (Verb::Incr | Verb::Decr | Verb::Touch, Reply::NotFound) => Outcome::Absent,
-        (Verb::MetaGet, Reply::MetaMiss { .. }) => Outcome::Absent,
-        _ => Outcome::Final,
-    }
+/// A request taken to pieces.
+struct Parts<'a> {
+    verb: Verb,
+    key: Key<'a>,
+    flags: u32,
+    exptime: i64,
+    delta: u64,
+    line: MetaLine,
 }
 
-impl Verb {
-    fn kind(self) -> Kind {
-        match self {
-            Verb::Store(StoreVerb::Set | StoreVerb::Replace) => Expect::Stored.again(),
-            Verb::Store(_) => Expect::Stored.once(),
-            Verb::Delete => Expect::Deleted.again(),
-            Verb::Incr | Verb::Decr => Expect::Number.once(),
-            Verb::Touch => Expect::Touched.again(),
-            Verb::MetaGet => Expect::Meta.again(),
-        }
-    }
-
-    /// Whether it can make a key that was not there, or remove one.
-    fn makes_or_removes(self) -> bool {
-        matches!(self, Verb::Store(StoreVerb::Set | StoreVerb::Add) | Verb::Delete)
-    }
-}
-
-impl Write {
-    /// The command as it is sent, as verb `verb`.
-    fn encode(&self, out: &mut Vec<u8>, verb: Verb) {
-        let (key, noreply) = (&self.key[..], false);
-        let request = match verb {
-            Verb::Store(verb) => {
-                let (flags, exptime, len) = (self.flags, self.exptime, self.data.len() as u32);
-                let head = StoreHead { verb, key, flags, exptime, len, noreply };
-                return encode::store(out, &head, &self.data);
-            }
-            Verb::Delete => Request::Delete { key, noreply },
-            Verb::Incr => Request::Arith { verb: ArithVerb::Incr, key, delta: self.delta, noreply },
-            Verb::Decr => Request::Arith { verb: ArithVerb::Decr, key, delta: self.delta, noreply },
-            Verb::Touch => Request::Touch { key, exptime: self.exptime, noreply },
-            Verb::MetaGet => Request::MetaGet { key, flags: &self.data },
+impl<'a> Parts<'a> {
+    /// None for a request that is no write.
+    fn of(request: &Request<'a>) -> Option<Result<Parts<'a>, Reject>> {
+        let plain = |verb, key| Parts {
+            verb,
+            key: Key::Text(key),
+            flags: 0,
+            exptime: 0,
+            delta: 0,
+            line: MetaLine::default(),
         };
-        encode::request(out, &request);
-    }
-
-    /// What the backup does once the server has done its part.
-    fn mirror(&self) -> Verb {
-        match self.verb {
-            Verb::Store(StoreVerb::Add | StoreVerb::Replace | StoreVerb::Cas(_)) => {
-                Verb::Store(StoreVerb::Set)
+        let meta = |verb, key, flags| {
+            let (line, key) = MetaLine::new(verb, key, flags)?;
+            Ok(Parts { line, key, ..plain(Verb::Meta(verb), b"") })
+        };
+        Some(match *request {
+            Request::Store(head) => Ok(Parts {
+                flags: head.flags,
+                exptime: head.exptime,
+                ..plain(Verb::Store(head.verb), head.key)
+            }),
+            Request::Delete { key, .. } => Ok(plain(Verb::Delete, key)),
+            Request::Arith { verb, key, delta, .. } => {
+                let verb = if verb == ArithVerb::Incr { Verb::Incr } else { Verb::Decr };
+                Ok(Parts { delta, ..plain(verb, key) })
             }
-            verb => verb,
-        }
+            Request::Touch { key, exptime, .. } => Ok(Parts { exptime, ..plain(Verb::Touch, key) }),
+            Request::MetaGet { key, flags } => meta(MetaVerb::Get, key, flags),
+            Request::MetaSet { key, flags, .. } => meta(MetaVerb::Set, key, flags),
+            Request::MetaDelete { key, flags } => meta(MetaVerb::Delete, key, flags),
+            Request::MetaArith { key, flags } => meta(MetaVerb::Arith, key, flags),
+            Request::MetaDebug { key, flags } => meta(MetaVerb::Debug, key, flags),
+            _ => return None,
+        })
     }
-}
-
-/// The flags of an mg without `q`, and whether it was there: every request has its answer here, so
-/// that answers can be matched; a quiet miss is silenced on the way to the client.
-fn without_quiet(flags: &[u8]) -> (Box<[u8]>, bool) {
-    let words = flags.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
-    let mut kept = Vec::with_capacity(flags.len());
-    let mut quiet = false;
-    for word in words {
-        if word == b"q" {
-            quiet = true;
-            continue;
-        }
-        if !kept.is_empty() {
-            kept.push(b' ');
-        }
-        kept.extend_from_slice(word);
-    }
-    (kept.into(), quiet)
 }
 
 impl Relay {
-    /// Submits a storage command (`data` is its block), delete, incr, decr, touch or mg. `ticket`
-    /// is `None` for noreply. Other requests are ignored.
+    /// Submits a storage command or ms (`data` is its block), delete, incr, decr, touch, mg, md, ma
+    /// or me. `ticket` is `None` for noreply. Other requests are ignored. True: it waits to learn
+    /// what its server understands, and the client's next request must wait for it.
     pub fn submit_write(
         &mut self,
         now: Now,
@@ -197,36 +188,21 @@ impl Relay {
         cost: usize,
         request: &Request<'_>,
         data: &[u8],
-    ) {
-        let (mut flags, mut exptime, mut delta, mut quiet) = (0, 0, 0, false);
-        let mut data: Box<[u8]> = data.into();
-        let (verb, key) = match *request {
-            Request::Store(head) => {
-                (flags, exptime) = (head.flags, head.exptime);
-                (Verb::Store(head.verb), head.key)
+    ) -> bool {
+        let parts = match Parts::of(request) {
+            Some(Ok(parts)) => parts,
+            Some(Err(reject)) => {
+                self.complete(client, ticket, cost, reject.line.to_vec());
+                return false;
             }
-            Request::Delete { key, .. } => (Verb::Delete, key),
-            Request::Arith { verb, key, delta: by, .. } => {
-                delta = by;
-                (if verb == ArithVerb::Incr { Verb::Incr } else { Verb::Decr }, key)
-            }
-            Request::Touch { key, exptime: until, .. } => {
-                exptime = until;
-                (Verb::Touch, key)
-            }
-            Request::MetaGet { key, flags } => {
-                (data, quiet) = without_quiet(flags);
-                (Verb::MetaGet, key)
-            }
-            _ => return,
+            None => return false,
         };
+        let Parts { verb, key, flags, exptime, delta, line } = parts;
+        let key = key.as_bytes();
         let Some(route) = self.route(key) else {
-            return self.complete(client, ticket, cost, CAN_NOT_CONNECT.to_vec());
+            self.complete(client, ticket, cost, CAN_NOT_CONNECT.to_vec());
+            return false;
         };
-        let guarded = verb.makes_or_removes() && route.backup.is_some();
-        if guarded {
-            self.guard.begin(key, self.worker);
-        }
         self.held += data.len();
         let id = self.writes.insert(Write {
             client,
@@ -235,47 +211,114 @@ impl Relay {
             verb,
             route,
             stage: Stage::Server,
-            quiet,
-            guarded,
+            guarded: false,
             rounds: 0,
             key: key.into(),
             flags,
             exptime,
             delta,
-            data,
+            data: data.into(),
+            line,
+            translated: false,
+            value: None,
             answer: Vec::new(),
+            answer_held: 0,
+            largest: 0,
         });
+        self.begin_guard(id);
         self.write_to_server(now, id);
+        self.writes.get(id).is_some_and(|write| {
+            write.client == client && matches!(write.stage, Stage::Greet | Stage::GreetBackup)
+        })
+    }
+
+    fn begin_guard(&mut self, id: usize) {
+        let write = &mut self.writes[id];
+        if !write.guarded && write.route.backup.is_some() && write.makes_or_removes() {
+            write.guarded = true;
+            self.guard.begin(&write.key, self.worker);
+        }
+    }
+
+    fn end_guard(&mut self, id: usize) {
+        let write = &mut self.writes[id];
+        if std::mem::take(&mut write.guarded) {
+            self.guard.end(&write.key);
+        }
     }
 
     fn complete(&mut self, client: Client, ticket: Option<Ticket>, cost: usize, reply: Vec<u8>) {
         let verdict = Verdict::Reached;
-        let (largest, held) = (0, 0);
-        self.completions.push(Completion { client, ticket, reply, cost, largest, verdict, held });
+        self.completions.push(Completion {
+            client,
+            ticket,
+            reply,
+            cost,
+            largest: 0,
+            verdict,
+            held: 0,
+            pieces: Vec::new(),
+            more: false,
+        });
     }
 
-    /// Sends command `id` to `backend` as verb `verb`.
-    fn send_write(&mut self, now: Now, id: usize, backend: BackendId, verb: Verb) -> Usable {
+    /// Sends command `id` to `backend` as the client sent it.
+    fn send_write(&mut self, now: Now, id: usize, backend: BackendId, backup: bool) -> Sent {
         let Relay { writes, backends, .. } = self;
-        let write = &writes[id];
+        let write = &mut writes[id];
+        let no_vivify = write.route.backup.is_some() && !backup && write.rounds == 0;
+        let how = How { no_vivify, backup };
         let call = Call::Write { write: id as u32 };
-        backends[backend].ask(now, call, verb.kind(), |out| write.encode(out, verb))
+        let dialect = backends[backend].dialect();
+        write.value = None;
+        write.translated = dialect == Dialect::Classic;
+        let usable = match write.verb {
+            Verb::Meta(verb) if dialect == Dialect::Classic => {
+                match old::translate(&write.line, verb, &write.key, &write.data, backup) {
+                    Ok(classic) => {
+                        let put = |out: &mut Vec<u8>| classic.encode(out);
+                        backends[backend].ask(now, call, classic.kind(), put)
+                    }
+                    Err(text) => return Sent::Refused(text),
+                }
+            }
+            Verb::Meta(_) if dialect == Dialect::Unknown => {
+                let greet = |out: &mut Vec<u8>| encode::request(out, &Request::Version);
+                let usable = backends[backend].ask(now, call, Expect::Version.again(), greet);
+                if usable == Usable::Yes {
+                    write.stage = if backup { Stage::GreetBackup } else { Stage::Greet };
+                    return Sent::Greeting;
+                }
+                usable
+            }
+            _ => backends[backend].ask(now, call, write.kind(), |out| write.encode(out, how)),
+        };
+        match usable {
+            Usable::Yes => Sent::Yes,
+            Usable::Busy => Sent::Busy,
+            Usable::Down => Sent::Down,
+        }
     }
 
     fn write_to_server(&mut self, now: Now, id: usize) {
         let write = &mut self.writes[id];
         write.stage = Stage::Server;
-        let (verb, server) = (write.verb, write.route.server);
-        if let (Verb::Store(StoreVerb::Cas(unique)), Some(_)) = (verb, write.route.backup) {
-            if unique & BACKUP_UNIQUE != 0 && self.usable(server) == Usable::Yes {
+        let server = write.route.server;
+        if let (Some(unique), Some(_)) = (write.compare(), write.route.backup) {
+            if unique & BACKUP_UNIQUE != 0
+                && !write.line.has_own_uniques()
+                && self.usable(server) == Usable::Yes
+            {
                 // The unique is the backup's: the client must read the server's first.
-                return self.finish_write(id, encode::EXISTS);
+                let answer = self.writes[id].exists();
+                return self.finish_write(id, &answer);
             }
         }
-        match self.send_write(now, id, self.writer(server), verb) {
-            Usable::Yes => {}
-            Usable::Busy => self.finish_write(id, OUT_OF_CONNECTION),
-            Usable::Down => self.fail_over(now, id, false),
+        match self.send_write(now, id, self.writer(server), false) {
+            Sent::Yes | Sent::Greeting => {}
+            Sent::Busy => self.finish_write(id, OUT_OF_CONNECTION),
+            Sent::Refused(text) => self.finish_write(id, &text),
+            Sent::Down => self.fail_over(now, id, false),
         }
     }
 
@@ -284,24 +327,30 @@ impl Relay {
         let write = &mut self.writes[id];
         let Route { server, backup } = write.route;
         let Some(backup) = backup else { return self.finish_write(id, CAN_NOT_CONNECT) };
-        let mut verb = write.verb;
-        if let Verb::Store(StoreVerb::Cas(unique)) = verb {
-            if unique & BACKUP_UNIQUE == 0 {
-                if sent {
-                    self.write_missed(id, server);
-                }
-                let there = self.usable(backup) != Usable::Down;
-                return self.finish_write(id, if there { encode::EXISTS } else { CAN_NOT_CONNECT });
+        let theirs = |unique| unique & BACKUP_UNIQUE == 0 && !write.line.has_own_uniques();
+        if write.compare().is_some_and(theirs) {
+            if sent {
+                self.write_missed(id, server);
             }
-            verb = Verb::Store(StoreVerb::Cas(unique & !BACKUP_UNIQUE));
+            let there = self.usable(backup) != Usable::Down;
+            let answer = if there { self.writes[id].exists() } else { CAN_NOT_CONNECT.to_vec() };
+            return self.finish_write(id, &answer);
         }
         write.stage = Stage::Failover;
-        let reads_only = verb == Verb::MetaGet;
-        let usable = self.send_write(now, id, self.writer(backup), verb);
-        if !reads_only && (sent || usable == Usable::Yes) {
+        let reads_only = write.only_reads();
+        let went = self.send_write(now, id, self.writer(backup), true);
+        if let Sent::Refused(text) = went {
+            if sent && !reads_only {
+                self.write_missed(id, server);
+                self.write_missed(id, backup);
+            }
+            return self.finish_write(id, &text);
+        }
+        let went = matches!(went, Sent::Yes | Sent::Greeting);
+        if !reads_only && (sent || went) {
             self.write_missed(id, server);
         }
-        if usable == Usable::Yes {
+        if went {
             self.tally.failovers += 1;
             return;
         }
@@ -319,85 +368,185 @@ impl Relay {
     }
 
     /// The backup does what the server has done.
-    fn mirror_write(&mut self, now: Now, id: usize, stage: Stage, verb: Verb) {
-        let write = &mut self.writes[id];
-        let Some(backup) = write.route.backup else {
-            let answer = std::mem::take(&mut write.answer);
-            return self.finish_write(id, &answer);
+    fn mirror_write(&mut self, now: Now, id: usize, stage: Stage) {
+        let Some(backup) = self.writes[id].route.backup else { return self.finish_with_answer(id) };
+        self.writes[id].stage = stage;
+        let to = self.writer(backup);
+        let Relay { writes, backends, .. } = self;
+        let write = &writes[id];
+        let backend = &mut backends[to];
+        let call = Call::Write { write: id as u32 };
+        let usable = match write.mirror(backend.dialect() == Dialect::Meta) {
+            Mirror::Nothing => return self.finish_with_answer(id),
+            Mirror::Forget => Usable::Down,
+            Mirror::Classic(Request::Store(head)) => {
+                let put = |out: &mut Vec<u8>| encode::store(out, &head, &write.data);
+                backend.ask(now, call, meta::kind(&Request::Store(head)), put)
+            }
+            Mirror::Classic(request) => {
+                let put = |out: &mut Vec<u8>| encode::request(out, &request);
+                backend.ask(now, call, meta::kind(&request), put)
+            }
+            Mirror::Meta(flags) => {
+                let Verb::Meta(verb) = write.verb else { return self.finish_with_answer(id) };
+                backend.ask(now, call, write.kind(), |out| {
+                    write.line.encode_mirror(out, verb, &write.key, &write.data, &flags);
+                })
+            }
         };
-        write.stage = stage;
-        if self.send_write(now, id, self.writer(backup), verb) != Usable::Yes {
+        if usable != Usable::Yes {
             self.write_missed(id, backup);
             self.finish_with_answer(id);
         }
     }
 
+    /// The value of a get or gets that was asked in an mg's place. `false`: it is another key's.
+    pub(super) fn write_value(
+        &mut self,
+        id: u32,
+        key: &[u8],
+        flags: u32,
+        cas: Option<u64>,
+        data: Option<&[u8]>,
+    ) -> bool {
+        let Some(write) = self.writes.get_mut(id as usize) else { return false };
+        if *write.key != *key || write.value.is_some() {
+            return false;
+        }
+        // Too large to be taken: as if it was not there.
+        write.value = data.map(|data| old::Value { flags, cas, data: data.to_vec() });
+        true
+    }
+
+    /// The answer of [`Relay::write_value`] begins anew.
+    pub(super) fn write_restarted(&mut self, id: u32) {
+        if let Some(write) = self.writes.get_mut(id as usize) {
+            write.value = None;
+        }
+    }
+
     pub(super) fn write_done(&mut self, now: Now, id: u32, reply: Reply<'_>, raw: &[u8]) {
+        let Some(write) = self.writes.get_mut(id as usize) else { return };
+        let asked_here = matches!(write.stage, Stage::Server | Stage::Failover);
+        let told = match write.verb {
+            Verb::Meta(verb) if asked_here && write.translated && old::is_classic(&reply) => {
+                let value = write.value.take();
+                let len = write.data.len();
+                old::answer(&write.line, verb, &write.key, len, &reply, value.as_ref())
+            }
+            Verb::Touch if asked_here && reply == Reply::Error(b"ERROR") => old::TOO_OLD.to_vec(),
+            _ => return self.write_answered(now, id, reply, raw),
+        };
+        let Parsed::Done { value: reply, .. } = parse_reply(&told) else {
+            return self.finish_write(id as usize, old::TOO_OLD);
+        };
+        self.write_answered(now, id, reply, &told);
+    }
+
+    fn write_answered(&mut self, now: Now, id: u32, reply: Reply<'_>, raw: &[u8]) {
         let id = id as usize;
-        let Some(write) = self.writes.get_mut(id) else { return };
+        let Some(write) = self.writes.get(id) else { return };
         match write.stage {
+            Stage::Greet => self.write_to_server(now, id),
+            Stage::GreetBackup => self.fail_over(now, id, false),
             Stage::Server => {
-                let outcome = outcome(write.verb, &reply);
-                let miss = matches!(reply, Reply::MetaMiss { .. });
-                write.answer = if miss && write.quiet { Vec::new() } else { raw.to_vec() };
+                let outcome = write.outcome(&reply);
+                self.keep_answer(id, &reply, raw);
                 self.server_answered(now, id, outcome);
             }
             Stage::Mirror => {
-                let refused = matches!(reply, Reply::Error(_)) && write.verb != Verb::Touch;
+                let refused = matches!(reply, Reply::Error(_))
+                    && !matches!(write.verb, Verb::Touch | Verb::Meta(MetaVerb::Get));
                 if let (true, Some(backup)) = (refused, write.route.backup) {
                     // It could not do it (no memory, say), and must not keep the old value.
                     self.write_missed(id, backup);
                 }
                 self.finish_with_answer(id);
             }
-            Stage::DeleteBackup | Stage::Failover => {
-                let miss = matches!(reply, Reply::MetaMiss { .. });
-                let answer = if miss && write.quiet { &[][..] } else { raw };
-                self.finish_write(id, answer);
+            Stage::DeleteBackup => {
+                let there = matches!(reply, Reply::Deleted | Reply::MetaHit { .. });
+                let answer = match write.verb {
+                    Verb::Meta(_) if !matches!(reply, Reply::Error(_)) => {
+                        write.line.deleted(&write.key, there)
+                    }
+                    _ => raw.to_vec(),
+                };
+                self.finish_write(id, &answer);
+            }
+            Stage::Failover => {
+                if matches!(write.verb, Verb::Meta(_)) {
+                    self.keep_answer(id, &reply, &meta::marked(raw));
+                } else {
+                    self.keep_answer(id, &reply, raw);
+                }
+                self.finish_with_answer(id);
             }
             Stage::Fill => {}
         }
+    }
+
+    /// Remembers what the client will be told.
+    fn keep_answer(&mut self, id: usize, reply: &Reply<'_>, raw: &[u8]) {
+        let write = &self.writes[id];
+        let silent = match write.verb {
+            Verb::Meta(verb) => write.line.keeps_silent(verb, reply),
+            _ => false,
+        };
+        let value = match *reply {
+            Reply::MetaValue { len, .. } if !silent => len as usize,
+            _ => 0,
+        };
+        let held = if value > 0 { raw.len() } else { 0 };
+        let fits = self.hold(held);
+        let write = &mut self.writes[id];
+        let before = std::mem::replace(&mut write.answer_held, if fits { held } else { 0 });
+        write.largest = value;
+        write.answer = match (silent, fits) {
+            (true, _) => Vec::new(),
+            (false, true) => raw.to_vec(),
+            (false, false) => NO_ROOM.to_vec(),
+        };
+        self.release(before);
     }
 
     fn server_answered(&mut self, now: Now, id: usize, outcome: Outcome) {
         let write = &self.writes[id];
         let Some(backup) = write.route.backup else { return self.finish_with_answer(id) };
         match outcome {
-            Outcome::Done => {
-                let verb = write.mirror();
-                self.mirror_write(now, id, Stage::Mirror, verb);
-            }
-            Outcome::Gone => self.mirror_write(now, id, Stage::DeleteBackup, Verb::Delete),
+            Outcome::Done => self.mirror_write(now, id, Stage::Mirror),
+            Outcome::Gone => self.mirror_write(now, id, Stage::DeleteBackup),
             Outcome::Dropped => {
                 self.write_missed(id, backup);
                 self.finish_with_answer(id);
             }
-            Outcome::Absent if write.rounds < ROUNDS_MAX && !self.is_base64(id) => {
+            Outcome::Absent if write.rounds < ROUNDS_MAX => {
+                // Its own fill must not wait for it.
+                self.end_guard(id);
+                let write = &mut self.writes[id];
+                write.stage = Stage::Fill;
+                if !is_plain_key(&write.key) {
+                    return self.write_filled(now, id, false);
+                }
                 let (server, key) = (write.route.server, write.key.clone());
-                self.writes[id].stage = Stage::Fill;
                 self.fill_write(now, id, &key, server, backup);
             }
             Outcome::Absent | Outcome::Final => self.finish_with_answer(id),
         }
     }
 
-    /// A key in base64 cannot be asked for in the classic protocol, so it is not put back.
-    fn is_base64(&self, id: usize) -> bool {
-        let write = &self.writes[id];
-        write.verb == Verb::MetaGet && write.data.split(|&b| b == b' ').any(|word| word == b"b")
-    }
-
     pub(super) fn write_failed(&mut self, now: Now, id: u32) {
         let id = id as usize;
         let Some(write) = self.writes.get(id) else { return };
         match (write.stage, write.route.backup) {
+            (Stage::Greet, _) => self.fail_over(now, id, false),
+            (Stage::GreetBackup, _) => self.finish_write(id, CAN_NOT_CONNECT),
             (Stage::Server, _) => self.fail_over(now, id, true),
             (Stage::Mirror | Stage::DeleteBackup, Some(backup)) => {
                 self.write_missed(id, backup);
                 self.finish_with_answer(id);
             }
             (Stage::Failover, Some(backup)) => {
-                if write.verb != Verb::MetaGet {
+                if !write.only_reads() {
                     self.write_missed(id, backup);
                 }
                 self.finish_write(id, CAN_NOT_CONNECT);
@@ -407,11 +556,15 @@ impl Relay {
     }
 
     /// The end of a fill. `put`: the value is back on the server. If the server has gone meanwhile,
-    /// the command fails over like any other; else its first answer stands.
+    /// the command fails over like any other; else its first answer stands, unless it would now
+    /// make the item.
     pub(super) fn write_filled(&mut self, now: Now, id: usize, put: bool) {
-        let server = self.writes[id].route.server;
-        if put || self.usable(server) != Usable::Yes {
+        let write = &self.writes[id];
+        let vivifies = matches!(write.verb, Verb::Meta(verb) if write.line.vivifies(verb));
+        let vivifies = vivifies && write.rounds == 0;
+        if put || vivifies || self.usable(write.route.server) != Usable::Yes {
             self.writes[id].rounds += 1;
+            self.begin_guard(id);
             self.write_to_server(now, id);
         } else {
             self.finish_with_answer(id);
@@ -419,20 +572,47 @@ impl Relay {
     }
 
     fn finish_with_answer(&mut self, id: usize) {
-        let answer = std::mem::take(&mut self.writes[id].answer);
-        self.end_write(id, answer);
+        let mut write = self.writes.remove(id);
+        let answer = std::mem::take(&mut write.answer);
+        self.end_write(write, answer);
     }
 
     fn finish_write(&mut self, id: usize, answer: &[u8]) {
-        self.end_write(id, answer.to_vec());
+        let mut write = self.writes.remove(id);
+        self.release(std::mem::take(&mut write.answer_held));
+        write.largest = 0;
+        self.end_write(write, answer.to_vec());
     }
 
-    fn end_write(&mut self, id: usize, answer: Vec<u8>) {
-        let write = self.writes.remove(id);
+    /// The value that an mg asked for is too large to be held.
+    pub(super) fn write_large(&mut self, id: u32) {
+        let Some(write) = self.writes.get_mut(id as usize) else { return };
+        let mut line = Vec::new();
+        write.encode(&mut line, How { no_vivify: false, backup: false });
+        let piece = Piece::Meta { key: write.key.clone(), line: line.into() };
+        self.finish_write(id as usize, b"");
+        if let Some(completion) = self.completions.last_mut() {
+            completion.pieces.push(piece);
+        }
+    }
+
+    fn end_write(&mut self, write: Write, reply: Vec<u8>) {
         self.release(write.data.len());
         if write.guarded {
             self.guard.end(&write.key);
         }
-        self.complete(write.client, write.ticket, write.cost, answer);
+        let Write { client, ticket, cost, largest, answer_held: held, .. } = write;
+        let verdict = Verdict::Reached;
+        self.completions.push(Completion {
+            client,
+            ticket,
+            reply,
+            cost,
+            largest,
+            verdict,
+            held,
+            pieces: Vec::new(),
+            more: false,
+        });
     }
 }
