@@ -15,7 +15,7 @@
 //!                                                   each read and put back --> warm
 //! ```
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -111,7 +111,7 @@ struct Chill {
 struct Inner {
     cold: Option<Chill>,
     period: u64,
-    owed: HashSet<Box<[u8]>>,
+    owed: BTreeSet<Box<[u8]>>,
     owed_bytes: usize,
     /// By member: who it was, and when it was met.
     met: HashMap<String, (Identity, u64)>,
@@ -173,7 +173,7 @@ impl Slot {
 
     fn chill_inner(&self, inner: &mut Inner, now: Now, reason: Reason) {
         inner.period += 1;
-        inner.owed = HashSet::new();
+        inner.owed = BTreeSet::new();
         inner.owed_bytes = 0;
         let (since, walked) = (now.mono_us, HashSet::new());
         inner.cold = Some(Chill { since, reason, walked, unlisted: false });
@@ -218,7 +218,7 @@ impl Slot {
         if inner.owed.remove(key) {
             inner.owed_bytes -= key.len();
             if inner.owed.is_empty() {
-                inner.owed = HashSet::new();
+                inner.owed = BTreeSet::new();
             }
             self.settle(&inner);
         }

@@ -15,6 +15,8 @@ use crate::base::hash::hash_key;
 const STRIPES: usize = 65_536;
 /// The worker that began the last write is kept in these low bits of a stripe's count.
 const WORKER_BITS: u32 = 8;
+/// In place of a worker's number: no worker may think that the write was its own.
+const NOBODY: u32 = (1 << WORKER_BITS) - 1;
 
 #[derive(Debug, Default)]
 struct Stripe {
@@ -88,6 +90,13 @@ impl Guard {
     /// It has been answered by everybody, or given up.
     pub fn end(&self, key: &[u8]) {
         self.stripe(key).end();
+    }
+
+    /// A write of the key was missed: what was read of it so far is not to be put back, not even
+    /// by the worker that did the write elsewhere.
+    pub fn missed(&self, key: &[u8]) {
+        self.begin(key, NOBODY);
+        self.end(key);
     }
 
     /// A `flush_all` is about to be sent.

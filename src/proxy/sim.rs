@@ -492,8 +492,12 @@ impl World {
                     || self.relay.in_flight() > 0
                     || self.is_moving();
             if !waiting {
-                // A barrier is passed at the client's next turn.
+                // A barrier is passed at the client's next turn. What nobody waits for must not be
+                // left in the middle: time may be about to jump.
                 self.step();
+                while self.is_moving() {
+                    self.step();
+                }
                 assert_eq!(self.relay.held(), 0, "{what}: nothing is held when all is quiet");
                 return;
             }

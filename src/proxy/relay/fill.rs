@@ -394,7 +394,6 @@ impl Relay {
             };
             self.walk_done(now, step, outcome);
         }
-        // Whatever the answer: after a lost connection it may be the second.
         let overtaken = |stamp| self.guard.overtaken(&fill.key, stamp, self.worker);
         if fill.stamp.is_some_and(overtaken) {
             // Another worker's write may have come just before: what was put back may be older.

@@ -105,6 +105,8 @@ impl Relay {
     /// A write of `key` did not reach this place, or may not have.
     pub(super) fn missed_key(&mut self, place: PlaceId, key: &[u8]) {
         let now = self.last_now;
+        // Whatever was read for a fill before is old.
+        self.guard.missed(key);
         let Relay { places, backends, .. } = self;
         for &id in &places[place].members {
             backends[id].missed_key(key);
