@@ -24,6 +24,7 @@ use super::config::Endpoint;
 use super::front::{Front, Shared};
 use super::relay::{self, Connection, LinkId, Relay};
 use super::route::Routes;
+use crate::base::buf::Buf;
 use crate::base::clock::{Clock, Now, RealClock};
 use crate::net::listen::plain;
 use crate::net::mailbox::{mailbox, Mailbox, Sender};
@@ -126,6 +127,9 @@ pub struct Worker {
     generation: u32,
     /// Clients to visit in this turn.
     queue: VecDeque<usize>,
+    /// Lent to the client that is being visited, so that an idle one owns no memory, and all read
+    /// into the same warm bytes.
+    scratch: Buf,
     /// A server's socket may have more to read than was read in the last turn.
     busy: bool,
     /// When a stop gives up waiting.
@@ -158,6 +162,7 @@ impl Worker {
             clients: Slab::new(),
             generation: 0,
             queue: VecDeque::new(),
+            scratch: Buf::new(),
             busy: false,
             stop_at: None,
         };
@@ -231,6 +236,8 @@ impl Worker {
             return;
         }
         self.generation = self.generation.wrapping_add(1);
+        self.relay.count().curr_connections.add(1);
+        self.relay.count().total_connections.add(1);
         entry.insert(Client {
             stream,
             front: Front::new(self.common.shared.clone()),
@@ -285,6 +292,7 @@ impl Worker {
         self.deliver();
         self.flush_delivered(now);
         self.close_gone();
+        self.relay.publish();
         self.busy = self.is_busy();
     }
 
@@ -304,7 +312,8 @@ impl Worker {
 
     /// Hands ended requests to their clients, and those clients into the queue.
     fn deliver(&mut self) {
-        for completion in self.relay.take_completions() {
+        let mut done = self.relay.take_completions();
+        for completion in done.drain(..) {
             let relay::Client { slot, generation } = completion.client;
             let client = self.clients.get_mut(slot as usize);
             let Some(client) = client.filter(|client| client.generation == generation) else {
@@ -317,6 +326,7 @@ impl Worker {
                 self.queue.push_back(slot as usize);
             }
         }
+        self.relay.recycle(done);
     }
 
     /// Visits everybody who is queued now; whoever is queued meanwhile waits for the next turn.
@@ -336,7 +346,8 @@ impl Worker {
             let id = self.queue[id];
             if let Some(client) = self.clients.get_mut(id) {
                 // A failure shows again at the visit.
-                let _ = client.flush();
+                let sent = client.flush().unwrap_or(0);
+                self.relay.count().bytes_written.add(sent as u64);
             }
         }
     }
@@ -349,6 +360,9 @@ impl Worker {
         let me = relay::Client { slot: id as u32, generation: client.generation };
         let mut read = 0;
         client.front.process(now, me, &mut self.relay);
+        if client.front.input.is_empty() {
+            std::mem::swap(&mut client.front.input, &mut self.scratch);
+        }
         while client.readable && client.front.wants_input() && !stopping {
             if read >= READ_PER_TURN {
                 client.queued = true;
@@ -363,7 +377,12 @@ impl Worker {
             }
             client.front.process(now, me, &mut self.relay);
         }
+        if client.front.input.is_empty() {
+            self.scratch = std::mem::take(&mut client.front.input);
+        }
         let sent = client.flush();
+        self.relay.count().bytes_read.add(read as u64);
+        self.relay.count().bytes_written.add(*sent.as_ref().unwrap_or(&0) as u64);
         client.front.settle(&mut self.relay);
         if !client.queued && !stopping && client.front.can_go_on(&self.relay) {
             client.queued = true;
@@ -375,6 +394,7 @@ impl Worker {
     fn drop_client(&mut self, id: usize) {
         let mut client = self.clients.remove(id);
         client.front.abandon(&mut self.relay);
+        self.relay.count().curr_connections.sub(1);
         if client.queued {
             self.queue.retain(|&queued| queued != id);
         }
@@ -536,11 +556,15 @@ impl Client {
         result
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn flush(&mut self) -> io::Result<usize> {
+        let mut total = 0;
         while self.writable && !self.front.sendable().is_empty() {
             match self.stream.write(self.front.sendable()) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(n) => self.front.sent(n),
+                Ok(n) => {
+                    self.front.sent(n);
+                    total += n;
+                }
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => self.writable = false,
                     ErrorKind::Interrupted => {}
@@ -548,6 +572,6 @@ impl Client {
                 },
             }
         }
-        Ok(())
+        Ok(total)
     }
 }

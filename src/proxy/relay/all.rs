@@ -49,6 +49,7 @@ impl Relay {
             _ => return,
         };
         if matches!(command, Command::Flush { .. }) {
+            self.count.cmd_flush.add(1);
             self.guard.begin_all(self.worker);
         }
         let id = self.alls.insert(All {

@@ -159,7 +159,7 @@ impl Relay {
             self.fills.remove(fill);
             return false;
         }
-        self.tally.second_lookups += 1;
+        self.count.second_lookups.add(1);
         if shared {
             self.fill_by_key.insert(key.into(), fill as u32);
         }
@@ -385,7 +385,11 @@ impl Relay {
             }
         }
         self.let_go(&fill.readers);
-        self.tally.fill_backs += u64::from(reply == Reply::Stored);
+        if reply == Reply::Stored {
+            self.count.fill_backs.add(1);
+            let server = self.writer(fill.server);
+            self.backends[server].figures().fill_backs.add(1);
+        }
         for &step in &fill.steps {
             let outcome = match reply {
                 Reply::Stored => Outcome::Copied,
@@ -394,6 +398,7 @@ impl Relay {
             };
             self.walk_done(now, step, outcome);
         }
+        // Whatever the answer: after a lost connection it may be the second.
         let overtaken = |stamp| self.guard.overtaken(&fill.key, stamp, self.worker);
         if fill.stamp.is_some_and(overtaken) {
             // Another worker's write may have come just before: what was put back may be older.

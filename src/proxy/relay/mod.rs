@@ -27,6 +27,7 @@ mod fill;
 mod lanes;
 mod places;
 mod read;
+mod single;
 mod walk;
 mod write;
 
@@ -38,6 +39,7 @@ use slab::Slab;
 use super::backend::{Backend, Kind, Limits, Step, Usable, Why};
 use super::config::Config;
 use super::fanout::{Piece, Verdict};
+use super::figures::{self, Figures};
 use super::guard::Guard;
 use super::lane::Lane;
 use super::route::Routes;
@@ -64,6 +66,9 @@ pub const NO_ROOM: &[u8] = b"SERVER_ERROR out of memory writing get response\r\n
 /// server, or waiting to be sent. What a client can make the proxy hold is bounded for each client,
 /// but there may be thousands of them. What finds no room has to wait for a lane.
 pub const HELD_MAX: usize = 64 << 20;
+
+/// Room for completions that is kept between two turns: as many as a busy turn has.
+const COMPLETIONS_KEEP: usize = 4096;
 
 /// Set in the CAS uniques of values that came from a backup. Server and backup count their uniques
 /// separately, and nearly alike: without the mark, a `cas` after a failover could match another
@@ -111,6 +116,8 @@ pub struct Completion {
 enum Call {
     /// A chunk of a read.
     Read { read: u32, chunk: u32 },
+    /// A get of one key, or a write without a backup.
+    Single { single: u32 },
     /// A single-key command, at whatever stage it is.
     Write { write: u32 },
     /// A value asked from a backup to be put back.
@@ -125,17 +132,6 @@ enum Call {
     Walk { step: u32 },
     /// Nobody needs to know.
     Forget,
-}
-
-/// What has been counted about all requests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Values put back on a server.
-    pub fill_backs: u64,
-    /// Requests that went to the backup because the server could not be reached.
-    pub failovers: u64,
-    /// Keys asked from a backup because the server did not have them.
-    pub second_lookups: u64,
 }
 
 /// One worker's backends and requests.
@@ -153,13 +149,16 @@ pub struct Relay {
     guard: Arc<Guard>,
     worker: u32,
     reads: Slab<read::Read>,
+    singles: Slab<single::Single>,
     writes: Slab<write::Write>,
     fills: Slab<fill::Fill>,
     fill_by_key: HashMap<Box<[u8]>, u32>,
     touches: Slab<(PlaceId, Box<[u8]>)>,
     alls: Slab<all::All>,
     completions: Vec<Completion>,
-    tally: Tally,
+    figures: Arc<Figures>,
+    /// This worker's.
+    count: Arc<figures::Worker>,
     held: usize,
     walker: walk::Walker,
     bulk: bulk::Bulk,
@@ -170,14 +169,17 @@ pub struct Relay {
 impl Relay {
     /// The relay of worker number `worker` (from 0). All workers share `guard`.
     pub fn new(config: &Config, guard: Arc<Guard>, worker: u32) -> Relay {
-        Relay::with_routes(config, Arc::new(Routes::new(config)), guard, worker)
+        let figures = Arc::new(Figures::new(worker as usize + 1));
+        Relay::with_routes(config, Arc::new(Routes::new(config)), guard, figures, worker)
     }
 
-    /// The same, with routes that others use too. Of `config` only the limits are looked at.
+    /// The same, with routes and figures that others use too. Of `config` only the limits are
+    /// looked at.
     pub fn with_routes(
         config: &Config,
         routes: Arc<Routes>,
         guard: Arc<Guard>,
+        figures: Arc<Figures>,
         worker: u32,
     ) -> Relay {
         let limits = Limits::from(config);
@@ -192,13 +194,15 @@ impl Relay {
             guard,
             worker,
             reads: Slab::new(),
+            singles: Slab::new(),
             writes: Slab::new(),
             fills: Slab::new(),
             fill_by_key: HashMap::new(),
             touches: Slab::new(),
             alls: Slab::new(),
             completions: Vec::new(),
-            tally: Tally::default(),
+            count: figures.worker(worker),
+            figures,
             held: 0,
             walker: walk::Walker::new(config.cold_secs),
             bulk: bulk::Bulk::new(),
@@ -256,14 +260,45 @@ impl Relay {
         }
     }
 
-    /// Counts so far.
-    pub fn tally(&self) -> Tally {
-        self.tally
+    /// What this worker counts.
+    pub fn count(&self) -> &figures::Worker {
+        &self.count
+    }
+
+    /// Appends the lines of `stats` that follow magent's, without an end.
+    pub fn stats(&self, out: &mut Vec<u8>, now: Now) {
+        self.publish();
+        self.figures.stats(out, now);
+    }
+
+    /// Appends the lines of `stats servers`, without an end.
+    pub fn stats_servers(&self, out: &mut Vec<u8>, now: Now) {
+        self.figures.servers(out, now, &self.router.routes);
+    }
+
+    /// `stats reset`.
+    pub fn stats_reset(&self) {
+        self.figures.reset();
+    }
+
+    /// Lets others see what is not counted as it happens. Once a turn is enough.
+    pub fn publish(&self) {
+        self.count.in_flight.set(self.in_flight() as u64);
+        self.count.held_bytes.set(self.held as u64);
+    }
+
+    /// The routes in use.
+    pub fn routes(&self) -> &Routes {
+        &self.router.routes
     }
 
     /// Requests that have not ended.
     pub fn in_flight(&self) -> usize {
-        self.reads.len() + self.writes.len() + self.alls.len() + self.bulk.in_flight()
+        self.reads.len()
+            + self.singles.len()
+            + self.writes.len()
+            + self.alls.len()
+            + self.bulk.in_flight()
     }
 
     /// Whether nothing names a place or a backend any more.
@@ -276,6 +311,14 @@ impl Relay {
     pub fn take_completions(&mut self) -> Vec<Completion> {
         self.tidy_up();
         std::mem::take(&mut self.completions)
+    }
+
+    /// Takes back the memory that [`Relay::take_completions`] gave out.
+    pub fn recycle(&mut self, mut completions: Vec<Completion>) {
+        completions.clear();
+        if self.completions.is_empty() && completions.capacity() <= COMPLETIONS_KEEP {
+            self.completions = completions;
+        }
     }
 
     /// The earliest deadline of all backends, on the monotonic clock in microseconds.
@@ -359,6 +402,7 @@ impl Relay {
     ) -> bool {
         match call {
             Call::Read { read, chunk } => self.read_value(now, read, chunk, key, flags, cas, data),
+            Call::Single { single } => self.single_value(single, key, flags, cas, data),
             Call::FillAsk { fill } => self.fill_value(fill, key, flags, cas, data),
             Call::Walk { step } => self.walk_value(step, key),
             Call::Write { write } => self.write_value(write, key, flags, cas, data),
@@ -377,6 +421,7 @@ impl Relay {
     ) {
         match call {
             Call::Read { read, chunk } => self.read_done(now, read, chunk, reply, raw),
+            Call::Single { single } => self.single_done(now, single, reply, raw),
             Call::Write { write } => self.write_done(now, write, reply, raw),
             Call::FillAsk { fill } => self.fill_asked(now, fill, reply, data),
             Call::FillAdd { fill } => self.fill_added(now, fill, reply),
@@ -412,6 +457,7 @@ impl Relay {
     fn call_failed(&mut self, id: BackendId, now: Now, call: Call) {
         match call {
             Call::Read { read, chunk } => self.read_failed(now, read, chunk),
+            Call::Single { single } => self.single_failed(now, single),
             Call::Write { write } => self.write_failed(now, write),
             Call::FillAsk { fill } => self.fill_asked(now, fill, Reply::Error(b""), &[]),
             Call::FillAdd { fill } => self.fill_not_added(now, fill),

@@ -88,6 +88,29 @@ fn group(groups: &mut Groups, backend: BackendId, stage: Stage, slot: usize) {
 }
 
 impl Read {
+    /// A get of one key that has been asked of its server, in chunk 0.
+    pub(super) fn asked(
+        client: Client,
+        ticket: Ticket,
+        cost: usize,
+        verb: GetVerb,
+        fan: Fanout,
+    ) -> Read {
+        Read {
+            client,
+            ticket,
+            cost,
+            portion: Portion::Whole,
+            verb,
+            exptime: 0,
+            fan,
+            chunks: vec![Chunk { stage: Stage::Server, slots: vec![0], next: 0 }],
+            open: 1,
+            extra: 0,
+            error: None,
+        }
+    }
+
     pub(super) fn fan_key(&self, slot: usize) -> &[u8] {
         self.fan.key(slot)
     }
@@ -172,7 +195,7 @@ impl Relay {
     fn send_to_backup(&mut self, groups: &mut Groups, id: usize, slot: usize, route: Route) {
         match route.backup.filter(|&backup| self.usable(backup) == Usable::Yes) {
             Some(backup) => {
-                self.tally.failovers += 1;
+                self.count.failovers.add(1);
                 let reader = self.reader(backup, self.reads[id].fan.key(slot));
                 group(groups, reader, Stage::Backup, slot);
             }
@@ -319,6 +342,12 @@ impl Relay {
         self.finish_read(id);
     }
 
+    /// The only value of a get that was asked for elsewhere ([`super::single`]) is a large one.
+    pub(super) fn read_is_large(&mut self, id: usize) {
+        self.reads[id].fan.large(0);
+        self.read_let_go(id);
+    }
+
     /// The values of a chunk come from the first key on; those that were heard count.
     pub(super) fn read_restarted(&mut self, id: u32, chunk: u32) {
         let read = self.reads.get_mut(id as usize);
@@ -395,6 +424,14 @@ impl Relay {
         self.finish_read(id);
     }
 
+    fn count_read(&self, read: &Read) {
+        let (hits, misses) = read.fan.found();
+        let asked = if is_gat(read.verb) { &self.count.cmd_touch } else { &self.count.cmd_get };
+        asked.add(read.fan.len() as u64);
+        self.count.get_hits.add(hits as u64);
+        self.count.get_misses.add(misses as u64);
+    }
+
     /// Ends a read that waits for nothing more.
     fn finish_read(&mut self, id: usize) {
         if self.reads.get(id).is_none_or(|read| read.open > 0 || read.fan.waiting() > 0) {
@@ -402,6 +439,7 @@ impl Relay {
         }
         let read = self.reads.remove(id);
         let (largest, held) = (read.fan.largest(), read.fan.bytes());
+        self.count_read(&read);
         let (mut reply, pieces, verdict) = if read.fan.some_large() {
             let cas = matches!(read.verb, GetVerb::Gets | GetVerb::Gats);
             (Vec::new(), read.fan.into_pieces(cas), Verdict::Reached)
@@ -413,6 +451,7 @@ impl Relay {
             match verdict {
                 Verdict::Reached => reply.extend_from_slice(encode::END),
                 Verdict::Unreachable | Verdict::Broken => {
+                    self.count.errors.add(1);
                     reply.extend_from_slice(read.error.as_deref().unwrap_or(CAN_NOT_CONNECT));
                 }
             }

@@ -66,7 +66,7 @@ fn a_restarted_server_is_noticed_and_filled_without_anybody_asking() {
         let exptime = world.servers[0].items[&b"key:7"[..]].exptime;
         // Without meta commands the dump tells the lifetime; time has passed meanwhile.
         assert!((800..=900).contains(&exptime), "{exptime}, meta {meta}");
-        assert_eq!(world.relay.tally().fill_backs, 3000);
+        assert_eq!(world.relay.count().fill_backs.get(), 3000);
     }
 }
 
@@ -156,11 +156,11 @@ fn repeated_true_misses_are_looked_up_once_while_it_is_cold() {
     world.servers[1].busy = usize::MAX;
     restart(&mut world, 0);
     pass(&mut world, 1);
-    let asked = world.relay.tally().second_lookups;
+    let asked = world.relay.count().second_lookups.get();
     for _ in 0..5 {
         assert_eq!(world.ask(0, "get a b c\r\nincr d 1\r\n"), "END\r\nNOT_FOUND\r\n");
     }
-    assert_eq!(world.relay.tally().second_lookups, asked + 4, "four keys, once each");
+    assert_eq!(world.relay.count().second_lookups.get(), asked + 4, "four keys, once each");
     // Written: it is not nowhere any more, wherever it is.
     assert_eq!(world.ask(0, "set a 0 0 1\r\n1\r\n"), "STORED\r\n");
     world.servers[0].items.clear();

@@ -106,7 +106,7 @@ fn what_the_server_lost_is_read_from_the_backup_and_put_back() {
         lose_server(&mut world);
         world.send(0, "get k\r\n");
         while world.outputs[0].is_empty() {
-            assert!(world.relay.tally().fill_backs == 0, "the client waits for nothing else");
+            assert!(world.relay.count().fill_backs.get() == 0, "the client waits for nothing else");
             world.step();
         }
         assert!(world.servers[0].items.contains_key(&b"k"[..]), "whoever looks now finds it");
@@ -114,7 +114,7 @@ fn what_the_server_lost_is_read_from_the_backup_and_put_back() {
         let item = world.servers[0].items[&b"k"[..]].clone();
         assert_eq!((item.value, item.flags), (b"a".to_vec(), 5));
         assert_eq!(item.exptime, if meta { 900 } else { 60 }, "what is left, where it is known");
-        assert_eq!(world.relay.tally().fill_backs, 1);
+        assert_eq!(world.relay.count().fill_backs.get(), 1);
         let asked = world.servers[1].gets;
         assert_eq!(world.ask(0, "get k\r\n"), "VALUE k 5 1\r\na\r\nEND\r\n");
         assert_eq!(world.servers[1].gets, asked, "the backup is not needed any more");
@@ -203,7 +203,7 @@ fn a_delete_is_not_undone_by_a_reader_that_was_under_way() {
     for _ in 0..50 {
         world.step();
     }
-    assert!(world.relay.tally().second_lookups > 0, "the reader is under way");
+    assert!(world.relay.count().second_lookups.get() > 0, "the reader is under way");
     world.send(1, "delete k\r\n");
     for _ in 0..50 {
         world.step();
@@ -409,4 +409,45 @@ fn slow_readers_of_large_values_do_not_have_more_fetched_than_finds_room() {
     assert!(world.servers[0].gets > fetched, "somebody was answered");
     let each = (world.servers[0].gets - fetched) / 12;
     assert!(each <= 20, "{each} values of a megabyte for each, with a first share of sixteen");
+}
+
+#[test]
+fn what_happens_is_counted() {
+    let mut world = pair(true);
+    world.ask(0, "set k 0 0 1\r\na\r\nset n 0 0 1\r\n1\r\nincr n 1\r\nget k none\r\ngat 5 k\r\n");
+    lose_server(&mut world);
+    world.ask(0, "get k\r\n");
+    kill(&mut world, 0);
+    world.ask(1, "get k\r\ndelete k\r\nflush_all\r\n");
+    kill(&mut world, 1);
+    world.ask(1, "get k\r\nset k 0 0 1\r\na\r\n");
+    let mut out = Vec::new();
+    world.relay.stats(&mut out, world.now);
+    world.relay.stats_servers(&mut out, world.now);
+    let text = String::from_utf8(out).expect("text");
+    for line in [
+        "cmd_set 3",
+        "cmd_get 5",
+        "cmd_touch 1",
+        "cmd_arith 1",
+        "cmd_delete 1",
+        "cmd_flush 1",
+        "get_hits 4",
+        "get_misses 1",
+        "fill_backs 1",
+        "errors 2",
+        "in_flight 0",
+        "servers_up 0",
+        "server:1:state down",
+        "server:1:fill_backs 1",
+        "server:1:ejections 1",
+        "backup:1:state down",
+        "backup:1:in_flight 0",
+    ] {
+        assert!(text.contains(&format!("STAT {line}\r\n")), "{line} is not in\n{text}");
+    }
+    world.relay.stats_reset();
+    let mut out = Vec::new();
+    world.relay.stats(&mut out, world.now);
+    assert!(String::from_utf8_lossy(&out).contains("STAT cmd_set 0\r\n"));
 }

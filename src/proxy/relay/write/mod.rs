@@ -189,6 +189,9 @@ impl Relay {
         request: &Request<'_>,
         data: &[u8],
     ) -> bool {
+        if self.write_alone(now, client, ticket, cost, request, data) {
+            return false;
+        }
         let parts = match Parts::of(request) {
             Some(Ok(parts)) => parts,
             Some(Err(reject)) => {
@@ -198,6 +201,7 @@ impl Relay {
             None => return false,
         };
         let Parts { verb, key, flags, exptime, delta, line } = parts;
+        verb.figure(&self.count).add(1);
         let key = key.as_bytes();
         let Some(route) = self.route(key) else {
             self.complete(client, ticket, cost, CAN_NOT_CONNECT.to_vec());
@@ -351,7 +355,7 @@ impl Relay {
             self.write_missed(id, server);
         }
         if went {
-            self.tally.failovers += 1;
+            self.count.failovers.add(1);
             return;
         }
         if sent && !reads_only {
@@ -578,6 +582,7 @@ impl Relay {
     }
 
     fn finish_write(&mut self, id: usize, answer: &[u8]) {
+        self.count.errors.add(u64::from(answer.starts_with(b"SERVER_ERROR")));
         let mut write = self.writes.remove(id);
         self.release(std::mem::take(&mut write.answer_held));
         write.largest = 0;
