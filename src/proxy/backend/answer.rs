@@ -52,6 +52,8 @@ impl<C: Copy> Backend<C> {
                 }
             }
             (Asked::Amends(_), Reply::Deleted | Reply::NotFound | Reply::Ok | Reply::Error(_)) => {}
+            // Of a key that no classic line can have.
+            (Asked::Amends(_), Reply::MetaHit { .. } | Reply::MetaOther(_)) => {}
             _ => return Step::Garbage,
         }
         self.go_on(now);

@@ -56,7 +56,7 @@ use super::{
 };
 use crate::base::clock::Now;
 use crate::base::replies::Ticket;
-use crate::protocol::classic::{encode, parse_reply, reply::is_plain_key, Reply};
+use crate::protocol::classic::{encode, parse_reply, Reply};
 use crate::protocol::meta::Key;
 use crate::protocol::reject::Reject;
 use crate::protocol::{ArithVerb, Parsed, Request};
@@ -179,7 +179,7 @@ impl<'a> Parts<'a> {
 impl Relay {
     /// Submits a storage command or ms (`data` is its block), delete, incr, decr, touch, mg, md, ma
     /// or me. `ticket` is `None` for noreply. Other requests are ignored. True: it waits to learn
-    /// what its server understands, and the client's next request must wait for it.
+    /// what its server understands, or may be asked twice; the client's next request must wait.
     pub fn submit_write(
         &mut self,
         now: Now,
@@ -228,7 +228,10 @@ impl Relay {
         self.begin_guard(id);
         self.write_to_server(now, id);
         self.writes.get(id).is_some_and(|write| {
-            write.client == client && matches!(write.stage, Stage::Greet | Stage::GreetBackup)
+            let vivifies = matches!(write.verb, Verb::Meta(verb) if write.line.vivifies(verb));
+            // It will be asked twice, and nothing may come between.
+            let twice = vivifies && write.route.backup.is_some() && write.stage == Stage::Server;
+            twice || matches!(write.stage, Stage::Greet | Stage::GreetBackup)
         })
     }
 
@@ -479,6 +482,8 @@ impl Relay {
     /// Remembers what the client will be told.
     fn keep_answer(&mut self, id: usize, reply: &Reply<'_>, raw: &[u8]) {
         let write = &self.writes[id];
+        let with_key = write.line.with_key(reply, raw);
+        let raw = with_key.as_deref().unwrap_or(raw);
         let silent = match write.verb {
             Verb::Meta(verb) => write.line.keeps_silent(verb, reply),
             _ => false,
@@ -515,9 +520,6 @@ impl Relay {
                 self.end_guard(id);
                 let write = &mut self.writes[id];
                 write.stage = Stage::Fill;
-                if !is_plain_key(&write.key) {
-                    return self.write_filled(now, id, false);
-                }
                 let (server, key) = (write.route.server, write.key.clone());
                 self.fill_write(now, id, &key, server, backup);
             }
