@@ -280,6 +280,11 @@ impl Side {
                     }
                     None => match number("t").or(number("exp=")).filter(|_| meta) {
                         Some(secs) => format!("t{}", secs.div_ceil(10) * 10),
+                        // What is kept in place keeps more than what is stored anew.
+                        None if meta && manner.old && (word.starts_with(['k', 'h', 'b'])) => {
+                            String::new()
+                        }
+                        None if meta && manner.old && word.starts_with("fetch=") => String::new(),
                         None if meta && (word.starts_with("la=") || word.starts_with("size=")) => {
                             "-".into()
                         }

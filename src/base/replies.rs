@@ -92,6 +92,18 @@ impl Replies {
         self.advance()
     }
 
+    /// Whether everything before this reply is known: its own bytes would be sendable.
+    pub fn is_next(&self, ticket: Ticket) -> bool {
+        !self.slots.is_empty() && ticket.0 == self.first
+    }
+
+    /// Sends the first bytes of the reply that is next ([`Replies::is_next`]); more may follow, and
+    /// [`Replies::resolve`] brings the last of it.
+    pub fn begin(&mut self, ticket: Ticket, bytes: &[u8]) {
+        debug_assert!(self.is_next(ticket));
+        self.ready.extend_from_slice(bytes);
+    }
+
     /// The place of a ticket that is not resolved yet.
     fn waiting(&mut self, ticket: Ticket) -> Option<&mut Slot> {
         let index = usize::try_from(ticket.0.checked_sub(self.first)?).ok()?;
@@ -229,6 +241,20 @@ mod tests {
         assert!(!replies.resolve(second, b"x".to_vec()));
         replies.sent(5, 0);
         assert!(replies.is_empty());
+    }
+
+    #[test]
+    fn a_reply_may_begin_when_it_is_next() {
+        let mut replies = Replies::new();
+        let first = replies.defer();
+        let second = replies.defer();
+        assert!(replies.is_next(first) && !replies.is_next(second));
+        replies.begin(first, b"1");
+        assert_eq!(replies.sendable(), b"1");
+        replies.resolve(first, b"2".to_vec());
+        assert!(replies.is_next(second));
+        replies.begin(second, b"3");
+        assert_eq!(replies.sendable(), b"123");
     }
 
     #[test]

@@ -386,6 +386,6 @@ pub static KEYS: &[Key<Draft>] = &[
             })?;
             Ok(())
         }),
-        help: "largest value that passes (default: 16m)",
+        help: "largest value that passes (default: 1024m)",
     },
 ];

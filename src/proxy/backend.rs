@@ -14,6 +14,7 @@ mod pipe;
 
 use super::config::Config;
 use super::missed::{Amends, Missed};
+use super::relay::{HOLD_MAX, HOLD_WHOLE_MAX};
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::protocol::classic::{encode, Reply};
@@ -56,6 +57,10 @@ pub enum Expect {
     Values,
     /// Of a meta command.
     Meta,
+    /// As `Values`, of somebody who needs them whole.
+    WholeValues,
+    /// As `Meta`, of somebody who needs the value whole.
+    WholeMeta,
     /// Of version.
     Version,
 }
@@ -84,9 +89,13 @@ impl From<Expect> for Kind {
     /// that one has to be said.
     fn from(expect: Expect) -> Kind {
         match expect {
-            Expect::Deleted | Expect::Touched | Expect::Ok | Expect::Values | Expect::Version => {
-                expect.again()
-            }
+            Expect::Deleted
+            | Expect::Touched
+            | Expect::Ok
+            | Expect::Values
+            | Expect::WholeValues
+            | Expect::WholeMeta
+            | Expect::Version => expect.again(),
             Expect::Stored | Expect::Number | Expect::Meta => expect.once(),
         }
     }
@@ -107,8 +116,10 @@ pub struct Limits {
     pub failure_limit: u32,
     /// Requests that may wait for answers.
     pub in_flight: usize,
-    /// Largest value taken from a server, in bytes.
-    pub value_max: usize,
+    /// Largest value that is taken from a server as one, in bytes; larger ones have lanes.
+    pub hold_max: usize,
+    /// The same where it is needed whole.
+    pub whole_max: usize,
 }
 
 impl From<&Config> for Limits {
@@ -120,7 +131,8 @@ impl From<&Config> for Limits {
             retry_us: config.retry_ms * 1000,
             failure_limit: config.failure_limit.max(1),
             in_flight: config.in_flight.max(1),
-            value_max: config.value_max,
+            hold_max: HOLD_MAX.min(config.value_max),
+            whole_max: HOLD_WHOLE_MAX.min(config.value_max),
         }
     }
 }
@@ -200,6 +212,13 @@ pub enum Step<'a, C> {
         cas: Option<u64>,
         /// Its bytes, or `None` when there are too many to hold.
         data: Option<&'a [u8]>,
+        /// Bytes to drop.
+        used: usize,
+    },
+    /// The answer to a request is a value too large to be held; its bytes are dropped.
+    Large {
+        /// Who asked.
+        call: C,
         /// Bytes to drop.
         used: usize,
     },

@@ -20,9 +20,9 @@ pub const DEFAULT_CONNECT_TIMEOUT_MS: u64 = 300;
 /// memcached answers in well under a millisecond; a second without an answer is a dead server, and
 /// still inside the timeouts that clients use (libmemcached 5 s, spymemcached 2.5 s).
 pub const DEFAULT_REQUEST_TIMEOUT_MS: u64 = 1000;
-/// Largest value that passes, in bytes. Servers usually refuse more than 1 MiB (`-I`) themselves:
-/// this bounds what one client can make the proxy hold.
-pub const DEFAULT_VALUE_MAX: usize = 16 << 20;
+/// Largest value that passes, in bytes: memcached's limit of `-I`. Servers say themselves what is
+/// too large for them; what is long is not held here.
+pub const DEFAULT_VALUE_MAX: usize = 1 << 30;
 
 /// How long connections to a server may be idle before they are closed, in seconds: longer than
 /// any probe or refill pauses, shorter than the half hour after which firewalls forget them.
@@ -86,19 +86,24 @@ impl ServerAddr {
         ServerAddr { name: None, endpoint: Endpoint::Tcp { host: host.into(), port }, weight: 1 }
     }
 
-    /// What twemproxy and libmemcached put before the number of a point: the host alone where the
-    /// port is the default one.
-    pub fn ketama_host(&self) -> String {
+    /// What libmemcached puts before the number of a point: the host alone where the port is the
+    /// default one; a unix socket has port 0.
+    pub fn libmemcached_host(&self) -> String {
         match &self.endpoint {
             Endpoint::Tcp { host, port: DEFAULT_PORT } => host.clone(),
             Endpoint::Tcp { host, port } => format!("{host}:{port}"),
-            Endpoint::Unix(path) => path.display().to_string(),
+            Endpoint::Unix(path) => format!("{}:0", path.display()),
         }
     }
 
-    /// What twemproxy knows the server by: its name, or its address.
+    /// What twemproxy knows the server by: its name, or else what comes before its weight, with the
+    /// default port taken off; of a unix socket, the path and the colon behind it.
     pub fn twemproxy_name(&self) -> String {
-        self.name.clone().unwrap_or_else(|| self.ketama_host())
+        match (&self.name, &self.endpoint) {
+            (Some(name), _) => name.clone(),
+            (None, Endpoint::Unix(path)) => format!("{}:", path.display()),
+            (None, Endpoint::Tcp { .. }) => self.libmemcached_host(),
+        }
     }
 }
 

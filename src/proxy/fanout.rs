@@ -28,6 +28,8 @@ enum State {
     Hit,
     Miss,
     Failed,
+    /// There is a value, and it is fetched when its turn comes.
+    Large,
 }
 
 /// How a portion ended.
@@ -37,6 +39,29 @@ pub enum Verdict {
     Reached,
     /// Nobody could be asked about any of them.
     Unreachable,
+    /// A value was lost after its first bytes had left: the client's connection must end.
+    Broken,
+}
+
+/// A part of a reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// It is here.
+    Bytes(Vec<u8>),
+    /// A large value that must be fetched when its turn has come: as a get would.
+    Value {
+        /// Its key.
+        key: Box<[u8]>,
+        /// Show its CAS unique.
+        cas: bool,
+    },
+    /// The same as an mg would.
+    Meta {
+        /// Its key, decoded.
+        key: Box<[u8]>,
+        /// The command line with its end, without `q`.
+        line: Box<[u8]>,
+    },
 }
 
 /// Keys in the client's order, and their answers as they come.
@@ -50,6 +75,7 @@ pub struct Fanout {
     sorted: bool,
     last_hit: usize,
     largest: usize,
+    some_large: bool,
 }
 
 impl Fanout {
@@ -145,6 +171,35 @@ impl Fanout {
         out.extend_from_slice(b"\r\n");
         self.slots[slot].at = at;
         self.slots[slot].len = self.values.len() - at;
+    }
+
+    /// The key has a value that is too large to be held.
+    pub fn large(&mut self, slot: usize) {
+        self.some_large |= self.close(slot, State::Large);
+    }
+
+    /// Whether some value is still to be fetched.
+    pub fn some_large(&self) -> bool {
+        self.some_large
+    }
+
+    /// The reply in pieces, without an `END`; `cas`: large values show their CAS uniques.
+    pub fn into_pieces(self, cas: bool) -> Vec<Piece> {
+        debug_assert_eq!(self.waiting, 0);
+        let mut pieces = Vec::new();
+        for (n, slot) in self.slots.iter().enumerate() {
+            match (slot.state, pieces.last_mut()) {
+                (State::Large, _) => pieces.push(Piece::Value { key: self.key(n).into(), cas }),
+                (State::Hit, Some(Piece::Bytes(bytes))) => {
+                    bytes.extend_from_slice(&self.values[slot.at..slot.at + slot.len]);
+                }
+                (State::Hit, _) => {
+                    pieces.push(Piece::Bytes(self.values[slot.at..slot.at + slot.len].to_vec()));
+                }
+                _ => {}
+            }
+        }
+        pieces
     }
 
     /// The key is nowhere.

@@ -39,6 +39,8 @@ pub struct Lane {
     out: Vec<u8>,
     sent: usize,
     paused: bool,
+    /// A client is still to bring more of what is sent.
+    fed: bool,
     busy: bool,
     /// When the last byte moved, or the transfer began or went on.
     moved_at: u64,
@@ -55,6 +57,7 @@ impl Lane {
             out: Vec::new(),
             sent: 0,
             paused: false,
+            fed: false,
             busy: true,
             moved_at: now.mono_us,
         }
@@ -70,6 +73,7 @@ impl Lane {
         debug_assert!(self.is_idle() && self.input.is_empty());
         self.busy = true;
         self.paused = false;
+        self.fed = false;
         self.patience_us = patience_us;
         self.moved_at = now.mono_us;
     }
@@ -102,9 +106,19 @@ impl Lane {
         self.paused = paused;
     }
 
-    /// How long the receiving end has not taken anything, in microseconds.
+    /// Says whether a client is still to bring more of what is sent.
+    pub fn feed(&mut self, now: Now, fed: bool) {
+        self.fed = fed;
+        self.moved_at = now.mono_us;
+    }
+
+    fn waits_for_client(&self) -> bool {
+        self.paused || (self.fed && self.queued() == 0)
+    }
+
+    /// How long the client's end has not taken or brought anything, in microseconds.
     pub fn stalled_us(&self, now: Now) -> u64 {
-        if self.paused {
+        if self.busy && self.waits_for_client() {
             now.mono_us.saturating_sub(self.moved_at)
         } else {
             0
@@ -164,7 +178,7 @@ impl Lane {
             State::Connecting { since, open: false } => Some(since),
             State::Connecting { since, open: true } => Some(since + self.connect_us),
             State::Up if !self.busy => Some(self.moved_at + IDLE_US),
-            State::Up if self.paused => None,
+            State::Up if self.waits_for_client() => None,
             State::Up => Some(self.moved_at + self.patience_us),
         }
     }

@@ -77,9 +77,10 @@ fn tcp(text: &str) -> Result<(Endpoint, u32), String> {
     // Behind the bracket of an IPv6 address, or from the start, two colons mean that there is a
     // weight. What is an IPv6 address without brackets has neither port nor weight.
     let bare = text.parse::<std::net::Ipv6Addr>().is_ok();
+    let closed = !text.starts_with('[') || text.contains(']');
     let tail = text.rfind(']').map_or(0, |at| at + 1);
     let (address, weight) = match text.rsplit_once(':') {
-        Some((address, digits)) if !bare && text[tail..].matches(':').count() == 2 => {
+        Some((address, digits)) if !bare && closed && text[tail..].matches(':').count() == 2 => {
             (address, weight(digits)?)
         }
         _ => (text, 1),

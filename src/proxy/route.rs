@@ -54,7 +54,7 @@ impl Routes {
 
 fn ring(config: &Config, places: &[Place]) -> Ring {
     let firsts: Vec<ServerAddr> = places.iter().map(|place| place.first().clone()).collect();
-    Ring::new(config.distribution, &firsts)
+    Ring::new(config, &firsts)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::config::{Config, ServerAddr};
 use super::front::{Front, Shared};
 use super::guard::Guard;
-use super::relay::{Client, Connection, Relay};
+use super::relay::{Client, Connection, LinkId, Relay, LANES};
 use super::route::Routes;
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
@@ -210,6 +210,10 @@ struct World {
     servers: Vec<Server>,
     fronts: Vec<Front>,
     outputs: Vec<Vec<u8>>,
+    /// Bytes to and from servers on lanes.
+    lanes: HashMap<LinkId, (Buf, Vec<u8>)>,
+    /// Bytes that a client takes in a step.
+    takes: usize,
 }
 
 fn config(servers: u16, backups: u16) -> Config {
@@ -232,6 +236,8 @@ impl World {
             servers: (0..count).map(|_| Server { meta, ..Server::default() }).collect(),
             fronts: (0..clients).map(|_| Front::new(shared.clone())).collect(),
             outputs: vec![Vec::new(); clients],
+            lanes: HashMap::new(),
+            takes: usize::MAX,
         }
     }
 
@@ -257,6 +263,7 @@ impl World {
     /// One turn of everything, in random pieces.
     fn step(&mut self) {
         let (now, relay) = (self.now, &mut self.relay);
+        relay.tick(now);
         for (client, front) in self.fronts.iter_mut().enumerate() {
             front.process(now, World::client_id(client), relay);
         }
@@ -269,13 +276,15 @@ impl World {
             self.connect(id);
             self.move_bytes(id);
         }
+        self.move_lanes();
         for completion in self.relay.take_completions() {
             assert_eq!(completion.client.generation, 7);
             self.fronts[completion.client.slot as usize].complete(completion);
         }
         for (front, output) in self.fronts.iter_mut().zip(&mut self.outputs) {
-            output.extend(front.sendable());
-            front.sent(front.sendable().len());
+            let n = front.sendable().len().min(self.takes);
+            output.extend(&front.sendable()[..n]);
+            front.sent(n);
             front.settle(&mut self.relay);
         }
     }
@@ -313,6 +322,70 @@ impl World {
             let piece: Vec<u8> = server.output.drain(..n).collect();
             drop(connection);
             self.tell(id, &piece);
+        }
+    }
+
+    /// One step of every lane.
+    fn move_lanes(&mut self) {
+        let mut links = Vec::new();
+        for id in self.relay.take_gone() {
+            self.lanes.remove(&id);
+        }
+        self.relay.links(&mut links);
+        for link in links.into_iter().filter(|&link| link >= LANES) {
+            if !self.relay.has_link(link) {
+                continue;
+            }
+            let endpoint = self.relay.endpoint(link).clone();
+            let same = |id: &usize| *self.relay.endpoint(*id) == endpoint;
+            let server = (0..self.servers.len()).find(same).expect("a lane to a server");
+            if self.relay.connection(link).wants_connect(self.now) {
+                self.relay.connection(link).connecting(self.now);
+                if self.servers[server].dead {
+                    let why = super::backend::Why::Refused("connection refused".into());
+                    self.relay.failed(link, self.now, &why);
+                    continue;
+                }
+                self.relay.connection(link).connected(self.now);
+                self.lanes.insert(link, Default::default());
+            }
+            let late = self.relay.connection(link).check(self.now);
+            if let Some(why) = late.or(self.broken_lane(server)) {
+                self.lanes.remove(&link);
+                self.relay.failed(link, self.now, &why);
+            } else {
+                self.move_lane(link, server);
+            }
+        }
+    }
+
+    fn broken_lane(&mut self, server: usize) -> Option<super::backend::Why> {
+        let lost = super::backend::Why::Lost("reset".into());
+        self.servers[server].dead.then_some(lost)
+    }
+
+    fn move_lane(&mut self, link: LinkId, server: usize) {
+        let Some((input, output)) = self.lanes.get_mut(&link) else { return };
+        let mut connection = self.relay.connection(link);
+        let n = connection.sendable().len();
+        input.extend(connection.sendable());
+        connection.sent(self.now, n);
+        let server = &mut self.servers[server];
+        std::mem::swap(&mut server.input, input);
+        std::mem::swap(&mut server.output, output);
+        server.work();
+        std::mem::swap(&mut server.input, input);
+        std::mem::swap(&mut server.output, output);
+        let n = output.len();
+        if n > 0 && !server.frozen && connection.wants_read() {
+            let n = (self.random.below(n) + 1).min(64 * 1024);
+            let piece: Vec<u8> = output.drain(..n).collect();
+            connection.space(n)[..n].copy_from_slice(&piece);
+            connection.received(self.now, n);
+            drop(connection);
+            if !self.relay.received(link, self.now) {
+                self.lanes.remove(&link);
+            }
         }
     }
 
@@ -355,9 +428,10 @@ impl World {
     fn settle(&mut self, what: &str) {
         for _ in 0..100_000 {
             self.step();
-            let waiting = self.fronts.iter().any(|front| !front.input.is_empty())
-                || self.relay.in_flight() > 0
-                || self.is_moving();
+            let waiting =
+                self.fronts.iter().any(|front| !front.input.is_empty() || front.in_flight() > 0)
+                    || self.relay.in_flight() > 0
+                    || self.is_moving();
             if !waiting {
                 // A barrier is passed at the client's next turn.
                 self.step();
@@ -389,5 +463,6 @@ impl World {
     }
 }
 
+mod large;
 mod random_worlds;
 mod stories;

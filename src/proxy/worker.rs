@@ -264,6 +264,7 @@ impl Worker {
 
     /// Everything that the events of one poll made possible.
     fn turn(&mut self, now: Now) {
+        self.relay.tick(now);
         self.list_links();
         for at in 0..self.links.len() {
             let id = self.links[at];

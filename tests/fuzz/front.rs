@@ -7,7 +7,7 @@ use twincached::proxy::backend::Why;
 use twincached::proxy::config::{Config, ServerAddr};
 use twincached::proxy::front::{Front, Shared};
 use twincached::proxy::guard::Guard;
-use twincached::proxy::relay::{Client, Connection, Relay};
+use twincached::proxy::relay::{Client, Connection, Relay, LANES};
 
 /// Two servers and a backup each.
 const SERVERS: usize = 2;
@@ -64,6 +64,7 @@ pub fn run(mut data: &[u8]) {
 impl World {
     /// One turn of everything.
     fn step(&mut self) {
+        self.relay.tick(self.now);
         for (slot, front) in self.fronts.iter_mut().enumerate() {
             front.process(self.now, Client { slot: slot as u32, generation: 1 }, &mut self.relay);
         }
@@ -84,12 +85,30 @@ impl World {
                 connection.sent(self.now, sendable);
             }
         }
+        // Lanes lead nowhere: what wants one hears of it in time.
+        let mut links = Vec::new();
+        self.relay.links(&mut links);
+        for link in links.into_iter().filter(|&link| link >= LANES) {
+            if !self.relay.has_link(link) {
+                continue;
+            }
+            if self.relay.connection(link).wants_connect(self.now) {
+                self.relay.connection(link).connecting(self.now);
+            }
+            let late = self.relay.connection(link).check(self.now);
+            if let Some(why) = late {
+                self.relay.failed(link, self.now, &why);
+            }
+        }
         for completion in self.relay.take_completions() {
             self.fronts[completion.client.slot as usize].complete(completion);
         }
         for front in &mut self.fronts {
             front.sent(front.sendable().len());
             front.settle(&mut self.relay);
+            if front.is_finished() {
+                front.abandon(&mut self.relay);
+            }
         }
         let held = self.relay.held();
         assert!(held <= HELD_MAX, "{held} bytes are held");

@@ -7,7 +7,7 @@ use super::pipe::Asked;
 use super::{Backend, Dialect, Expect, Step};
 use crate::base::clock::Now;
 use crate::protocol::classic::{parse_data, parse_reply, Reply};
-use crate::protocol::{reject, Parsed};
+use crate::protocol::Parsed;
 
 impl<C: Copy> Backend<C> {
     /// Understands the next thing in `input` (which the caller has taken out of
@@ -60,6 +60,14 @@ impl<C: Copy> Backend<C> {
         Step::Own { used }
     }
 
+    /// Largest value that is taken whole from such an answer, in bytes.
+    fn hold_max(&self, expect: Expect) -> usize {
+        match expect {
+            Expect::WholeValues | Expect::WholeMeta => self.limits.whole_max,
+            _ => self.limits.hold_max,
+        }
+    }
+
     fn answer<'a>(
         &mut self,
         now: Now,
@@ -71,8 +79,8 @@ impl<C: Copy> Backend<C> {
     ) -> Step<'a, C> {
         let raw = &input[..head];
         match (expect, reply) {
-            (Expect::Values, Reply::Value { key, flags, len, cas }) => {
-                if len as usize > self.limits.value_max {
+            (Expect::Values | Expect::WholeValues, Reply::Value { key, flags, len, cas }) => {
+                if len as usize > self.hold_max(expect) {
                     self.swallow = u64::from(len) + 2;
                     self.pipe.heard = true;
                     return Step::Value { call, key, flags, cas, data: None, used: head };
@@ -87,13 +95,11 @@ impl<C: Copy> Backend<C> {
                     }
                 }
             }
-            (Expect::Meta, Reply::MetaValue { len, .. }) => {
-                if len as usize > self.limits.value_max {
+            (Expect::Meta | Expect::WholeMeta, Reply::MetaValue { len, .. }) => {
+                if len as usize > self.hold_max(expect) {
                     self.swallow = u64::from(len) + 2;
                     self.finish(now);
-                    let line = reject::TOO_LARGE;
-                    let reply = Reply::Error(&line[..line.len() - 2]);
-                    return Step::Done { call, reply, data: &[], raw: line, used: head };
+                    return Step::Large { call, used: head };
                 }
                 match parse_data(&input[head..], len) {
                     Parsed::Incomplete => Step::Wait,
@@ -124,8 +130,8 @@ fn fits(expect: Expect, reply: &Reply<'_>) -> bool {
         (Expect::Number, r) => matches!(r, Number(_) | NotFound),
         (Expect::Touched, r) => matches!(r, Touched | NotFound),
         (Expect::Ok, r) => matches!(r, Ok),
-        (Expect::Values, r) => matches!(r, End),
-        (Expect::Meta, r) => {
+        (Expect::Values | Expect::WholeValues, r) => matches!(r, End),
+        (Expect::Meta | Expect::WholeMeta, r) => {
             matches!(r, MetaHit { .. } | MetaMiss { .. } | MetaOther(_) | MetaDebug(_))
         }
         (Expect::Version, r) => matches!(r, Version(_)),

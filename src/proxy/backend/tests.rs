@@ -9,7 +9,8 @@ const LIMITS: Limits = Limits {
     retry_us: 500_000,
     failure_limit: 1,
     in_flight: 65_536,
-    value_max: 100,
+    hold_max: 100,
+    whole_max: 100,
 };
 
 fn at(us: u64) -> Now {
@@ -37,6 +38,10 @@ fn feed(backend: &mut Backend<u32>, bytes: &[u8]) -> Vec<String> {
     loop {
         let used = match backend.step(at(1), input.data()) {
             Step::Wait => break,
+            Step::Large { call, used } => {
+                heard.push(format!("{call} large"));
+                used
+            }
             Step::Garbage => {
                 heard.push("garbage".into());
                 break;
@@ -109,7 +114,7 @@ fn too_large_values_are_dropped_without_losing_the_place() {
     for piece in bytes.chunks(7) {
         heard.extend(feed(&mut backend, piece));
     }
-    assert_eq!(heard, ["2 k None", "2 END", "3 SERVER_ERROR object too large for cache"]);
+    assert_eq!(heard, ["2 k None", "2 END", "3 large"]);
 }
 
 #[test]

@@ -13,6 +13,9 @@
 //! A get of many keys is submitted in portions, as many keys at a time as the client's share of
 //! memory allows; its END follows when all of them have ended.
 
+mod bulk;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::config::Config;
@@ -82,6 +85,8 @@ enum State {
     Keys(LongGet),
     /// Everything in flight must end before the next command.
     Barrier(Then),
+    /// The data block of a large value is being passed on.
+    Upload(bulk::Upload),
 }
 
 /// What is said when everything in flight has ended.
@@ -157,6 +162,12 @@ pub struct Front {
     ended: bool,
     /// Nothing more is read or done; what is being answered still leaves.
     closing: bool,
+    /// Half of a value has left, and the rest will not come: close at once.
+    broken: bool,
+    /// Replies of which some is still to be fetched, in order.
+    parked: VecDeque<bulk::Parked>,
+    /// As the relay knows it.
+    me: Option<Client>,
 }
 
 impl Front {
@@ -182,7 +193,15 @@ impl Front {
             starved: true,
             ended: false,
             closing: false,
+            broken: false,
+            parked: VecDeque::new(),
+            me: None,
         }
+    }
+
+    /// Requests that have not been answered.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
     }
 
     /// Whether more input is wanted now.
@@ -195,6 +214,9 @@ impl Front {
 
     /// How many bytes are worth reading at once.
     pub fn input_room(&self) -> usize {
+        if matches!(self.state, State::Upload(_)) {
+            return INPUT_MAX;
+        }
         self.want.saturating_sub(self.input.len()).clamp(KEEP, INPUT_MAX)
     }
 
@@ -205,6 +227,9 @@ impl Front {
 
     /// Everything has been said: close.
     pub fn is_finished(&self) -> bool {
+        if self.broken {
+            return true;
+        }
         let done = self.ended && self.starved && matches!(self.state, State::Command);
         self.replies.is_empty() && (self.closing || done)
     }
@@ -224,7 +249,14 @@ impl Front {
     }
 
     /// A request of this client has ended. [`Front::process`] should follow.
-    pub fn complete(&mut self, completion: Completion) {
+    pub fn complete(&mut self, mut completion: Completion) {
+        if self.take_part(&mut completion) {
+            return;
+        }
+        if !completion.pieces.is_empty() {
+            self.reply_held += completion.held;
+            return self.park(completion);
+        }
         self.in_flight -= 1;
         self.cost -= completion.cost;
         self.reply_held += completion.held;
@@ -246,6 +278,7 @@ impl Front {
 
     /// Tells the relay what of the replies has left. To be called after sending.
     pub fn settle(&mut self, relay: &mut Relay) {
+        self.tell_level(relay);
         let queued = self.replies.queued_bytes();
         if self.reply_held > queued {
             relay.release(self.reply_held - queued);
@@ -255,12 +288,15 @@ impl Front {
 
     /// The client is gone: nothing is held for it any more.
     pub fn abandon(&mut self, relay: &mut Relay) {
+        self.abandon_bulk(relay);
         relay.release(std::mem::take(&mut self.reply_held));
         relay.release(std::mem::take(&mut self.input_held));
     }
 
     /// Takes as many requests from the input as may be in flight.
     pub fn process(&mut self, now: Now, me: Client, relay: &mut Relay) {
+        self.me = Some(me);
+        self.fetch(now, me, relay);
         self.look(relay);
         self.starved = false;
         while !self.closing && !self.blocked() {
@@ -268,6 +304,7 @@ impl Front {
                 State::Command => self.command(now, me, relay),
                 State::Keys(_) => self.long_get(now, me, relay),
                 State::Barrier(then) => self.pass_barrier(then),
+                State::Upload(_) => self.upload(now, me, relay),
             };
             self.look_at_memory(relay);
             if !went_on {
@@ -471,8 +508,11 @@ impl Front {
             relay.release(std::mem::take(&mut self.input_held));
         }
         match parsed {
-            Parsed::Incomplete if !self.reserve(relay, len as usize) => {
-                self.refuse_block(now, me, relay, request, reject::NO_MEMORY);
+            Parsed::Incomplete
+                if len as usize > bulk::hold_max(relay, request)
+                    || !self.reserve(relay, len as usize) =>
+            {
+                self.begin_upload(request);
                 Some(0)
             }
             Parsed::Incomplete => {

@@ -155,6 +155,8 @@ impl Relay {
             largest: 0,
             verdict: Verdict::Reached,
             held: 0,
+            pieces: Vec::new(),
+            more: false,
         });
     }
 }

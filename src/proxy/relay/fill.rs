@@ -49,6 +49,8 @@ pub(super) struct Fill {
     readers: Vec<usize>,
     /// From a backup without meta commands: the value came before the end of its answer.
     value: Option<(u32, u64, Vec<u8>)>,
+    /// There is a value, and it is too large to be held.
+    large: bool,
 }
 
 /// What the backup has.
@@ -115,7 +117,7 @@ impl Relay {
             // Nobody can have put it there.
             return false;
         }
-        let expect = if meta { Expect::Meta.again() } else { Expect::Values.again() };
+        let expect = if meta { Expect::WholeMeta } else { Expect::WholeValues };
         let fill = self.fills.insert(Fill {
             key: key.into(),
             server,
@@ -123,9 +125,10 @@ impl Relay {
             waiters: vec![waiter],
             readers: Vec::new(),
             value: None,
+            large: false,
         });
         let call = Call::FillAsk { fill: fill as u32 };
-        let usable = self.ask(backup, now, call, expect, |out| {
+        let usable = self.ask(backup, now, call, expect.again(), |out| {
             if meta {
                 let flags = if plain { &b"k f c t v"[..] } else { b"f c t v" };
                 encode::meta_any(out, b"mg ", key, None, flags);
@@ -155,8 +158,21 @@ impl Relay {
         if *fill.key != *key || fill.value.is_some() {
             return false;
         }
+        fill.large = data.is_none();
         fill.value = data.map(|data| (flags, cas.unwrap_or(0), data.to_vec()));
         true
+    }
+
+    /// What the backup has is too large to be put back: readers have it from there.
+    pub(super) fn fill_large(&mut self, now: Now, id: u32) {
+        let Some(fill) = self.fills.try_remove(id as usize) else { return };
+        self.fill_by_key.remove(&fill.key);
+        for waiter in fill.waiters {
+            match waiter {
+                Waiter::Slot { read, slot } => self.read_large(read, slot),
+                Waiter::Write { write } => self.write_filled(now, write, false),
+            }
+        }
     }
 
     /// The backup is asked again.
@@ -169,6 +185,9 @@ impl Relay {
     /// The end of the backup's answer; any but a value counts as a miss.
     pub(super) fn fill_asked(&mut self, now: Now, id: u32, reply: Reply<'_>, data: &[u8]) {
         let Some(fill) = self.fills.get_mut(id as usize) else { return };
+        if fill.large {
+            return self.fill_large(now, id);
+        }
         let waiters = std::mem::take(&mut fill.waiters);
         let value = fill.value.take();
         self.fill_by_key.remove(&fill.key);

@@ -7,7 +7,7 @@
 use super::super::backend::{Usable, Why};
 use super::super::lane::Lane;
 use super::places::BackendId;
-use super::Relay;
+use super::{GetId, PutId, Relay};
 use crate::base::clock::Now;
 
 /// A lane in this relay.
@@ -25,6 +25,10 @@ const LANES_PER_SERVER: usize = 4;
 pub(super) enum Job {
     /// Nothing.
     Idle,
+    /// A value on its way to a client.
+    Get(GetId),
+    /// A value on its way from a client: to the server, or the backup.
+    Put { put: PutId, leg: u8 },
 }
 
 #[derive(Debug)]
@@ -67,6 +71,7 @@ impl Relay {
     pub(super) fn end_lane(&mut self, now: Now, id: LaneId) {
         let Some(seat) = self.lanes.get_mut(id) else { return };
         seat.job = Job::Idle;
+        self.bulk.freed = true;
         if !seat.lane.end(now) {
             self.drop_lane(id);
         }
@@ -75,27 +80,34 @@ impl Relay {
     /// Closes a lane whatever is on its way there. Its job hears nothing of it.
     pub(super) fn drop_lane(&mut self, id: LaneId) {
         if self.lanes.try_remove(id).is_some() {
+            self.bulk.freed = true;
             self.gone.push(LANES + id);
         }
     }
 
     /// Something was received on a lane. `false`: it is to be closed.
     pub(super) fn lane_received(&mut self, now: Now, id: LaneId) -> bool {
-        let _ = now;
         let Some(seat) = self.lanes.get(id) else { return false };
         match seat.job {
             // Nobody asked for anything.
             Job::Idle => self.drop_lane(id),
+            Job::Get(get) => self.get_received(now, id, get),
+            Job::Put { put, leg } => self.put_received(now, id, put, leg),
         }
         self.lanes.contains(id)
     }
 
     /// A lane's connection is over.
     pub(super) fn lane_failed(&mut self, now: Now, id: LaneId, why: &Why) {
-        let _ = (now, why);
         let Some(seat) = self.lanes.try_remove(id) else { return };
+        self.bulk.freed = true;
+        if seat.job != Job::Idle {
+            log::debug!("proxy: a lane to {}: {why}", self.backends[seat.backend].name());
+        }
         match seat.job {
             Job::Idle => {}
+            Job::Get(get) => self.get_failed(now, get),
+            Job::Put { put, leg } => self.put_failed(put, leg),
         }
     }
 }

@@ -22,6 +22,7 @@
 //!   trusted again ([`super::missed`]).
 
 mod all;
+mod bulk;
 mod fill;
 mod lanes;
 mod places;
@@ -35,7 +36,7 @@ use slab::Slab;
 
 use super::backend::{Backend, Kind, Limits, Step, Usable, Why};
 use super::config::Config;
-use super::fanout::Verdict;
+use super::fanout::{Piece, Verdict};
 use super::guard::Guard;
 use super::lane::Lane;
 use super::route::Routes;
@@ -43,6 +44,9 @@ use crate::base::clock::Now;
 use crate::base::replies::Ticket;
 use crate::protocol::classic::Reply;
 
+pub use bulk::get::GetId;
+pub use bulk::put::{PutId, Transfer};
+pub use bulk::{HOLD_MAX, HOLD_WHOLE_MAX};
 pub use lanes::{LinkId, LANES};
 pub use places::{BackendId, PlaceId};
 pub use read::Portion;
@@ -57,8 +61,8 @@ pub const OUT_OF_CONNECTION: &[u8] = b"SERVER_ERROR OUT OF CONNECTION\r\n";
 pub const NO_ROOM: &[u8] = b"SERVER_ERROR out of memory writing get response\r\n";
 /// Bytes of values that one worker holds for all its clients: being received, on their way to a
 /// server, or waiting to be sent. What a client can make the proxy hold is bounded for each client,
-/// but there may be thousands of them. 256 MiB are a quarter of a second of a 10 Gbit/s link.
-pub const HELD_MAX: usize = 256 << 20;
+/// but there may be thousands of them. What finds no room has to wait for a lane.
+pub const HELD_MAX: usize = 64 << 20;
 
 /// Set in the CAS uniques of values that came from a backup. Server and backup count their uniques
 /// separately, and nearly alike: without the mark, a `cas` after a failover could match another
@@ -93,6 +97,11 @@ pub struct Completion {
     pub verdict: Verdict,
     /// Bytes of values in the reply, still counted as held: for [`Relay::release`].
     pub held: usize,
+    /// What comes before `reply` where some of it is still to be fetched ([`Relay::begin_get`]).
+    pub pieces: Vec<Piece>,
+    /// This is not the end, but more of the reply of [`Relay::begin_get`], or word that
+    /// [`Relay::put_room`] has grown.
+    pub more: bool,
 }
 
 /// Whom an answer of a backend belongs to. Every call of a live request returns once, so that the
@@ -149,6 +158,9 @@ pub struct Relay {
     completions: Vec<Completion>,
     tally: Tally,
     held: usize,
+    bulk: bulk::Bulk,
+    /// The time of the present turn.
+    last_now: Now,
 }
 
 impl Relay {
@@ -184,6 +196,8 @@ impl Relay {
             completions: Vec::new(),
             tally: Tally::default(),
             held: 0,
+            bulk: bulk::Bulk::new(),
+            last_now: Now { unix_us: 0, mono_us: 0 },
         };
         relay.reload(routes);
         relay
@@ -244,7 +258,7 @@ impl Relay {
 
     /// Requests that have not ended.
     pub fn in_flight(&self) -> usize {
-        self.reads.len() + self.writes.len() + self.alls.len()
+        self.reads.len() + self.writes.len() + self.alls.len() + self.bulk.in_flight()
     }
 
     /// Whether nothing names a place or a backend any more.
@@ -261,7 +275,8 @@ impl Relay {
     /// The earliest deadline of all backends, on the monotonic clock in microseconds.
     pub fn deadline(&self) -> Option<u64> {
         let backends = self.backends.iter().filter_map(|(_, backend)| backend.deadline());
-        backends.chain(self.lanes.iter().filter_map(|(_, seat)| seat.lane.deadline())).min()
+        let lanes = self.lanes.iter().filter_map(|(_, seat)| seat.lane.deadline());
+        backends.chain(lanes).chain(self.tick_due()).min()
     }
 
     /// Understands what was received from a server. `false`: its connection is to be closed, and
@@ -284,6 +299,10 @@ impl Relay {
                         self.failed(id, now, &Why::Garbage);
                         return false;
                     }
+                    used
+                }
+                Step::Large { call, used } => {
+                    self.large(now, call);
                     used
                 }
                 Step::Done { call, reply, data, raw, used } => {
@@ -363,6 +382,15 @@ impl Relay {
             Call::Read { read, chunk } => self.read_restarted(read, chunk),
             Call::FillAsk { fill } => self.fill_restarted(fill),
             Call::Write { write } => self.write_restarted(write),
+            _ => {}
+        }
+    }
+
+    /// The answer is a value too large to be held.
+    fn large(&mut self, now: Now, call: Call) {
+        match call {
+            Call::Write { write } => self.write_large(write),
+            Call::FillAsk { fill } => self.fill_large(now, fill),
             _ => {}
         }
     }

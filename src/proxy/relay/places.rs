@@ -106,6 +106,11 @@ impl Relay {
         }
     }
 
+    /// Whether there are backups at all.
+    pub fn has_backups(&self) -> bool {
+        !self.router.backups.is_empty()
+    }
+
     /// Takes new routes. Servers that stay keep their connections and what is known about them;
     /// those that are gone answer what they have been asked, and nothing more.
     pub fn reload(&mut self, routes: Arc<Routes>) {

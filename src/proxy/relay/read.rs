@@ -14,8 +14,7 @@ use super::super::backend::{Expect, Usable};
 use super::super::fanout::{Fanout, Verdict};
 use super::places::{BackendId, PlaceId, Route};
 use super::{
-    Call, Client, Completion, Relay, BACKUP_UNIQUE, CAN_NOT_CONNECT, HELD_MAX, NO_ROOM,
-    OUT_OF_CONNECTION,
+    Call, Client, Completion, Relay, BACKUP_UNIQUE, CAN_NOT_CONNECT, HELD_MAX, OUT_OF_CONNECTION,
 };
 use crate::base::clock::Now;
 use crate::base::replies::Ticket;
@@ -139,6 +138,10 @@ impl Relay {
         });
         let mut groups = Groups::new();
         for slot in 0..self.reads[id].fan.len() {
+            if !is_gat(verb) && self.is_big(self.reads[id].fan.key(slot)) {
+                self.reads[id].fan.large(slot);
+                continue;
+            }
             let Some(route) = self.slot_route(id, slot) else {
                 self.reads[id].fan.fail(slot);
                 continue;
@@ -237,7 +240,7 @@ impl Relay {
         cas: Option<u64>,
         data: Option<&[u8]>,
     ) -> bool {
-        let Relay { reads, held, .. } = self;
+        let Relay { reads, held, bulk, .. } = self;
         let Some(read) = reads.get_mut(id as usize) else { return false };
         let Some(chunk) = read.chunks.get_mut(chunk as usize) else { return false };
         if cas.is_some() != matches!(read.verb, GetVerb::Gets | GetVerb::Gats) {
@@ -257,9 +260,11 @@ impl Relay {
                 fan.hit(slot, flags, cas.map(|cas| cas | mark), data);
                 *held += fan.bytes() - before;
             }
-            _ => {
-                fan.fail(slot);
-                read.error.get_or_insert_with(|| NO_ROOM.to_vec());
+            // Too large, or too much is held already: it is fetched when its turn comes.
+            Some(_) => fan.large(slot),
+            None => {
+                bulk.big_keys.note(key, true);
+                fan.large(slot);
             }
         }
         let (gat, exptime, stage) = (is_gat(read.verb), read.exptime, chunk.stage);
@@ -363,6 +368,12 @@ impl Relay {
         self.finish_read(id);
     }
 
+    /// The backup had a value that is too large to be held.
+    pub(super) fn read_large(&mut self, id: usize, slot: usize) {
+        self.reads[id].fan.large(slot);
+        self.finish_read(id);
+    }
+
     /// The backup has it neither.
     pub(super) fn fill_missed(&mut self, id: usize, slot: usize) {
         self.reads[id].fan.miss(slot);
@@ -390,11 +401,17 @@ impl Relay {
         }
         let read = self.reads.remove(id);
         let (largest, held) = (read.fan.largest(), read.fan.bytes());
-        let (mut reply, verdict) = read.fan.into_reply();
+        let (mut reply, pieces, verdict) = if read.fan.some_large() {
+            let cas = matches!(read.verb, GetVerb::Gets | GetVerb::Gats);
+            (Vec::new(), read.fan.into_pieces(cas), Verdict::Reached)
+        } else {
+            let (reply, verdict) = read.fan.into_reply();
+            (reply, Vec::new(), verdict)
+        };
         if read.portion == Portion::Whole {
             match verdict {
                 Verdict::Reached => reply.extend_from_slice(encode::END),
-                Verdict::Unreachable => {
+                Verdict::Unreachable | Verdict::Broken => {
                     reply.extend_from_slice(read.error.as_deref().unwrap_or(CAN_NOT_CONNECT));
                 }
             }
@@ -407,6 +424,8 @@ impl Relay {
             largest,
             verdict,
             held,
+            pieces,
+            more: false,
         });
     }
 }

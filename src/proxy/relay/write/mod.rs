@@ -49,7 +49,7 @@ mod old;
 mod verb;
 
 use super::super::backend::{Dialect, Expect, Usable};
-use super::super::fanout::Verdict;
+use super::super::fanout::{Piece, Verdict};
 use super::places::{BackendId, PlaceId, Route};
 use super::{
     Call, Client, Completion, Relay, BACKUP_UNIQUE, CAN_NOT_CONNECT, NO_ROOM, OUT_OF_CONNECTION,
@@ -252,8 +252,17 @@ impl Relay {
 
     fn complete(&mut self, client: Client, ticket: Option<Ticket>, cost: usize, reply: Vec<u8>) {
         let verdict = Verdict::Reached;
-        let (largest, held) = (0, 0);
-        self.completions.push(Completion { client, ticket, reply, cost, largest, verdict, held });
+        self.completions.push(Completion {
+            client,
+            ticket,
+            reply,
+            cost,
+            largest: 0,
+            verdict,
+            held: 0,
+            pieces: Vec::new(),
+            more: false,
+        });
     }
 
     /// Sends command `id` to `backend` as the client sent it.
@@ -577,6 +586,18 @@ impl Relay {
         self.end_write(write, answer.to_vec());
     }
 
+    /// The value that an mg asked for is too large to be held.
+    pub(super) fn write_large(&mut self, id: u32) {
+        let Some(write) = self.writes.get_mut(id as usize) else { return };
+        let mut line = Vec::new();
+        write.encode(&mut line, How { no_vivify: false, backup: false });
+        let piece = Piece::Meta { key: write.key.clone(), line: line.into() };
+        self.finish_write(id as usize, b"");
+        if let Some(completion) = self.completions.last_mut() {
+            completion.pieces.push(piece);
+        }
+    }
+
     fn end_write(&mut self, write: Write, reply: Vec<u8>) {
         self.release(write.data.len());
         if write.guarded {
@@ -584,6 +605,16 @@ impl Relay {
         }
         let Write { client, ticket, cost, largest, answer_held: held, .. } = write;
         let verdict = Verdict::Reached;
-        self.completions.push(Completion { client, ticket, reply, cost, largest, verdict, held });
+        self.completions.push(Completion {
+            client,
+            ticket,
+            reply,
+            cost,
+            largest,
+            verdict,
+            held,
+            pieces: Vec::new(),
+            more: false,
+        });
     }
 }
