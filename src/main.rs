@@ -11,6 +11,10 @@ fn main() {
     let status = match cli::parse(std::env::args_os()) {
         Command::Server(config) => server::run::run(*config),
         Command::Proxy(config) => proxy::run::run(*config),
+        Command::Where { config, keys } => {
+            let (output, errors) = (std::io::stdout().lock(), std::io::stderr());
+            proxy::lookup::run(&config, &keys, std::io::stdin().lock(), output, errors)
+        }
         Command::Verify(config) => verify::run(&config),
         Command::Demo(config) => demo::run(config),
         Command::Print(text) => match std::io::stdout().write_all(text.as_bytes()) {

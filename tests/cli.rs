@@ -2,6 +2,8 @@
 //! wrong, first through the parser and then through the binary itself.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -347,7 +349,7 @@ fn what_is_wrong_gets_one_sentence() {
         ("--un x", "option '--un' is ambiguous: '--unix-socket' or '--unix-mask'"),
         (
             "extra",
-            "unknown command 'extra'; there is proxy, verify, demo and help, or flags for a server",
+            "unknown command 'extra'; there is proxy, where, verify, demo and help, or flags for a server",
         ),
         ("-d extra", "unexpected argument 'extra'"),
         ("-d -- -v", "unexpected argument '-v'"),
@@ -689,6 +691,36 @@ fn help_lists_what_is_there_and_nothing_else() {
 }
 
 #[test]
+fn keys_to_look_up() {
+    let look = |line: &str| match parse(line) {
+        Command::Where { config, keys } => (config, keys),
+        other => panic!("{line:?} gives {other:?}"),
+    };
+    for start in ["twincached where", "twincached proxy where"] {
+        let (config, keys) = look(&format!("{start} -s a:1 k1 -b b k2 -- -k"));
+        assert_eq!(*config, proxy("-s a:1 -b b"));
+        assert_eq!(keys, [&b"k1"[..], b"k2", b"-k"]);
+        assert!(look(&format!("{start} -k -s a -p 0")).1.is_empty(), "nobody listens");
+        assert_eq!(page(&format!("{start} -h")), page("twincached help where"));
+    }
+    lists_every_flag(&page("twincached where -h"), magent::FLAGS);
+    let raw = |word: &[u8]| OsString::from_vec(word.to_vec());
+    let parsed =
+        cli::parse(["twincached", "where", "-s", "a"].map(OsString::from).into_iter().chain([
+            raw(b"\xff\xfe"),
+            raw(b""),
+            raw(b" "),
+        ]));
+    let Command::Where { keys, .. } = parsed else { panic!("{parsed:?}") };
+    assert_eq!(keys, [&b"\xff\xfe"[..], b"", b" "]);
+    let parsed = cli::parse([raw(b"twincached"), raw(b"where"), raw(b"-s"), raw(b"\xff")]);
+    let Command::Usage { line, .. } = parsed else { panic!("{parsed:?}") };
+    assert_eq!(line, "twincached: the value of a flag is blank or not UTF-8");
+    assert!(wrong("twincached where").contains("no server"));
+    assert!(wrong("magent where -s a").contains("unexpected argument 'where'"));
+}
+
+#[test]
 fn nodes_to_verify() {
     use twincached::verify::Config as VerifyConfig;
     let verify = |line: &str| match parse(&format!("twincached verify {line}")) {
@@ -792,6 +824,56 @@ fn the_binary_says_one_line_and_exits_as_memcached_does() {
         assert_eq!(text.lines().count(), 1, "{name} {args:?}: {text}");
         assert!(out.stdout.is_empty(), "{name} {args:?}");
     }
+}
+
+/// Where the vectors say keys are, through the program: a whole list through a pipe, answers that
+/// come before the next key is asked, and a reader that has seen enough.
+#[test]
+fn the_binary_knows_where_keys_are() {
+    let start = |args: &[&str]| {
+        Process::new(env!("CARGO_BIN_EXE_twincached"))
+            .arg("where")
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts")
+    };
+    let table = include_str!("vectors/magent.tsv");
+    let rows: Vec<Vec<&str>> =
+        table.lines().skip(1).map(|line| line.split('\t').collect()).collect();
+    let list: Vec<&str> = rows[0][0].split(',').collect();
+    let mut args: Vec<&str> = list.iter().flat_map(|server| ["-s", server]).collect();
+    args.extend(["-b", "x", "-k"]);
+    let rows = rows.iter().filter(|row| row[0] == list.join(","));
+    let keys: String = rows.clone().map(|row| format!("{}\r\n", row[1])).collect();
+    let expected: String = rows
+        .map(|row| format!("{}\t{}\tx:11211\n", row[1], list[row[3].parse::<usize>().unwrap()]))
+        .collect();
+    let mut program = start(&args);
+    program.stdin.take().unwrap().write_all(keys.as_bytes()).unwrap();
+    let out = program.wait_with_output().unwrap();
+    assert_eq!((out.status.code(), String::from_utf8(out.stdout).unwrap()), (Some(0), expected));
+
+    let mut program = start(&["-s", "a", "-s", "b:5"]);
+    let (mut input, output) = (program.stdin.take().unwrap(), program.stdout.take().unwrap());
+    let mut lines = BufReader::new(output).lines();
+    for (key, answer) in [("key1", "key1\tb:5\t"), ("key2", "key2\ta:11211\t")] {
+        writeln!(input, "{key}").unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), answer);
+    }
+    drop(lines);
+    // Nobody reads any more: whatever it is asked now, it ends without a word.
+    while input.write_all(&b"key1\n".repeat(1000)).is_ok() {}
+    let out = program.wait_with_output().unwrap();
+    assert_eq!((out.status.code(), out.stderr), (Some(0), Vec::new()));
+
+    let out = run("twincached", &["where", "-s", "a", "a b", "key"]);
+    assert_eq!((out.status.code(), &out.stdout[..]), (Some(1), &b"key\ta:11211\t\n"[..]));
+    assert_eq!(out.stderr, b"twincached: key \"a b\" has a blank in it\n");
+    let out = run("twincached", &["where", "-o", "servers_file=/nonexistent", "key"]);
+    assert_eq!((out.status.code(), out.stdout), (Some(64), Vec::new()));
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub struct Draft {
     ketama: bool,
     distribution: Option<Distribution>,
     hash: Option<String>,
+    /// Words that belong to no flag: the keys of `where`.
+    pub(super) words: Vec<String>,
 }
 
 impl Draft {

@@ -62,6 +62,11 @@ twincached \- memcached server with active\-active replication, and memcached pr
 .I host\fR[:\fIport\fR]
 [proxy options]
 .br
+.B twincached where \-s
+.I host\fR[:\fIport\fR]
+[proxy options]
+.RI [ key " ...]"
+.br
 .B twincached verify
 .I host\fR[:\fIport\fR]
 .I host\fR[:\fIport\fR]
@@ -94,6 +99,12 @@ and
 .B \-h
 as a memcached does.
 .PP
+.B twincached where
+takes the options of the proxy and prints, a line a key, the key, its server and its backup with tabs
+between: what that proxy would do, without connecting to anybody. Keys are further words (behind
+.B \-\-
+if they begin with a hyphen), or lines of standard input where there are none.
+.PP
 .B twincached verify
 compares what two or more nodes hold, through their client ports: it asks for digests over ranges of
 keys, then for the keys of ranges that differ, names those that differ, and what each node has of
@@ -115,7 +126,9 @@ Stop when the clients are done with their commands.
 .B SIGHUP
 Open the log file again, and read the file of
 .B \-Y
-again: a bad one leaves the users as they were.
+again: a bad one leaves the users as they were. The proxy reads the file of
+.B \-o servers_file
+again.
 .SH ENVIRONMENT
 .TP
 .B MEMCACHED_PORT_FILENAME
@@ -136,12 +149,31 @@ has one
 .I user\fB:\fIpassword
 a line, both together at most 254 bytes, and at most 256 users. Nothing in it is encrypted: let only
 the server read it.
+.PP
+The file of
+.B \-o servers_file
+has a server a line, as
+.B \-s
+.IR host :\fIport\fR,
+.B server
+.IR host :\fIport\fR
+or the server alone, and a backup as
+.B \-b
+.IR host :\fIport\fR
+or
+.B backup
+.IR host :\fIport\fR;
+what begins with # is a comment. They follow those of the command line. The proxy reads it again on
+SIGHUP and within seconds of a change; a file with a wrong line leaves everything as it was, and the
+log names the line.
 .SH EXIT STATUS
 .TP
 .B 0
 Stopped when told to, or a page was printed.
 .BR verify :
 all nodes hold the same.
+.BR where :
+memcached would take every key.
 .TP
 .B 1, 64
 The command line is wrong, root did not say \fB\-u\fR, or the file of
@@ -150,6 +182,10 @@ is no good; one line on standard error says why. Which of the two it is depends 
 memcached.
 .B verify
 exits with 64 there; 1 says that the nodes do not hold the same.
+.B where
+and the proxy exit with 64 there, and where the servers file is no good; 1 of
+.B where
+says that memcached would refuse a key.
 .TP
 .B 67
 The user or group is unknown.

@@ -4,6 +4,7 @@
 //!  argv -> personality -> flag table -> Command
 //!          magent, "proxy"   magent.rs      Proxy
 //!          memcached, other  memcached.rs   Server
+//!          "where"           lookup.rs      Where
 //!          "verify"          verify.rs      Verify
 //!          "demo"            (here)         Demo
 //! ```
@@ -12,6 +13,7 @@
 //! looks at the machine: `main` does.
 
 pub mod extended;
+pub mod lookup;
 pub mod magent;
 pub mod man;
 pub mod memcached;
@@ -35,6 +37,13 @@ pub enum Command {
     Server(Box<server::config::Config>),
     /// Be a proxy.
     Proxy(Box<proxy::config::Config>),
+    /// Say where keys are.
+    Where {
+        /// As for a proxy.
+        config: Box<proxy::config::Config>,
+        /// Which keys; none: those on standard input.
+        keys: Vec<Vec<u8>>,
+    },
     /// Compare nodes.
     Verify(crate::verify::Config),
     /// Show off.
@@ -62,35 +71,39 @@ where
     I: IntoIterator<Item = S>,
     S: Into<OsString>,
 {
-    let mut words = Vec::new();
-    for word in argv {
-        match word.into().into_string() {
-            Ok(word) => words.push(word),
-            Err(word) => {
-                return Command::Usage {
-                    line: format!("twincached: argument {} is not UTF-8", word.to_string_lossy()),
-                    status: EX_USAGE,
-                };
-            }
-        }
-    }
+    let words: Vec<OsString> = argv.into_iter().map(Into::into).collect();
     let name = match words.first().map(|word| Path::new(word).file_name()) {
         Some(Some(name)) => name.to_string_lossy().into_owned(),
         _ => "twincached".into(),
     };
-    let args = words.get(1..).unwrap_or_default();
-    let outcome = if name.starts_with("magent") {
-        parse_proxy(&name, args)
-    } else if name.starts_with("memcached") {
-        parse_server(&name, Personality::Memcached, args)
-    } else {
-        parse_subcommand(&name, args)
-    };
+    let outcome = parse_words(&name, words.get(1..).unwrap_or_default());
     outcome.unwrap_or_else(|Wrong { why, status }| Command::Usage {
         // One line, whatever was typed.
         line: format!("{name}: {why}").replace(char::is_control, "?"),
         status,
     })
+}
+
+fn parse_words(name: &str, words: &[OsString]) -> Result<Command, Wrong> {
+    let is_proxy = name.starts_with("magent");
+    let is_memcached = name.starts_with("memcached");
+    if !is_proxy && !is_memcached {
+        // Keys are bytes: these words need not be text.
+        let proxy = usize::from(words.first().is_some_and(|word| word == "proxy"));
+        if words.get(proxy).is_some_and(|word| word == "where") {
+            return parse_where(name, &words[proxy + 1..]);
+        }
+    }
+    let text = |word: &OsString| match word.to_str() {
+        Some(text) => Ok(text.to_owned()),
+        None => Err(Wrong::from(format!("argument {} is not UTF-8", word.to_string_lossy()))),
+    };
+    let args = words.iter().map(text).collect::<Result<Vec<String>, Wrong>>()?;
+    match (is_proxy, is_memcached) {
+        (true, _) => parse_proxy(name, &args),
+        (_, true) => parse_server(name, Personality::Memcached, &args),
+        _ => parse_subcommand(name, &args),
+    }
 }
 
 /// Why there is nothing to run: a sentence, and the exit status.
@@ -129,10 +142,11 @@ fn parse_subcommand(name: &str, args: &[String]) -> Result<Command, Wrong> {
         Some("help") => match rest.first().map(String::as_str) {
             None => Ok(Command::Print(server_help(name, Personality::Twincached))),
             Some("proxy") => Ok(Command::Print(proxy_help(&format!("{name} proxy")))),
+            Some("where") => Ok(Command::Print(where_help(name))),
             Some("verify") => Ok(Command::Print(verify_help(&format!("{name} verify")))),
             Some("demo") => Ok(Command::Print(demo_help(name))),
             Some(other) => {
-                Err(format!("no help for '{other}'; there is proxy, verify and demo").into())
+                Err(format!("no help for '{other}'; there is proxy, where, verify and demo").into())
             }
         },
         Some("version") if rest.is_empty() => {
@@ -141,7 +155,8 @@ fn parse_subcommand(name: &str, args: &[String]) -> Result<Command, Wrong> {
         // For packagers: not in help.
         Some("man-page") if rest.is_empty() => Ok(Command::Print(man::page())),
         Some(word) if !word.starts_with('-') && !word.trim().is_empty() => Err(format!(
-            "unknown command '{word}'; there is proxy, verify, demo and help, or flags for a server"
+            "unknown command '{word}'; there is proxy, where, verify, demo and help, or flags for a \
+             server"
         )
         .into()),
         _ => parse_server(name, Personality::Twincached, args),
@@ -174,6 +189,14 @@ fn parse_proxy(name: &str, args: &[String]) -> Result<Command, Wrong> {
         Some(Page::Version) => Command::Print(line(proxy_version())),
         Some(Page::License) => Command::Print(LICENSE.into()),
         None => Command::Proxy(Box::new(draft.finish()?)),
+    })
+}
+
+fn parse_where(name: &str, words: &[OsString]) -> Result<Command, Wrong> {
+    Ok(match lookup::parse(words)? {
+        lookup::Asked::Page(Page::Help) => Command::Print(where_help(name)),
+        lookup::Asked::Page(_) => Command::Print(line(proxy_version())),
+        lookup::Asked::Keys(config, keys) => Command::Where { config, keys },
     })
 }
 
@@ -218,6 +241,7 @@ fn server_help(name: &str, who: Personality) -> String {
     if who == Personality::Twincached {
         out.push_str(&format!(
             "\n{name} proxy -h   the proxy's flags (also when called magent)\n\
+             {name} where -h   which server and backup have a key\n\
              {name} verify -h  whether nodes hold the same\n\
              {name} demo       a replicated pair and a proxy before your eyes\n"
         ));
@@ -229,6 +253,14 @@ fn proxy_help(name: &str) -> String {
     format!(
         "{}\nusage: {name} -s host[:port] [-s ...] [-b host[:port] ...] [flags]\n{}",
         proxy_version(),
+        table::help(magent::FLAGS)
+    )
+}
+
+fn where_help(name: &str) -> String {
+    format!(
+        "usage: {name} where -s host[:port] [-s ...] [proxy's flags] [key ...]\n{}{}",
+        lookup::ABOUT,
         table::help(magent::FLAGS)
     )
 }

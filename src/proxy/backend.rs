@@ -12,7 +12,10 @@ mod answer;
 mod health;
 mod pipe;
 
+use std::sync::Arc;
+
 use super::config::Config;
+use super::figures::{self, Server};
 use super::missed::{Amends, Missed};
 use super::relay::{HOLD_MAX, HOLD_WHOLE_MAX};
 use crate::base::buf::Buf;
@@ -177,19 +180,6 @@ pub enum Usable {
     Down,
 }
 
-/// What has been counted about a backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Requests sent.
-    pub requests: u64,
-    /// Connections that failed or were lost with somebody waiting.
-    pub failures: u64,
-    /// Of these, for lack of an answer in time.
-    pub timeouts: u64,
-    /// Lost connections whose requests were asked again.
-    pub retries: u64,
-}
-
 /// The next thing that the input holds.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step<'a, C> {
@@ -261,12 +251,12 @@ pub struct Backend<C> {
     /// [`Backend::resume`] is due.
     paused: bool,
     restarted: Option<C>,
-    tally: Tally,
+    figures: Arc<Server>,
 }
 
 impl<C: Copy> Backend<C> {
     /// A server that nobody has tried yet. `name` is for the log.
-    pub fn new(name: String, limits: Limits) -> Backend<C> {
+    pub fn new(name: String, limits: Limits, figures: Arc<Server>) -> Backend<C> {
         Backend {
             name,
             limits,
@@ -278,7 +268,7 @@ impl<C: Copy> Backend<C> {
             dialect: Dialect::Unknown,
             paused: false,
             restarted: None,
-            tally: Tally::default(),
+            figures,
         }
     }
 
@@ -287,9 +277,9 @@ impl<C: Copy> Backend<C> {
         &self.name
     }
 
-    /// Counts so far.
-    pub fn tally(&self) -> Tally {
-        self.tally
+    /// What is counted about it.
+    pub fn figures(&self) -> &Server {
+        &self.figures
     }
 
     /// Whether the server is known to speak the meta protocol of memcached 1.6.
@@ -331,9 +321,10 @@ impl<C: Copy> Backend<C> {
         }
         // Before anything else is asked: a key that is to be deleted must not be read first.
         self.go_on(now);
-        self.tally.requests += 1;
         let Kind { expect, again } = kind.into();
         self.pipe.push(now, Asked::Caller(call, expect), again, write);
+        self.figures.requests.add(1);
+        self.figures.in_flight.set(self.pipe.len() as u64);
         Usable::Yes
     }
 
@@ -367,7 +358,10 @@ impl<C: Copy> Backend<C> {
     /// The caller has begun to connect.
     pub fn connecting(&mut self, now: Now) {
         self.resume(now);
+        self.figures.connects.add(1);
         if self.health.connecting(now) {
+            self.figures.probes.add(1);
+            self.figures.state.set(figures::State::Probing as u64);
             self.greet(now);
         }
     }
@@ -389,12 +383,14 @@ impl<C: Copy> Backend<C> {
     /// The first `n` sendable bytes have been sent.
     pub fn sent(&mut self, now: Now, n: usize) {
         self.pipe.sent(now, n);
+        self.figures.bytes_sent.add(n as u64);
     }
 
     /// `n` bytes were received into [`Backend::input`].
     pub fn received(&mut self, now: Now, n: usize) {
         self.input.filled(n);
         self.pipe.moved(now, n);
+        self.figures.bytes_received.add(n as u64);
     }
 
     /// When [`Backend::check`] is due, on the monotonic clock in microseconds.
@@ -435,27 +431,40 @@ impl<C: Copy> Backend<C> {
         self.swallow = 0;
         let waiting = self.pipe.has_callers();
         let end = self.health.ended(now, &self.limits, why, waiting);
-        self.tally.failures += u64::from(!matches!(end, End::Quiet | End::StillDown));
-        self.tally.timeouts += u64::from(*why == Why::RequestTimeout);
-        match end {
-            End::Again => {
-                // In their places: what is missed from now on goes before all of them.
-                amend(&mut self.pipe, &mut self.missed, now);
-                if let Some((back, restarted)) = self.pipe.rewind() {
-                    log::debug!("proxy: {}: {why}, asking again", self.name);
-                    self.tally.retries += 1;
-                    (self.paused, self.restarted) = (true, restarted);
-                    return back;
-                }
-                self.health.state = State::Idle;
+        self.count_end(now, end, why);
+        if end == End::Again {
+            // In their places: what is missed from now on goes before all of them.
+            amend(&mut self.pipe, &mut self.missed, now);
+            if let Some((back, restarted)) = self.pipe.rewind() {
+                self.figures.retries.add(1);
+                (self.paused, self.restarted) = (true, restarted);
+                return back;
             }
-            End::Quiet => log::debug!("proxy: {}: {why}", self.name),
-            End::Failed => log::info!("proxy: {}: {why}", self.name),
-            End::Ejected => log::info!("proxy: {} is down: {why}", self.name),
-            End::StillDown => {}
+            self.health.state = State::Idle;
         }
         self.paused = false;
         self.abandon()
+    }
+
+    fn count_end(&mut self, now: Now, end: End, why: &Why) {
+        let figures = &self.figures;
+        if end != End::Quiet && end != End::StillDown {
+            figures.failures.add(1);
+            let late = matches!(why, Why::ConnectTimeout | Why::RequestTimeout);
+            figures.timeouts.add(u64::from(late));
+        }
+        match end {
+            End::Quiet => log::debug!("proxy: {}: {why}", self.name),
+            End::Again => log::debug!("proxy: {}: {why}, asking again", self.name),
+            End::Failed => log::info!("proxy: {}: {why}", self.name),
+            End::Ejected => {
+                log::info!("proxy: {} is down: {why}", self.name);
+                figures.ejections.add(1);
+                figures.turned(now, figures::State::Down);
+            }
+            // Since the first of these attempts, that is.
+            End::StillDown => figures.state.set(figures::State::Down as u64),
+        }
     }
 
     fn abandon(&mut self) -> Vec<C> {
@@ -467,6 +476,7 @@ impl<C: Copy> Backend<C> {
                 Asked::Version => {}
             }
         }
+        self.figures.in_flight.set(0);
         orphans
     }
 
@@ -516,7 +526,10 @@ impl<C: Copy> Backend<C> {
     }
 
     fn finish(&mut self, now: Now) {
-        self.pipe.pop();
+        if let Some(head) = self.pipe.pop() {
+            self.figures.latency.took(now.mono_us.saturating_sub(head.since));
+            self.figures.in_flight.set(self.pipe.len() as u64);
+        }
         self.health.answered();
         self.go_on(now);
     }

@@ -76,6 +76,8 @@ pub struct Fanout {
     last_hit: usize,
     largest: usize,
     some_large: bool,
+    hits: usize,
+    misses: usize,
 }
 
 impl Fanout {
@@ -125,6 +127,11 @@ impl Fanout {
         self.largest
     }
 
+    /// Keys that were found, and keys that are nowhere, so far.
+    pub fn found(&self) -> (usize, usize) {
+        (self.hits, self.misses)
+    }
+
     /// Bytes of all values so far, as they will be sent.
     pub fn bytes(&self) -> usize {
         self.values.len()
@@ -149,6 +156,7 @@ impl Fanout {
         if !self.close(slot, State::Hit) {
             return;
         }
+        self.hits += 1;
         self.sorted &= slot >= self.last_hit;
         self.last_hit = self.last_hit.max(slot);
         self.largest = self.largest.max(data.len());
@@ -175,7 +183,9 @@ impl Fanout {
 
     /// The key has a value that is too large to be held.
     pub fn large(&mut self, slot: usize) {
-        self.some_large |= self.close(slot, State::Large);
+        let closed = self.close(slot, State::Large);
+        self.some_large |= closed;
+        self.hits += usize::from(closed);
     }
 
     /// Whether some value is still to be fetched.
@@ -204,7 +214,7 @@ impl Fanout {
 
     /// The key is nowhere.
     pub fn miss(&mut self, slot: usize) {
-        self.close(slot, State::Miss);
+        self.misses += usize::from(self.close(slot, State::Miss));
     }
 
     /// Nobody could be asked about the key.
@@ -242,7 +252,8 @@ mod tests {
         fan.hit(slots[0], 0, Some(7), b"A");
         fan.hit(slots[0], 0, None, b"ignored");
         fan.miss(slots[1]);
-        assert_eq!(fan.waiting(), 1);
+        fan.miss(slots[1]);
+        assert_eq!((fan.waiting(), fan.found()), (1, (2, 1)));
         assert!(fan.is_waiting(3) && !fan.is_waiting(1));
         fan.hit(slots[3], 1, None, b"");
         assert_eq!(fan.key(1), b"bb");

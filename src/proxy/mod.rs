@@ -13,15 +13,18 @@
 pub mod backend;
 pub mod config;
 pub mod fanout;
+pub mod figures;
 pub mod front;
 pub mod guard;
 pub mod lane;
+pub mod lookup;
 pub mod missed;
 pub mod places;
 pub mod relay;
 pub mod ring;
 pub mod route;
 pub mod run;
+pub mod servers_file;
 #[cfg(test)]
 mod sim;
 pub mod worker;

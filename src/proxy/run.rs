@@ -14,6 +14,7 @@ use std::time::Duration;
 use mio::{Events, Interest, Poll, Token};
 
 use super::config::{Config, Endpoint};
+use super::figures::Figures;
 use super::front::Shared;
 use super::guard::Guard;
 use super::relay::{Relay, OUT_OF_CONNECTION};
@@ -151,10 +152,12 @@ fn serve(config: &Config, addrs: Addresses, bound: Vec<Bound>) -> io::Result<()>
     let common = Arc::new(Common { shared, live: AtomicUsize::new(0) });
     let setup = Arc::new(Setup { routes: Arc::new(Routes::new(config)), addrs });
     let guard = Arc::new(Guard::new());
+    let figures = Arc::new(Figures::new(config.threads));
     let mut workers = Vec::new();
     for number in 0..config.threads.max(1) {
         let routes = Arc::clone(&setup.routes);
-        let relay = Relay::with_routes(config, routes, Arc::clone(&guard), number as u32);
+        let (guard, figures) = (Arc::clone(&guard), Arc::clone(&figures));
+        let relay = Relay::with_routes(config, routes, guard, figures, number as u32);
         let (worker, sender) =
             Worker::new(relay, Arc::clone(&setup), Arc::clone(&common), clock.clone())?;
         let thread = Builder::new().name(format!("proxy {number}")).spawn(|| worker.run())?;

@@ -231,6 +231,8 @@ impl Worker {
             return;
         }
         self.generation = self.generation.wrapping_add(1);
+        self.relay.count().curr_connections.add(1);
+        self.relay.count().total_connections.add(1);
         entry.insert(Client {
             stream,
             front: Front::new(self.common.shared.clone()),
@@ -285,6 +287,7 @@ impl Worker {
         self.deliver();
         self.flush_delivered(now);
         self.close_gone();
+        self.relay.publish();
         self.busy = self.is_busy();
     }
 
@@ -336,7 +339,8 @@ impl Worker {
             let id = self.queue[id];
             if let Some(client) = self.clients.get_mut(id) {
                 // A failure shows again at the visit.
-                let _ = client.flush();
+                let sent = client.flush().unwrap_or(0);
+                self.relay.count().bytes_written.add(sent as u64);
             }
         }
     }
@@ -364,6 +368,8 @@ impl Worker {
             client.front.process(now, me, &mut self.relay);
         }
         let sent = client.flush();
+        self.relay.count().bytes_read.add(read as u64);
+        self.relay.count().bytes_written.add(*sent.as_ref().unwrap_or(&0) as u64);
         client.front.settle(&mut self.relay);
         if !client.queued && !stopping && client.front.can_go_on(&self.relay) {
             client.queued = true;
@@ -375,6 +381,7 @@ impl Worker {
     fn drop_client(&mut self, id: usize) {
         let mut client = self.clients.remove(id);
         client.front.abandon(&mut self.relay);
+        self.relay.count().curr_connections.sub(1);
         if client.queued {
             self.queue.retain(|&queued| queued != id);
         }
@@ -536,11 +543,15 @@ impl Client {
         result
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn flush(&mut self) -> io::Result<usize> {
+        let mut total = 0;
         while self.writable && !self.front.sendable().is_empty() {
             match self.stream.write(self.front.sendable()) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(n) => self.front.sent(n),
+                Ok(n) => {
+                    self.front.sent(n);
+                    total += n;
+                }
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => self.writable = false,
                     ErrorKind::Interrupted => {}
@@ -548,6 +559,6 @@ impl Client {
                 },
             }
         }
-        Ok(())
+        Ok(total)
     }
 }

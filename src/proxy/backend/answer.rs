@@ -3,6 +3,7 @@
 //! Owns the matching of a server's bytes to the head of the queue. What does not fit ends the
 //! connection: nobody gets what might be another's.
 
+use super::super::figures;
 use super::pipe::Asked;
 use super::{Backend, Dialect, Expect, Step};
 use crate::base::clock::Now;
@@ -49,6 +50,7 @@ impl<C: Copy> Backend<C> {
                 };
                 if self.health.greeted() {
                     log::info!("proxy: {} is up", self.name);
+                    self.figures.turned(now, figures::State::Up);
                 }
             }
             (Asked::Amends(_), Reply::Deleted | Reply::NotFound | Reply::Ok | Reply::Error(_)) => {}
@@ -112,6 +114,9 @@ impl<C: Copy> Backend<C> {
                 }
             }
             _ if fits(expect, &reply) => {
+                if let Reply::Error(_) = reply {
+                    self.figures.errors.add(1);
+                }
                 self.finish(now);
                 Step::Done { call, reply, data: &[], raw, used: head }
             }

@@ -17,8 +17,12 @@ fn at(us: u64) -> Now {
     Now::default().plus_us(us)
 }
 
+fn with(limits: Limits) -> Backend<u32> {
+    Backend::new("s:1".into(), limits, Arc::default())
+}
+
 fn up() -> Backend<u32> {
-    let mut backend = Backend::new("s:1".into(), LIMITS);
+    let mut backend = with(LIMITS);
     assert_eq!(backend.ask(at(0), 1, Expect::Stored, |out| out.extend(b"one")), Usable::Yes);
     assert!(backend.wants_connect(at(0)));
     assert_eq!(backend.sendable(), b"");
@@ -229,7 +233,9 @@ fn a_stale_connection_costs_nothing() {
     assert_eq!(reconnect(&mut backend, 20), "version\r\n2\n3\n4\n5\n6\n");
     let answers = b"VERSION 1.6.0\r\nEND\r\nSTORED\r\nDELETED\r\n7\r\nEND\r\n";
     assert_eq!(feed(&mut backend, answers), ["2 END", "3 STORED", "4 DELETED", "5 7", "6 END"]);
-    assert_eq!((backend.tally().retries, backend.tally().failures), (1, 1));
+    let figures = backend.figures();
+    assert_eq!((figures.retries.get(), figures.failures.get(), figures.connects.get()), (1, 1, 2));
+    assert_eq!((figures.requests.get(), figures.in_flight.get()), (6, 0));
 }
 
 #[test]
@@ -338,8 +344,7 @@ fn an_answer_to_what_has_not_been_sent_is_garbage() {
 
 #[test]
 fn below_the_limit_a_failure_takes_only_its_own_along() {
-    let mut backend =
-        Backend::new("s:1".into(), Limits { failure_limit: 3, idle_us: 5000, ..LIMITS });
+    let mut backend = with(Limits { failure_limit: 3, idle_us: 5000, ..LIMITS });
     for round in 0..2 {
         ask(&mut backend, round, 2, Expect::Values);
         backend.connecting(at(round));
@@ -359,13 +364,13 @@ fn below_the_limit_a_failure_takes_only_its_own_along() {
         assert_eq!(backend.failed(at(1010), &Why::RequestTimeout), [2]);
     }
     assert_eq!(backend.usable(), Usable::Down);
-    assert_eq!(backend.tally().timeouts, 3);
+    assert_eq!(backend.figures().timeouts.get(), 3);
 }
 
 #[test]
 fn an_unused_connection_is_closed_and_a_full_one_says_so() {
     let limits = Limits { idle_us: 5000, in_flight: 2, ..LIMITS };
-    let mut backend = Backend::new("s:1".into(), limits);
+    let mut backend = with(limits);
     ask(&mut backend, 0, 1, Expect::Values);
     assert_eq!(backend.ask(at(0), 9, Expect::Values, |_| panic!("written")), Usable::Busy);
     assert_eq!(reconnect(&mut backend, 0), "version\r\n1\n");
@@ -379,7 +384,7 @@ fn an_unused_connection_is_closed_and_a_full_one_says_so() {
     assert_eq!(backend.check(at(5100)), Some(Why::Idle));
     assert_eq!(backend.failed(at(5100), &Why::Idle), []);
     assert_eq!((backend.usable(), backend.deadline()), (Usable::Yes, None));
-    assert_eq!(backend.tally().failures, 0);
+    assert_eq!(backend.figures().failures.get(), 0);
 }
 
 #[test]
@@ -449,7 +454,7 @@ fn random_losses_end_every_request_once_and_in_order() {
             }
         }
         ended.extend(backend.failed(at(400), &Why::Garbage));
-        retries += backend.tally().retries;
+        retries += backend.figures().retries.get();
         let expected: Vec<u32> = (2..next).collect();
         let got: Vec<u32> = ended.iter().map(|call| call / 2).collect();
         assert_eq!(got, expected, "seed {seed}");

@@ -20,19 +20,20 @@ use std::sync::Arc;
 
 use super::config::Config;
 use super::fanout::{Fanout, Verdict};
-use super::relay::{Client, Completion, Portion, Relay, CAN_NOT_CONNECT};
+use super::relay::{Client, Completion, Portion, Relay, CAN_NOT_CONNECT, VERSION};
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::base::replies::Replies;
+use crate::protocol::binary::{self, Status};
 use crate::protocol::classic::{self, encode, Keys};
 use crate::protocol::meta::{Meta, SetMode, Verb};
 use crate::protocol::reject::{self, Reject};
 use crate::protocol::{GetVerb, Parsed, Request, StoreHead, StoreVerb};
 
-/// What magent calls itself.
-pub const VERSION: &str = "memcached agent v0.6";
 /// magent's answer to what it does not know.
 pub const UNSUPPORTED: &[u8] = b"UNSUPPORTED COMMAND\r\n";
+/// The words for a client that speaks the binary protocol.
+const NO_BINARY: &[u8] = b"This proxy speaks the ASCII protocols only";
 /// Requests of one client that may wait for servers. Clients pipeline tens; more only wait in our
 /// memory instead of theirs.
 const IN_FLIGHT_MAX: usize = 1024;
@@ -59,8 +60,6 @@ const KEEP: usize = 16 * 1024;
 /// What all clients of a proxy share.
 #[derive(Debug)]
 pub struct Shared {
-    /// The answer to `stats`.
-    stats: Vec<u8>,
     /// Largest value taken, in bytes.
     value_max: usize,
 }
@@ -68,12 +67,7 @@ pub struct Shared {
 impl Shared {
     /// From the configuration.
     pub fn new(config: &Config) -> Arc<Shared> {
-        let mut stats = format!("{VERSION}\r\n");
-        for (server, n) in config.servers.iter().zip(1..) {
-            stats += &format!("matrix {n} -> {server}, pool size 0\r\n");
-        }
-        stats += "END\r\n";
-        Arc::new(Shared { stats: stats.into_bytes(), value_max: config.value_max })
+        Arc::new(Shared { value_max: config.value_max })
     }
 }
 
@@ -370,6 +364,16 @@ impl Front {
         self.input = Buf::new();
     }
 
+    /// A client that speaks the binary protocol is told in it that nobody here does. `false`: its
+    /// first header is not whole yet.
+    fn refuse_binary(&mut self) -> bool {
+        let Some(header) = self.input.data().get(..binary::HEADER) else { return false };
+        let head = binary::Head::of(header);
+        binary::encode::error(self.replies.out(), &head, Status::NotSupported, NO_BINARY);
+        self.close();
+        true
+    }
+
     /// One command. `false`: nothing more can be done with the input.
     fn command(&mut self, now: Now, me: Client, relay: &mut Relay) -> bool {
         if self.swallow > 0 {
@@ -379,6 +383,9 @@ impl Front {
         }
         if self.input.is_empty() || self.input.len() < self.want {
             return false;
+        }
+        if self.input.data()[0] == binary::REQUEST {
+            return self.refuse_binary();
         }
         self.want = 0;
         // Taken out, so that the request may borrow from it while the rest of `self` changes.
@@ -448,9 +455,9 @@ impl Front {
                 encode::version(self.replies.out(), VERSION);
                 self.check_full();
             }
-            Request::Stats { .. } => {
-                let shared = self.shared.clone();
-                self.say(&shared.stats);
+            Request::Stats { args } => {
+                let stats = relay.answer_stats(now, args);
+                self.say(&stats);
             }
             // Answers leave in order anyway; what has no answer must be waited for.
             Request::MetaNoop if self.unanswered == 0 => self.say(encode::META_NOOP),

@@ -140,7 +140,7 @@ impl Relay {
             self.fills.remove(fill);
             return false;
         }
-        self.tally.second_lookups += 1;
+        self.count.second_lookups.add(1);
         self.fill_by_key.insert(key.into(), fill as u32);
         true
     }
@@ -302,7 +302,11 @@ impl Relay {
     pub(super) fn fill_added(&mut self, now: Now, id: u32, reply: Reply<'_>) {
         let Some(fill) = self.fills.try_remove(id as usize) else { return };
         self.let_go(&fill.readers);
-        self.tally.fill_backs += u64::from(matches!(reply, Reply::Stored | Reply::MetaHit { .. }));
+        if matches!(reply, Reply::Stored | Reply::MetaHit { .. }) {
+            self.count.fill_backs.add(1);
+            let server = self.writer(fill.server);
+            self.backends[server].figures().fill_backs.add(1);
+        }
         // Whatever the answer: after a lost connection it may be the second.
         let overtaken = |stamp| self.guard.overtaken(&fill.key, stamp, self.worker);
         if fill.stamp.is_some_and(overtaken) {

@@ -37,6 +37,7 @@ use slab::Slab;
 use super::backend::{Backend, Kind, Limits, Step, Usable, Why};
 use super::config::Config;
 use super::fanout::{Piece, Verdict};
+use super::figures::{self, Figures};
 use super::guard::Guard;
 use super::lane::Lane;
 use super::route::Routes;
@@ -44,6 +45,7 @@ use crate::base::clock::Now;
 use crate::base::replies::Ticket;
 use crate::protocol::classic::Reply;
 
+pub use all::VERSION;
 pub use bulk::get::GetId;
 pub use bulk::put::{PutId, Transfer};
 pub use bulk::{HOLD_MAX, HOLD_WHOLE_MAX};
@@ -124,17 +126,6 @@ enum Call {
     Forget,
 }
 
-/// What has been counted about all requests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Values put back on a server.
-    pub fill_backs: u64,
-    /// Requests that went to the backup because the server could not be reached.
-    pub failovers: u64,
-    /// Keys asked from a backup because the server did not have them.
-    pub second_lookups: u64,
-}
-
 /// One worker's backends and requests.
 #[derive(Debug)]
 pub struct Relay {
@@ -156,7 +147,9 @@ pub struct Relay {
     touches: Slab<(PlaceId, Box<[u8]>)>,
     alls: Slab<all::All>,
     completions: Vec<Completion>,
-    tally: Tally,
+    figures: Arc<Figures>,
+    /// This worker's.
+    count: Arc<figures::Worker>,
     held: usize,
     bulk: bulk::Bulk,
     /// The time of the present turn.
@@ -166,14 +159,17 @@ pub struct Relay {
 impl Relay {
     /// The relay of worker number `worker` (from 0). All workers share `guard`.
     pub fn new(config: &Config, guard: Arc<Guard>, worker: u32) -> Relay {
-        Relay::with_routes(config, Arc::new(Routes::new(config)), guard, worker)
+        let figures = Arc::new(Figures::new(worker as usize + 1));
+        Relay::with_routes(config, Arc::new(Routes::new(config)), guard, figures, worker)
     }
 
-    /// The same, with routes that others use too. Of `config` only the limits are looked at.
+    /// The same, with routes and figures that others use too. Of `config` only the limits are
+    /// looked at.
     pub fn with_routes(
         config: &Config,
         routes: Arc<Routes>,
         guard: Arc<Guard>,
+        figures: Arc<Figures>,
         worker: u32,
     ) -> Relay {
         let limits = Limits::from(config);
@@ -194,7 +190,8 @@ impl Relay {
             touches: Slab::new(),
             alls: Slab::new(),
             completions: Vec::new(),
-            tally: Tally::default(),
+            count: figures.worker(worker),
+            figures,
             held: 0,
             bulk: bulk::Bulk::new(),
             last_now: Now { unix_us: 0, mono_us: 0 },
@@ -251,9 +248,36 @@ impl Relay {
         }
     }
 
-    /// Counts so far.
-    pub fn tally(&self) -> Tally {
-        self.tally
+    /// What this worker counts.
+    pub fn count(&self) -> &figures::Worker {
+        &self.count
+    }
+
+    /// Appends the lines of `stats` that follow magent's, without an end.
+    pub fn stats(&self, out: &mut Vec<u8>, now: Now) {
+        self.publish();
+        self.figures.stats(out, now);
+    }
+
+    /// Appends the lines of `stats servers`, without an end.
+    pub fn stats_servers(&self, out: &mut Vec<u8>, now: Now) {
+        self.figures.servers(out, now, &self.router.routes);
+    }
+
+    /// `stats reset`.
+    pub fn stats_reset(&self) {
+        self.figures.reset();
+    }
+
+    /// Lets others see what is not counted as it happens. Once a turn is enough.
+    pub fn publish(&self) {
+        self.count.in_flight.set(self.in_flight() as u64);
+        self.count.held_bytes.set(self.held as u64);
+    }
+
+    /// The routes in use.
+    pub fn routes(&self) -> &Routes {
+        &self.router.routes
     }
 
     /// Requests that have not ended.

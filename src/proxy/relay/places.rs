@@ -144,7 +144,9 @@ impl Relay {
             seat.retired = false;
             return id;
         }
-        let id = self.backends.insert(Backend::new(endpoint.to_string(), self.limits));
+        let figures = self.figures.server(self.worker, role == Role::Backup, endpoint);
+        let backend = Backend::new(endpoint.to_string(), self.limits, figures);
+        let id = self.backends.insert(backend);
         let seat = Seat { role, endpoint: endpoint.clone(), retired: false };
         let beside = self.seats.insert(seat);
         debug_assert_eq!(id, beside, "both slabs are filled and emptied together");

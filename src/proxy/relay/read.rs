@@ -172,7 +172,7 @@ impl Relay {
     fn send_to_backup(&mut self, groups: &mut Groups, id: usize, slot: usize, route: Route) {
         match route.backup.filter(|&backup| self.usable(backup) == Usable::Yes) {
             Some(backup) => {
-                self.tally.failovers += 1;
+                self.count.failovers.add(1);
                 let reader = self.reader(backup, self.reads[id].fan.key(slot));
                 group(groups, reader, Stage::Backup, slot);
             }
@@ -394,6 +394,14 @@ impl Relay {
         self.finish_read(id);
     }
 
+    fn count_read(&self, read: &Read) {
+        let (hits, misses) = read.fan.found();
+        let asked = if is_gat(read.verb) { &self.count.cmd_touch } else { &self.count.cmd_get };
+        asked.add(read.fan.len() as u64);
+        self.count.get_hits.add(hits as u64);
+        self.count.get_misses.add(misses as u64);
+    }
+
     /// Ends a read that waits for nothing more.
     fn finish_read(&mut self, id: usize) {
         if self.reads.get(id).is_none_or(|read| read.open > 0 || read.fan.waiting() > 0) {
@@ -401,6 +409,7 @@ impl Relay {
         }
         let read = self.reads.remove(id);
         let (largest, held) = (read.fan.largest(), read.fan.bytes());
+        self.count_read(&read);
         let (mut reply, pieces, verdict) = if read.fan.some_large() {
             let cas = matches!(read.verb, GetVerb::Gets | GetVerb::Gats);
             (Vec::new(), read.fan.into_pieces(cas), Verdict::Reached)
@@ -412,6 +421,7 @@ impl Relay {
             match verdict {
                 Verdict::Reached => reply.extend_from_slice(encode::END),
                 Verdict::Unreachable | Verdict::Broken => {
+                    self.count.errors.add(1);
                     reply.extend_from_slice(read.error.as_deref().unwrap_or(CAN_NOT_CONNECT));
                 }
             }

@@ -104,7 +104,7 @@ fn what_the_server_lost_is_read_from_the_backup_and_put_back() {
         lose_server(&mut world);
         world.send(0, "get k\r\n");
         while world.outputs[0].is_empty() {
-            assert!(world.relay.tally().fill_backs == 0, "the client waits for nothing else");
+            assert!(world.relay.count().fill_backs.get() == 0, "the client waits for nothing else");
             world.step();
         }
         assert!(world.servers[0].items.contains_key(&b"k"[..]), "whoever looks now finds it");
@@ -112,7 +112,7 @@ fn what_the_server_lost_is_read_from_the_backup_and_put_back() {
         let item = world.servers[0].items[&b"k"[..]].clone();
         assert_eq!((item.value, item.flags), (b"a".to_vec(), 5));
         assert_eq!(item.exptime, if meta { 900 } else { 60 }, "what is left, where it is known");
-        assert_eq!(world.relay.tally().fill_backs, 1);
+        assert_eq!(world.relay.count().fill_backs.get(), 1);
         let asked = world.servers[1].gets;
         assert_eq!(world.ask(0, "get k\r\n"), "VALUE k 5 1\r\na\r\nEND\r\n");
         assert_eq!(world.servers[1].gets, asked, "the backup is not needed any more");
@@ -201,7 +201,7 @@ fn a_delete_is_not_undone_by_a_reader_that_was_under_way() {
     for _ in 0..50 {
         world.step();
     }
-    assert!(world.relay.tally().second_lookups > 0, "the reader is under way");
+    assert!(world.relay.count().second_lookups.get() > 0, "the reader is under way");
     world.send(1, "delete k\r\n");
     for _ in 0..50 {
         world.step();
@@ -240,9 +240,15 @@ fn a_server_that_comes_back_with_old_values_is_corrected_first() {
 #[test]
 fn magents_own_answers() {
     let mut world = World::new(1, &config(2, 1), 1, true);
-    let stats = "memcached agent v0.6\r\nmatrix 1 -> 10.0.0.1:0, pool size 0\r\n\
-                 matrix 2 -> 10.0.0.1:1, pool size 0\r\nEND\r\n";
-    assert_eq!(world.ask(0, "stats\r\nstats items\r\n"), stats.repeat(2));
+    let stats = world.ask(0, "stats\r\n");
+    let head = "memcached agent v0.6\r\nmatrix 1 -> 10.0.0.1:0, pool size 0\r\n\
+                matrix 2 -> 10.0.0.1:1, pool size 0\r\nSTAT pid ";
+    assert!(stats.starts_with(head) && stats.ends_with("\r\nEND\r\n"), "{stats}");
+    assert!(world.ask(0, "stats items\r\n").starts_with(head));
+    assert!(stats[head.len()..].lines().skip(1).all(|l| l == "END" || l.starts_with("STAT ")));
+    let servers = world.ask(0, "stats servers\r\n");
+    assert!(servers.contains("STAT server:2:name 10.0.0.1:1\r\n"), "{servers}");
+    assert_eq!(world.ask(0, "stats reset\r\n"), "RESET\r\n");
     assert_eq!(world.ask(0, "version\r\nmn\r\n"), "VERSION memcached agent v0.6\r\nMN\r\n");
     assert_eq!(
         world.ask(0, "nonsense\r\nget\r\nshutdown\r\n"),
@@ -262,6 +268,63 @@ fn magents_own_answers() {
     world.settle("quit");
     assert_eq!(world.outputs[0], b"VERSION memcached agent v0.6\r\n");
     assert!(world.fronts[0].is_finished());
+}
+
+#[test]
+fn a_binary_client_is_told_so_once_and_left() {
+    let mut world = pair(true);
+    let mut packet = vec![0; 24];
+    (packet[0], packet[1], packet[15]) = (0x80, 0x0b, 7);
+    for byte in &packet[..23] {
+        world.send(0, [*byte]);
+        world.step();
+    }
+    assert!(world.outputs[0].is_empty() && !world.fronts[0].is_finished());
+    world.send(0, [packet[23], 0x80, 0x0b, 0x00]);
+    world.settle("refused");
+    let answer = &world.outputs[0];
+    assert_eq!((answer[0], answer[1], answer[7], answer[15]), (0x81, 0x0b, 0x83, 7));
+    let text = b"This proxy speaks the ASCII protocols only";
+    assert_eq!((&answer[24..], usize::from(answer[11])), (&text[..], text.len()));
+    assert!(world.fronts[0].is_finished());
+}
+
+/// What a server of 1.4 makes of meta commands, and what the client is told.
+#[test]
+fn meta_commands_to_old_servers() {
+    let mut world = pair(false);
+    for (asked, answered) in [
+        (
+            "ms k 2 T900 F5 c\r\nab\r\n",
+            "CLIENT_ERROR flag c: the server is older than memcached 1.6\r\n",
+        ),
+        ("ms k 2 T900 F5 k O7\r\nab\r\n", "HD kk O7\r\n"),
+        ("mg k v f s k\r\nmg k q\r\nmg no q\r\nmn\r\n", "VA 2 f5 s2 kk\r\nab\r\nHD\r\nMN\r\n"),
+        ("ms k 1 ME\r\nx\r\n", "NS\r\n"),
+        ("ms k 1 MA q\r\nc\r\nmg k v O1\r\n", "VA 3 O1\r\nabc\r\n"),
+        ("mg aw== b k v\r\n", "VA 3 kaw== b\r\nabc\r\n"),
+        ("mg k t\r\n", "CLIENT_ERROR flag t: the server is older than memcached 1.6\r\n"),
+        ("mg k T77\r\n", "HD\r\n"),
+        ("ms n 2\r\n10\r\nma n v D5\r\nma n MD q\r\nma nn k\r\n", "HD\r\nVA 2\r\n15\r\nNF knn\r\n"),
+        ("ms n 1 C999\r\n1\r\nms nn 1 C9 O3\r\n1\r\n", "EX\r\nNF O3\r\n"),
+        ("md k\r\nmd k\r\nmg k v\r\n", "HD\r\nNF\r\nEN\r\n"),
+        ("me k\r\n", "CLIENT_ERROR me: the server is older than memcached 1.6\r\n"),
+        ("mg AP8K b v\r\n", "CLIENT_ERROR key: the server is older than memcached 1.6\r\n"),
+    ] {
+        assert_eq!(world.ask(0, asked), answered, "{asked}");
+    }
+    assert_eq!(both(&world, "n"), some("14", "14"));
+    let unique = world.servers[0].items[&b"n"[..]].cas;
+    assert_eq!(world.ask(0, "mg n c\r\n"), format!("HD c{unique}\r\n"));
+    assert_eq!(world.ask(0, &format!("ms n 1 C{unique}\r\n3\r\n")), "HD\r\n");
+    assert_eq!(both(&world, "n"), some("3", "3"));
+    // A server that is cold: its backup is old, too.
+    lose_server(&mut world);
+    assert_eq!(world.ask(0, "mg n v\r\n"), "VA 1\r\n3\r\n");
+    assert_eq!(both(&world, "n"), some("3", "3"));
+    kill(&mut world, 0);
+    assert_eq!(world.ask(0, "mg n v\r\nma n v\r\n"), "VA 1\r\n3\r\nVA 1\r\n4\r\n");
+    assert_eq!(value(&world, 1, "n").as_deref(), Some("4"));
 }
 
 #[test]
@@ -407,4 +470,45 @@ fn slow_readers_of_large_values_do_not_have_more_fetched_than_finds_room() {
     assert!(world.servers[0].gets > fetched, "somebody was answered");
     let each = (world.servers[0].gets - fetched) / 12;
     assert!(each <= 20, "{each} values of a megabyte for each, with a first share of sixteen");
+}
+
+#[test]
+fn what_happens_is_counted() {
+    let mut world = pair(true);
+    world.ask(0, "set k 0 0 1\r\na\r\nset n 0 0 1\r\n1\r\nincr n 1\r\nget k none\r\ngat 5 k\r\n");
+    lose_server(&mut world);
+    world.ask(0, "get k\r\n");
+    kill(&mut world, 0);
+    world.ask(1, "get k\r\ndelete k\r\nflush_all\r\n");
+    kill(&mut world, 1);
+    world.ask(1, "get k\r\nset k 0 0 1\r\na\r\n");
+    let mut out = Vec::new();
+    world.relay.stats(&mut out, world.now);
+    world.relay.stats_servers(&mut out, world.now);
+    let text = String::from_utf8(out).expect("text");
+    for line in [
+        "cmd_set 3",
+        "cmd_get 5",
+        "cmd_touch 1",
+        "cmd_arith 1",
+        "cmd_delete 1",
+        "cmd_flush 1",
+        "get_hits 4",
+        "get_misses 1",
+        "fill_backs 1",
+        "errors 2",
+        "in_flight 0",
+        "servers_up 0",
+        "server:1:state down",
+        "server:1:fill_backs 1",
+        "server:1:ejections 1",
+        "backup:1:state down",
+        "backup:1:in_flight 0",
+    ] {
+        assert!(text.contains(&format!("STAT {line}\r\n")), "{line} is not in\n{text}");
+    }
+    world.relay.stats_reset();
+    let mut out = Vec::new();
+    world.relay.stats(&mut out, world.now);
+    assert!(String::from_utf8_lossy(&out).contains("STAT cmd_set 0\r\n"));
 }

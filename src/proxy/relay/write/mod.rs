@@ -198,6 +198,7 @@ impl Relay {
             None => return false,
         };
         let Parts { verb, key, flags, exptime, delta, line } = parts;
+        verb.figure(&self.count).add(1);
         let key = key.as_bytes();
         let Some(route) = self.route(key) else {
             self.complete(client, ticket, cost, CAN_NOT_CONNECT.to_vec());
@@ -354,7 +355,7 @@ impl Relay {
             self.write_missed(id, server);
         }
         if went {
-            self.tally.failovers += 1;
+            self.count.failovers.add(1);
             return;
         }
         if sent && !reads_only {
@@ -580,6 +581,7 @@ impl Relay {
     }
 
     fn finish_write(&mut self, id: usize, answer: &[u8]) {
+        self.count.errors.add(u64::from(answer.starts_with(b"SERVER_ERROR")));
         let mut write = self.writes.remove(id);
         self.release(std::mem::take(&mut write.answer_held));
         write.largest = 0;

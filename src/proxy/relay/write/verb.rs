@@ -4,6 +4,7 @@
 //! is asked.
 
 use super::super::super::backend::{Expect, Kind};
+use super::super::super::figures::{Figure, Worker};
 use super::super::BACKUP_UNIQUE;
 use super::meta::{How, MetaVerb, Mirror};
 use super::Write;
@@ -34,6 +35,19 @@ pub(super) enum Outcome {
     Final,
     /// The old value was dropped and the new one refused.
     Dropped,
+}
+
+impl Verb {
+    /// Where it is counted.
+    pub(super) fn figure(self, count: &Worker) -> &Figure {
+        match self {
+            Verb::Store(_) => &count.cmd_set,
+            Verb::Delete => &count.cmd_delete,
+            Verb::Incr | Verb::Decr => &count.cmd_arith,
+            Verb::Touch => &count.cmd_touch,
+            Verb::Meta(_) => &count.cmd_meta,
+        }
+    }
 }
 
 impl Write {
