@@ -24,6 +24,7 @@ use super::config::Endpoint;
 use super::front::{Front, Shared};
 use super::relay::{self, Connection, LinkId, Relay};
 use super::route::Routes;
+use crate::base::buf::Buf;
 use crate::base::clock::{Clock, Now, RealClock};
 use crate::net::listen::plain;
 use crate::net::mailbox::{mailbox, Mailbox, Sender};
@@ -126,6 +127,9 @@ pub struct Worker {
     generation: u32,
     /// Clients to visit in this turn.
     queue: VecDeque<usize>,
+    /// Lent to the client that is being visited, so that an idle one owns no memory, and all read
+    /// into the same warm bytes.
+    scratch: Buf,
     /// A server's socket may have more to read than was read in the last turn.
     busy: bool,
     /// When a stop gives up waiting.
@@ -158,6 +162,7 @@ impl Worker {
             clients: Slab::new(),
             generation: 0,
             queue: VecDeque::new(),
+            scratch: Buf::new(),
             busy: false,
             stop_at: None,
         };
@@ -307,7 +312,8 @@ impl Worker {
 
     /// Hands ended requests to their clients, and those clients into the queue.
     fn deliver(&mut self) {
-        for completion in self.relay.take_completions() {
+        let mut done = self.relay.take_completions();
+        for completion in done.drain(..) {
             let relay::Client { slot, generation } = completion.client;
             let client = self.clients.get_mut(slot as usize);
             let Some(client) = client.filter(|client| client.generation == generation) else {
@@ -320,6 +326,7 @@ impl Worker {
                 self.queue.push_back(slot as usize);
             }
         }
+        self.relay.recycle(done);
     }
 
     /// Visits everybody who is queued now; whoever is queued meanwhile waits for the next turn.
@@ -353,6 +360,9 @@ impl Worker {
         let me = relay::Client { slot: id as u32, generation: client.generation };
         let mut read = 0;
         client.front.process(now, me, &mut self.relay);
+        if client.front.input.is_empty() {
+            std::mem::swap(&mut client.front.input, &mut self.scratch);
+        }
         while client.readable && client.front.wants_input() && !stopping {
             if read >= READ_PER_TURN {
                 client.queued = true;
@@ -366,6 +376,9 @@ impl Worker {
                 Err(_) => return false,
             }
             client.front.process(now, me, &mut self.relay);
+        }
+        if client.front.input.is_empty() {
+            self.scratch = std::mem::take(&mut client.front.input);
         }
         let sent = client.flush();
         self.relay.count().bytes_read.add(read as u64);

@@ -588,6 +588,10 @@ impl Front {
         more: bool,
     ) {
         let portion = self.portion();
+        let mut ahead = keys.clone();
+        if let (false, Some(Ok(key)), None) = (more, ahead.next(), ahead.next()) {
+            return self.get_one(now, me, relay, verb, exptime, key);
+        }
         let mut fan = Fanout::new();
         let mut count = 0;
         for key in keys.clone() {
@@ -609,6 +613,28 @@ impl Front {
         self.reached = false;
         let keys = keys.as_bytes().to_vec();
         self.state = State::Keys(LongGet { verb, exptime, keys, at: 0, more });
+    }
+
+    fn get_one(
+        &mut self,
+        now: Now,
+        me: Client,
+        relay: &mut Relay,
+        verb: GetVerb,
+        exptime: i64,
+        key: &[u8],
+    ) {
+        if matches!(verb, GetVerb::Gat | GetVerb::Gats) {
+            let mut fan = Fanout::new();
+            fan.push(key);
+            return self.submit_get(now, me, relay, (verb, exptime), fan, Portion::Whole);
+        }
+        let expected = if self.learned { self.hint } else { 0 };
+        let cost = REQUEST_COST + self.hint + KEY_COST;
+        self.in_flight += 1;
+        self.cost += cost;
+        let ticket = self.replies.defer();
+        relay.submit_get_one(now, me, ticket, cost, verb, key, expected);
     }
 
     fn submit_get(

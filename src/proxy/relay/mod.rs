@@ -27,6 +27,7 @@ mod fill;
 mod lanes;
 mod places;
 mod read;
+mod single;
 mod write;
 
 use std::collections::HashMap;
@@ -65,6 +66,9 @@ pub const NO_ROOM: &[u8] = b"SERVER_ERROR out of memory writing get response\r\n
 /// server, or waiting to be sent. What a client can make the proxy hold is bounded for each client,
 /// but there may be thousands of them. What finds no room has to wait for a lane.
 pub const HELD_MAX: usize = 64 << 20;
+
+/// Room for completions that is kept between two turns: as many as a busy turn has.
+const COMPLETIONS_KEEP: usize = 4096;
 
 /// Set in the CAS uniques of values that came from a backup. Server and backup count their uniques
 /// separately, and nearly alike: without the mark, a `cas` after a failover could match another
@@ -112,6 +116,8 @@ pub struct Completion {
 enum Call {
     /// A chunk of a read.
     Read { read: u32, chunk: u32 },
+    /// A get of one key, or a write without a backup.
+    Single { single: u32 },
     /// A single-key command, at whatever stage it is.
     Write { write: u32 },
     /// A value asked from a backup to be put back.
@@ -141,6 +147,7 @@ pub struct Relay {
     guard: Arc<Guard>,
     worker: u32,
     reads: Slab<read::Read>,
+    singles: Slab<single::Single>,
     writes: Slab<write::Write>,
     fills: Slab<fill::Fill>,
     fill_by_key: HashMap<Box<[u8]>, u32>,
@@ -184,6 +191,7 @@ impl Relay {
             guard,
             worker,
             reads: Slab::new(),
+            singles: Slab::new(),
             writes: Slab::new(),
             fills: Slab::new(),
             fill_by_key: HashMap::new(),
@@ -282,7 +290,11 @@ impl Relay {
 
     /// Requests that have not ended.
     pub fn in_flight(&self) -> usize {
-        self.reads.len() + self.writes.len() + self.alls.len() + self.bulk.in_flight()
+        self.reads.len()
+            + self.singles.len()
+            + self.writes.len()
+            + self.alls.len()
+            + self.bulk.in_flight()
     }
 
     /// Whether nothing names a place or a backend any more.
@@ -294,6 +306,14 @@ impl Relay {
     pub fn take_completions(&mut self) -> Vec<Completion> {
         self.tidy_up();
         std::mem::take(&mut self.completions)
+    }
+
+    /// Takes back the memory that [`Relay::take_completions`] gave out.
+    pub fn recycle(&mut self, mut completions: Vec<Completion>) {
+        completions.clear();
+        if self.completions.is_empty() && completions.capacity() <= COMPLETIONS_KEEP {
+            self.completions = completions;
+        }
     }
 
     /// The earliest deadline of all backends, on the monotonic clock in microseconds.
@@ -371,6 +391,7 @@ impl Relay {
     ) -> bool {
         match call {
             Call::Read { read, chunk } => self.read_value(now, read, chunk, key, flags, cas, data),
+            Call::Single { single } => self.single_value(single, key, flags, cas, data),
             Call::FillAsk { fill } => self.fill_value(fill, key, flags, cas, data),
             Call::Write { write } => self.write_value(write, key, flags, cas, data),
             _ => false,
@@ -388,6 +409,7 @@ impl Relay {
     ) {
         match call {
             Call::Read { read, chunk } => self.read_done(now, read, chunk, reply, raw),
+            Call::Single { single } => self.single_done(now, single, reply, raw),
             Call::Write { write } => self.write_done(now, write, reply, raw),
             Call::FillAsk { fill } => self.fill_asked(now, fill, reply, data),
             Call::FillAdd { fill } => self.fill_added(now, fill, reply),
@@ -422,6 +444,7 @@ impl Relay {
     fn call_failed(&mut self, id: BackendId, now: Now, call: Call) {
         match call {
             Call::Read { read, chunk } => self.read_failed(now, read, chunk),
+            Call::Single { single } => self.single_failed(now, single),
             Call::Write { write } => self.write_failed(now, write),
             Call::FillAsk { fill } => self.fill_asked(now, fill, Reply::End, &[]),
             Call::FillAdd { fill } => self.fill_not_added(fill),

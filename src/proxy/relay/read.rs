@@ -88,6 +88,29 @@ fn group(groups: &mut Groups, backend: BackendId, stage: Stage, slot: usize) {
 }
 
 impl Read {
+    /// A get of one key that has been asked of its server, in chunk 0.
+    pub(super) fn asked(
+        client: Client,
+        ticket: Ticket,
+        cost: usize,
+        verb: GetVerb,
+        fan: Fanout,
+    ) -> Read {
+        Read {
+            client,
+            ticket,
+            cost,
+            portion: Portion::Whole,
+            verb,
+            exptime: 0,
+            fan,
+            chunks: vec![Chunk { stage: Stage::Server, slots: vec![0], next: 0 }],
+            open: 1,
+            extra: 0,
+            error: None,
+        }
+    }
+
     pub(super) fn fan_key(&self, slot: usize) -> &[u8] {
         self.fan.key(slot)
     }
@@ -317,6 +340,12 @@ impl Relay {
         }
         self.reads[id].open -= 1;
         self.finish_read(id);
+    }
+
+    /// The only value of a get that was asked for elsewhere ([`super::single`]) is a large one.
+    pub(super) fn read_is_large(&mut self, id: usize) {
+        self.reads[id].fan.large(0);
+        self.read_let_go(id);
     }
 
     /// The values of a chunk come from the first key on; those that were heard count.

@@ -189,6 +189,9 @@ impl Relay {
         request: &Request<'_>,
         data: &[u8],
     ) -> bool {
+        if self.write_alone(now, client, ticket, cost, request, data) {
+            return false;
+        }
         let parts = match Parts::of(request) {
             Some(Ok(parts)) => parts,
             Some(Err(reject)) => {
