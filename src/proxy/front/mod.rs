@@ -14,21 +14,22 @@
 //! memory allows; its END follows when all of them have ended.
 
 mod bulk;
+mod keys;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::config::Config;
-use super::fanout::{Fanout, Verdict};
-use super::relay::{Client, Completion, Portion, Relay, CAN_NOT_CONNECT, VERSION};
+use super::fanout::Verdict;
+use super::relay::{Client, Completion, Relay, CAN_NOT_CONNECT, VERSION};
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::base::replies::Replies;
 use crate::protocol::binary::{self, Status};
-use crate::protocol::classic::{self, encode, Keys};
+use crate::protocol::classic::{self, encode};
 use crate::protocol::meta::{Meta, SetMode, Verb};
 use crate::protocol::reject::{self, Reject};
-use crate::protocol::{GetVerb, Parsed, Request, StoreHead, StoreVerb};
+use crate::protocol::{Parsed, Request, StoreHead, StoreVerb};
 
 /// magent's answer to what it does not know.
 pub const UNSUPPORTED: &[u8] = b"UNSUPPORTED COMMAND\r\n";
@@ -76,7 +77,7 @@ impl Shared {
 enum State {
     Command,
     /// A get of more keys than may be in flight at once.
-    Keys(LongGet),
+    Keys(keys::LongGet),
     /// Everything in flight must end before the next command.
     Barrier(Then),
     /// The data block of a large value is being passed on.
@@ -91,17 +92,6 @@ enum Then {
     EndGet,
     /// MN
     Noop,
-}
-
-#[derive(Debug)]
-struct LongGet {
-    verb: GetVerb,
-    exptime: i64,
-    /// Keys at hand that have not been submitted, from `at` on.
-    keys: Vec<u8>,
-    at: usize,
-    /// The line goes on in the input.
-    more: bool,
 }
 
 /// What is done where the data block of `request` cannot be taken. As memcached does it: no stale
@@ -393,9 +383,8 @@ impl Front {
         let used = match classic::parse(input.data()) {
             Parsed::Incomplete => None,
             Parsed::Reject { reject, used } => {
-                // To magent a command without any words is no command.
-                let bare = !input.data()[..used].trim_ascii().contains(&b' ');
-                let unknown = bare && reject.line == reject::BAD_FORMAT;
+                // memcached calls whatever is so short a bad line; to magent it is no command.
+                let unknown = used < classic::SHORTEST && reject.line == reject::BAD_FORMAT;
                 let line = if unknown { reject::ERROR } else { reject.line };
                 self.refuse(Reject { line, ..reject });
                 Some(used)
@@ -569,127 +558,5 @@ impl Front {
             self.input_held = len;
         }
         fits
-    }
-
-    /// How many more keys may be asked for now.
-    fn portion(&self) -> usize {
-        (COST_MAX.saturating_sub(self.cost) / (self.hint + KEY_COST)).clamp(1, PORTION_KEYS)
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn get(
-        &mut self,
-        now: Now,
-        me: Client,
-        relay: &mut Relay,
-        verb: GetVerb,
-        exptime: i64,
-        keys: Keys<'_>,
-        more: bool,
-    ) {
-        let portion = self.portion();
-        let mut ahead = keys.clone();
-        if let (false, Some(Ok(key)), None) = (more, ahead.next(), ahead.next()) {
-            return self.get_one(now, me, relay, verb, exptime, key);
-        }
-        let mut fan = Fanout::new();
-        let mut count = 0;
-        for key in keys.clone() {
-            match key {
-                Err(reject) => return self.refuse(reject),
-                Ok(key) if count < portion => {
-                    fan.push(key);
-                }
-                Ok(_) => {}
-            }
-            count += 1;
-        }
-        if count == 0 && !more {
-            return self.say(UNSUPPORTED);
-        }
-        if count <= portion && !more {
-            return self.submit_get(now, me, relay, (verb, exptime), fan, Portion::Whole);
-        }
-        self.reached = false;
-        let keys = keys.as_bytes().to_vec();
-        self.state = State::Keys(LongGet { verb, exptime, keys, at: 0, more });
-    }
-
-    fn get_one(
-        &mut self,
-        now: Now,
-        me: Client,
-        relay: &mut Relay,
-        verb: GetVerb,
-        exptime: i64,
-        key: &[u8],
-    ) {
-        if matches!(verb, GetVerb::Gat | GetVerb::Gats) {
-            let mut fan = Fanout::new();
-            fan.push(key);
-            return self.submit_get(now, me, relay, (verb, exptime), fan, Portion::Whole);
-        }
-        let expected = if self.learned { self.hint } else { 0 };
-        let cost = REQUEST_COST + self.hint + KEY_COST;
-        self.in_flight += 1;
-        self.cost += cost;
-        let ticket = self.replies.defer();
-        relay.submit_get_one(now, me, ticket, cost, verb, key, expected);
-    }
-
-    fn submit_get(
-        &mut self,
-        now: Now,
-        me: Client,
-        relay: &mut Relay,
-        (verb, exptime): (GetVerb, i64),
-        fan: Fanout,
-        portion: Portion,
-    ) {
-        let cost = REQUEST_COST + fan.len() * (self.hint + KEY_COST);
-        self.in_flight += 1;
-        self.cost += cost;
-        let ticket = self.replies.defer();
-        relay.submit_get(now, me, ticket, cost, verb, exptime, fan, portion);
-    }
-
-    /// The next portion of a long get. `false`: more input is needed first.
-    fn long_get(&mut self, now: Now, me: Client, relay: &mut Relay) -> bool {
-        let portion = self.portion();
-        let State::Keys(get) = &mut self.state else { return false };
-        let mut fan = Fanout::new();
-        let mut keys = Keys::new(&get.keys[get.at..]);
-        while fan.len() < portion {
-            let Some(Ok(key)) = keys.next() else { break };
-            fan.push(key);
-        }
-        get.at = get.keys.len() - keys.as_bytes().len();
-        if !fan.is_empty() {
-            let how = (get.verb, get.exptime);
-            self.submit_get(now, me, relay, how, fan, Portion::Part);
-            return true;
-        }
-        if !get.more {
-            self.state = State::Barrier(Then::EndGet);
-            return true;
-        }
-        match classic::parse_more_keys(self.input.data()) {
-            Parsed::Incomplete => false,
-            Parsed::Reject { reject, .. } => {
-                self.refuse(reject);
-                true
-            }
-            Parsed::Done { value, used } => {
-                if let Some(reject) = value.keys.clone().find_map(Result::err) {
-                    self.refuse(reject);
-                    return true;
-                }
-                get.keys = value.keys.as_bytes().to_vec();
-                get.at = 0;
-                get.more = value.more;
-                self.input.consume(used);
-                true
-            }
-        }
     }
 }

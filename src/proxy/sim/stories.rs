@@ -250,10 +250,7 @@ fn magents_own_answers() {
     assert!(servers.contains("STAT server:2:name 10.0.0.1:1\r\n"), "{servers}");
     assert_eq!(world.ask(0, "stats reset\r\n"), "RESET\r\n");
     assert_eq!(world.ask(0, "version\r\nmn\r\n"), "VERSION memcached agent v0.6\r\nMN\r\n");
-    assert_eq!(
-        world.ask(0, "nonsense\r\nget\r\nshutdown\r\n"),
-        "UNSUPPORTED COMMAND\r\n".repeat(3)
-    );
+    assert_eq!(world.ask(0, "nonsense\r\nx\r\nshutdown\r\n"), "UNSUPPORTED COMMAND\r\n".repeat(3));
     assert_eq!(world.ask(0, "verbosity 1\r\n"), "ERROR\r\n", "what the servers say");
     let long = "k".repeat(251);
     assert_eq!(
@@ -325,6 +322,21 @@ fn meta_commands_to_old_servers() {
     kill(&mut world, 0);
     assert_eq!(world.ask(0, "mg n v\r\nma n v\r\n"), "VA 1\r\n3\r\nVA 1\r\n4\r\n");
     assert_eq!(value(&world, 1, "n").as_deref(), Some("4"));
+}
+
+#[test]
+fn a_server_that_knows_no_touch_is_named_as_the_reason() {
+    for backups in [0, 1] {
+        let mut world = World::new(1, &config(1, backups), 1, false);
+        world.servers.iter_mut().for_each(|server| server.ancient = true);
+        let too_old = "SERVER_ERROR the server is too old for this command\r\n";
+        assert_eq!(world.ask(0, "set k 0 0 1\r\na\r\n"), "STORED\r\n");
+        for asked in ["touch k 9", "gat 9 k", "gats 9 k", "mg k v T9", "mg k T9"] {
+            assert_eq!(world.ask(0, &format!("{asked}\r\n")), too_old, "{asked}");
+        }
+        let known = "ms k 1\r\nb\r\nmg k v\r\nmd k\r\n";
+        assert_eq!(world.ask(0, known), "HD\r\nVA 1\r\nb\r\nHD\r\n");
+    }
 }
 
 #[test]

@@ -61,6 +61,7 @@ use crate::protocol::meta::Key;
 use crate::protocol::reject::Reject;
 use crate::protocol::{ArithVerb, Parsed, Request};
 use meta::{How, MetaLine, MetaVerb, Mirror};
+pub(super) use old::TOO_OLD;
 use verb::{Outcome, Verb};
 
 /// Fills that a command waits for: the server may lose what was put back before it gets the
