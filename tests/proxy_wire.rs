@@ -71,8 +71,8 @@ struct Manner {
     ours: bool,
     /// The server is a memcached of before 1.6.45.
     old: bool,
-    /// Values are appended to and counted, and then nothing is marked as stale: whether memcached
-    /// does it in place, and so keeps the mark, depends on who still reads the value. `None`: both.
+    /// Values are appended to and counted, and then nothing is marked as stale or to be renewed:
+    /// whether memcached does it in place, and so keeps the mark, depends on who still reads the value. `None`: both.
     appends: Option<bool>,
     /// CAS uniques can be told apart: those of two memcached are the same numbers.
     uniques: bool,
@@ -95,8 +95,10 @@ fn meta_flag(rng: &mut Rng, verb: &str, manner: Manner) -> String {
         (_, 1) => format!("O{}", rng.below(1000)),
         (_, 2) => "q".into(),
         ("mg", 3) => format!("T{time}"),
-        ("mg", 4) if rng.below(3) == 0 => format!("N{time}"),
-        ("mg", 5) if rng.below(3) == 0 => format!("R{}", one(rng, &["30", "500", "5000"])),
+        ("mg", 4) if manner.appends != Some(true) && rng.below(3) == 0 => format!("N{time}"),
+        ("mg", 5) if manner.appends != Some(true) && rng.below(3) == 0 => {
+            format!("R{}", one(rng, &["30", "500", "5000"]))
+        }
         ("mg", 6) => one(rng, &["t", "s", "f", "u", "h", "c"]).into(),
         ("mg", _) => "v".into(),
         ("ms", 3) => format!("T{time}"),
@@ -145,9 +147,9 @@ fn meta(rng: &mut Rng, manner: Manner, counts: bool) -> String {
         let clash = manner.old
             && (verb == "ms"
                 && (flag.starts_with('C') && has("M") || flag.starts_with('M') && has("C"))
-                || verb == "ma" && (flag == "q" && has("N") || flag.starts_with('N') && has("q"))
-                // It shows a key raw where it has forgotten that it came in base64.
-                || verb == "mg" && binary && flag == "k");
+                || verb == "ma" && (flag == "q" && has("N") || flag.starts_with('N') && has("q")));
+        // It shows a key raw where it has forgotten that it came in base64.
+        let clash = clash || !manner.ours && verb == "mg" && binary && flag == "k";
         if !clash && !flags.iter().any(|one| one.bytes().next() == flag.bytes().next()) {
             flags.push(flag);
         }
@@ -198,7 +200,8 @@ fn classic(rng: &mut Rng, manner: Manner, counts: bool) -> String {
         // Alone: to a server the keys before it were asked for. memcached loses what it had not
         // sent, or says too much.
         11 if manner.ours => format!("get {}", "k".repeat(251)),
-        12 if rng.below(6) == 0 => format!("flush_all{tail}"),
+        // What memcached flushes depends on the second.
+        12 if manner.ours && rng.below(6) == 0 => format!("flush_all{tail}"),
         12 | 13 => format!("set n 0 {time} 1{tail}\r\n{}", rng.below(10)),
         2 | 4 | 11 => "get a n".into(),
         _ => one(
@@ -292,10 +295,10 @@ impl Side {
                     None => match number("t").or(number("exp=")).filter(|_| meta) {
                         Some(secs) => format!("t{}", secs.div_ceil(10) * 10),
                         // What is kept in place keeps more than what is stored anew.
-                        None if meta && manner.old && (word.starts_with(['k', 'h', 'b'])) => {
+                        None if meta && !manner.ours && (word.starts_with(['k', 'h', 'b'])) => {
                             String::new()
                         }
-                        None if meta && manner.old && word.starts_with("fetch=") => String::new(),
+                        None if meta && !manner.ours && word.starts_with("fetch=") => String::new(),
                         None if meta && (word.starts_with("la=") || word.starts_with("size=")) => {
                             "-".into()
                         }
@@ -329,16 +332,17 @@ fn seeds() -> std::ops::Range<u64> {
 fn converse(through: u16, direct: u16, manner: Manner, check: impl Fn(u64)) {
     for seed in seeds() {
         let mut rng = Rng::new(seed);
-        let manner = Manner { appends: manner.old.then_some(seed % 2 == 0), ..manner };
+        let manner = Manner { appends: (!manner.ours).then_some(seed % 2 == 0), ..manner };
         let (mut ours, mut real) = (Side::new(through), Side::new(direct));
         for side in [&mut ours, &mut real] {
             // Nothing is there, and nothing will have the CAS unique 1.
-            side.ask("flush_all\r\nset a 0 0 1\r\nx\r\ndelete a\r\n", &[]);
+            let clear = |(_, key): &(&str, &str)| format!("ms {key} 1 b\r\nx\r\nmd {key} b\r\n");
+            side.ask(&KEYS.iter().map(clear).collect::<String>(), &[]);
         }
         for number in 0..BATCHES {
             let mut batch = String::new();
             for at in 0..=rng.below(BATCH) {
-                let counts = !manner.old || at == 0 && manner.appends == Some(true);
+                let counts = manner.ours || at == 0 && manner.appends == Some(true);
                 let meta_next = rng.below(3) > 0;
                 batch += &if meta_next {
                     meta(&mut rng, manner, counts)
