@@ -35,8 +35,13 @@ const LAST: &str = "{last}";
 const END_MARK: &str = "zzzz\r\nzzzz\r\nms zz 1 Oend\r\nx\r\n";
 
 fn server(program: Option<&str>) -> Node {
-    let Some(program) = program else { return Node::plain(free_port(), &["-m", "16"]) };
-    let port = free_port();
+    match program {
+        None => Node::plain(free_port(), &["-m", "16"]),
+        Some(program) => memcached(program, free_port()),
+    }
+}
+
+fn memcached(program: &str, port: u16) -> Node {
     let text = port.to_string();
     let mut command = Command::new(program);
     command.args(["-u", "root", "-l", "127.0.0.1", "-U", "0", "-m", "64", "-p", &text]);
@@ -278,6 +283,11 @@ impl Side {
             let words: Vec<&str> = line.split(' ').collect();
             let meta = ["VA", "HD", "ME"].contains(&words[0]);
             for (at, word) in words.iter().enumerate() {
+                // What is kept in place keeps more than what is stored anew.
+                let kept = word.starts_with(['k', 'h', 'b']) || word.starts_with("fetch=");
+                if meta && !manner.ours && at > 0 && kept {
+                    continue;
+                }
                 let number = |prefix: &str| word.strip_prefix(prefix)?.parse::<u64>().ok();
                 let unique = match words[0] {
                     "VALUE" if at == 4 => number(""),
@@ -292,18 +302,17 @@ impl Side {
                         self.last = unique;
                         format!("c#{}", self.uniques.entry(unique).or_insert(next))
                     }
-                    None => match number("t").or(number("exp=")).filter(|_| meta) {
-                        Some(secs) => format!("t{}", secs.div_ceil(10) * 10),
-                        // What is kept in place keeps more than what is stored anew.
-                        None if meta && !manner.ours && (word.starts_with(['k', 'h', 'b'])) => {
-                            String::new()
+                    None => {
+                        match number("t").or(number("exp=")).or(number("exp=-")).filter(|_| meta) {
+                            Some(secs) => format!("t{}", secs.div_ceil(10) * 10),
+                            None if meta
+                                && (word.starts_with("la=") || word.starts_with("size=")) =>
+                            {
+                                "-".into()
+                            }
+                            None => (*word).into(),
                         }
-                        None if meta && !manner.ours && word.starts_with("fetch=") => String::new(),
-                        None if meta && (word.starts_with("la=") || word.starts_with("size=")) => {
-                            "-".into()
-                        }
-                        None => (*word).into(),
-                    },
+                    }
                 };
                 out.push(' ');
             }
@@ -412,5 +421,62 @@ fn server_and_backup_hold_the_same_afterwards() {
             let (server, backup) = (holdings(behind.port), holdings(copy.port));
             assert_eq!(server, backup, "seed {seed}");
         });
+    }
+}
+
+/// What meta commands did on the server is found on the backup, base64 keys and marks included,
+/// and comes back from there.
+#[test]
+fn meta_commands_survive_their_server() {
+    for program in programs() {
+        let (mut first, copy) = (server(program), server(program));
+        let through = proxy(&[&first], &[&copy]);
+        let mut client = through.client();
+        assert_eq!(client.ask("ms k 1 T900 F5\r\na"), "HD");
+        assert_eq!(client.ask("ms AP8K 2 b T900\r\nbb"), "HD");
+        assert_eq!(client.ask("ms s 1 T900\r\ns"), "HD");
+        assert_eq!(client.ask("md s I T800"), "HD");
+        assert_eq!(client.ask("mg new N700 t"), "HD t700 W");
+        assert_eq!(client.ask("ma n N600 J7"), "HD");
+        assert_eq!(client.ask("ma n D3"), "HD");
+        let unique = client.ask("mg k c");
+        first.kill();
+        assert_eq!(client.ask("mg k f v"), "VA 1 f5");
+        assert_eq!(client.line(), "a");
+        assert_eq!(client.ask("mg AP8K b v"), "VA 2");
+        assert_eq!(client.line(), "bb");
+        assert_eq!(client.ask("mg s v"), "VA 1 X W", "stale on the backup, too");
+        assert_eq!(client.line(), "s");
+        assert_eq!(client.ask("mg new N700"), "HD Z", "somebody makes it already");
+        assert_eq!(client.ask("ma n v"), "VA 2");
+        assert_eq!(client.line(), "11");
+        // A unique of the server's is none of the backup's.
+        let old = unique.strip_prefix("HD c").expect("a unique").to_owned();
+        assert_eq!(client.ask(&format!("ms k 1 C{old} k\r\nx")), "EX kk");
+        let unique = client.ask("mg k c");
+        let marked = unique.strip_prefix("HD c").expect("a unique").to_owned();
+        assert!(marked.parse::<u64>().expect("a number") >> 62 & 1 == 1, "{marked}");
+        assert_eq!(client.ask(&format!("ms k 1 C{marked} T900\r\nb")), "HD");
+        // It comes back with nothing, and gets what it is asked for from the backup.
+        first = match program {
+            None => Node::plain(first.port, &["-m", "16"]),
+            Some(program) => memcached(program, first.port),
+        };
+        let mut direct = first.client();
+        common::eventually("the server is used again", || {
+            client.ask("mg k s");
+            (direct.ask("mg k s") == "HD s1").then_some(())
+        });
+        assert_eq!(client.ask("mg AP8K b v k"), "VA 2 kAP8K b");
+        assert_eq!(client.line(), "bb");
+        assert_eq!(direct.ask("mg AP8K b k s"), "HD kAP8K b s2");
+        assert_eq!(client.ask("ma n v N0 J1"), "VA 2", "N hides nothing that the backup has");
+        assert_eq!(client.line(), "12");
+        assert_eq!(direct.ask("mg n s"), "HD s2");
+        assert_eq!(client.ask("md AP8K b"), "HD");
+        assert_eq!(
+            (direct.ask("mg AP8K b"), copy.client().ask("mg AP8K b")),
+            ("EN".into(), "EN".into())
+        );
     }
 }
