@@ -6,7 +6,10 @@
 //! overtook the reader would be undone. Never waits, never locks.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::OnceLock;
 
+use super::recent::Recent;
+use super::turns::Turns;
 use crate::base::hash::hash_key;
 
 /// Stripes of the table (512 KiB). Two keys that share one may lose a fill-back when both are busy
@@ -29,6 +32,9 @@ pub struct Guard {
     stripes: Vec<Stripe>,
     /// `flush_all` writes every key.
     all: Stripe,
+    /// Whose turn it is to write.
+    turns: Turns,
+    recent: OnceLock<Recent>,
 }
 
 /// What a key's stripe showed at one moment.
@@ -64,7 +70,17 @@ impl Guard {
     /// No write has happened.
     pub fn new() -> Guard {
         let stripes = (0..STRIPES).map(|_| Stripe::default()).collect();
-        Guard { stripes, all: Stripe::default() }
+        Guard { stripes, all: Stripe::default(), turns: Turns::new(), recent: OnceLock::new() }
+    }
+
+    /// Whose turn it is to write a key that has a backup.
+    pub fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    /// Which keys of groups were written a moment ago. Made when there is a group.
+    pub fn recent(&self) -> &Recent {
+        self.recent.get_or_init(Recent::default)
     }
 
     fn stripe(&self, key: &[u8]) -> &Stripe {

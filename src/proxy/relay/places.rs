@@ -40,8 +40,10 @@ pub(super) enum Role {
 
 #[derive(Debug)]
 pub(super) struct Place {
-    role: Role,
+    pub role: Role,
     pub members: Vec<BackendId>,
+    /// The index of the nearest of them: see [`super::group`].
+    pub nearest: usize,
 }
 
 /// A server and how it is reached.
@@ -79,20 +81,6 @@ impl Relay {
         Some(Route { server, backup })
     }
 
-    /// The member of a place that writes go to: the first that can be used, in the order of the
-    /// list, so that all workers choose alike.
-    pub(super) fn writer(&self, place: PlaceId) -> BackendId {
-        let members = &self.places[place].members;
-        let usable = |id: &&BackendId| self.backends[**id].usable() != Usable::Down;
-        members.iter().find(usable).copied().unwrap_or(members[0])
-    }
-
-    /// The member of a place that `key` is read from.
-    pub(super) fn reader(&self, place: PlaceId, key: &[u8]) -> BackendId {
-        let _ = key;
-        self.writer(place)
-    }
-
     /// Whether a place takes requests.
     pub(super) fn usable(&self, place: PlaceId) -> Usable {
         self.backends[self.writer(place)].usable()
@@ -125,6 +113,8 @@ impl Relay {
         let servers = places(self, Role::Server, routes.servers());
         let backups = places(self, Role::Backup, routes.backups());
         self.router = Router { routes, servers, backups, leftovers };
+        let groups = self.places.iter().any(|(_, place)| place.members.len() > 1);
+        self.look_at = groups.then_some(0);
         self.tidy_up();
     }
 
@@ -134,7 +124,7 @@ impl Relay {
         let same = self.places.iter().find(|(_, p)| p.role == role && p.members == members);
         match same {
             Some((id, _)) => id,
-            None => self.places.insert(Place { role, members }),
+            None => self.places.insert(Place { role, members, nearest: 0 }),
         }
     }
 
