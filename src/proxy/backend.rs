@@ -657,12 +657,11 @@ fn introduce<C: Copy>(pipe: &mut Pipe<C>, who: &Who, now: Now) {
 fn amend<C: Copy>(pipe: &mut Pipe<C>, missed: &mut Missed, now: Now) {
     for amends in missed.take(AMENDS_AT_ONCE) {
         let again = amends.clone();
-        pipe.push(now, Asked::Amends(again), true, |out| {
-            let request = match &amends {
-                Amends::Delete(key) => Request::Delete { key, noreply: false },
-                Amends::Flush => Request::FlushAll { delay: 0, noreply: false },
-            };
-            encode::request(out, &request);
+        pipe.push(now, Asked::Amends(again), true, |out| match &amends {
+            Amends::Delete(key) => encode::delete_any(out, key),
+            Amends::Flush => {
+                encode::request(out, &Request::FlushAll { delay: 0, noreply: false });
+            }
         });
     }
 }

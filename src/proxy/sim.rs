@@ -51,6 +51,8 @@ struct Server {
     next_cas: u64,
     /// Speaks meta commands, as 1.6 does.
     meta: bool,
+    /// Is a 1.2, which knows neither touch nor gat.
+    ancient: bool,
     input: Buf,
     output: Vec<u8>,
     connected: bool,
@@ -137,6 +139,11 @@ impl Server {
 
     fn command(&mut self, request: &Request<'_>) {
         match request {
+            Request::Touch { .. } | Request::Get { verb: GetVerb::Gat | GetVerb::Gats, .. }
+                if self.ancient =>
+            {
+                self.output.extend(b"ERROR\r\n");
+            }
             Request::Get { verb, exptime, keys, .. } => {
                 let cas = matches!(verb, GetVerb::Gets | GetVerb::Gats);
                 for key in keys.clone() {
@@ -180,6 +187,7 @@ impl Server {
             }
             Request::Version => self.output.extend(match self.meta {
                 true => &b"VERSION 1.6.18\r\n"[..],
+                false if self.ancient => b"VERSION 1.2.8\r\n",
                 false => b"VERSION 1.4.15\r\n",
             }),
             Request::Stats { .. } if !self.silent => {

@@ -69,7 +69,13 @@ impl<C: Copy> Backend<C> {
             }
             (
                 Asked::Amends(amends),
-                Reply::Deleted | Reply::NotFound | Reply::Ok | Reply::Error(_),
+                Reply::Deleted
+                | Reply::NotFound
+                | Reply::Ok
+                | Reply::Error(_)
+                // Of a key that no classic line can have.
+                | Reply::MetaHit { .. }
+                | Reply::MetaOther(_),
             ) => {
                 if self.who.wanted {
                     self.news.push(match amends {

@@ -48,6 +48,7 @@ use crate::base::clock::Now;
 use crate::base::replies::Ticket;
 use crate::protocol::classic::Reply;
 
+pub use all::VERSION;
 pub use bulk::get::GetId;
 pub use bulk::put::{PutId, Transfer};
 pub use bulk::{HOLD_MAX, HOLD_WHOLE_MAX};
