@@ -11,6 +11,7 @@
 //! ```
 
 pub mod backend;
+pub mod cold;
 pub mod config;
 pub mod fanout;
 pub mod figures;
@@ -20,6 +21,7 @@ pub mod lane;
 pub mod lookup;
 pub mod missed;
 pub mod places;
+pub mod recent;
 pub mod relay;
 pub mod renew;
 pub mod ring;
@@ -28,6 +30,7 @@ pub mod run;
 pub mod servers_file;
 #[cfg(test)]
 mod sim;
+pub mod turns;
 pub mod worker;
 
 pub use config::{Config, Distribution, Place, ServerAddr};

@@ -7,7 +7,7 @@
 use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -155,7 +155,13 @@ fn serve(servers: Servers, bound: Vec<Bound>) -> io::Result<()> {
     let mut signals = Signals::new()?;
     poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
     let shared = Shared::new(config);
-    let common = Arc::new(Common { shared, live: AtomicUsize::new(0), grace_us: grace_us(config) });
+    let common = Common {
+        shared,
+        live: AtomicUsize::new(0),
+        workers: OnceLock::new(),
+        grace_us: grace_us(config),
+    };
+    let common = Arc::new(common);
     let waker = Arc::new(Waker::new(poll.registry(), RENEWED)?);
     let guard = Arc::new(Guard::new());
     let figures = Arc::new(Figures::new(config.threads));
@@ -169,6 +175,9 @@ fn serve(servers: Servers, bound: Vec<Bound>) -> io::Result<()> {
         let thread = Builder::new().name(format!("proxy {number}")).spawn(|| worker.run())?;
         workers.push((sender, thread));
     }
+    let senders = workers.iter().map(|(sender, _): &(Sender<Message>, _)| sender.clone()).collect();
+    // Nobody else sets it.
+    let _ = common.workers.set(senders);
     let mut listeners = Vec::new();
     for (bound, index) in bound.into_iter().zip(LISTENERS..) {
         let mut listener = bound.listen(BACKLOG)?;

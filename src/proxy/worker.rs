@@ -13,7 +13,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -36,6 +36,8 @@ pub enum Message {
     Serve(Stream),
     /// Other servers, or other addresses of them.
     Reload(Arc<Setup>),
+    /// Wake up: a turn to write has ended that a request may wait for.
+    TurnOver,
     /// Read nothing more, let what is in flight end, then leave.
     Stop,
 }
@@ -111,6 +113,8 @@ pub struct Common {
     pub live: AtomicUsize,
     /// How long a stop waits for requests in flight, in microseconds.
     pub grace_us: u64,
+    /// Every worker, once all are there.
+    pub workers: OnceLock<Vec<Sender<Message>>>,
 }
 
 /// One worker's state; [`Worker::run`] is the thread.
@@ -214,6 +218,7 @@ impl Worker {
             match message {
                 Message::Stop => self.stop_at = Some(now.mono_us + self.common.grace_us),
                 Message::Serve(stream) => self.adopt(stream),
+                Message::TurnOver => {}
                 Message::Reload(setup) => {
                     self.relay.reload(Arc::clone(&setup.routes));
                     self.setup = setup;
@@ -307,6 +312,12 @@ impl Worker {
         self.deliver();
         self.flush_delivered(now);
         self.close_gone();
+        if self.relay.take_turn_ended() {
+            for worker in self.common.workers.get().into_iter().flatten() {
+                // One whose mailbox is full, or who was not woken, looks at his next turn.
+                let _ = worker.send(Message::TurnOver);
+            }
+        }
         self.relay.publish();
         self.busy = self.is_busy();
     }

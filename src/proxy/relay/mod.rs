@@ -24,10 +24,12 @@
 mod all;
 mod bulk;
 mod fill;
+mod group;
 mod lanes;
 mod places;
 mod read;
 mod single;
+mod walk;
 mod write;
 
 use std::collections::HashMap;
@@ -49,6 +51,7 @@ use crate::protocol::classic::Reply;
 pub use bulk::get::GetId;
 pub use bulk::put::{PutId, Transfer};
 pub use bulk::{HOLD_MAX, HOLD_WHOLE_MAX};
+pub use group::LOST;
 pub use lanes::{LinkId, LANES};
 pub use places::{BackendId, PlaceId};
 pub use read::Portion;
@@ -127,6 +130,8 @@ enum Call {
     Touch { touch: u32 },
     /// flush_all or verbosity.
     All { all: u32 },
+    /// A key that may have to be put back.
+    Walk { step: u32 },
     /// Nobody needs to know.
     Forget,
 }
@@ -153,13 +158,22 @@ pub struct Relay {
     touches: Slab<(PlaceId, Box<[u8]>)>,
     alls: Slab<all::All>,
     completions: Vec<Completion>,
+    /// When the members of groups are looked at again, if there are groups.
+    look_at: Option<u64>,
     figures: Arc<Figures>,
     /// This worker's.
     count: Arc<figures::Worker>,
     held: usize,
+    walker: walk::Walker,
     bulk: bulk::Bulk,
     /// The time of the present turn.
     last_now: Now,
+    /// Writes that wait for another worker's to end.
+    turns_wanted: Vec<u32>,
+    /// A turn has ended that somebody waits for.
+    turn_ended: bool,
+    /// The ends of turns that have been looked at.
+    turns_seen: u32,
 }
 
 impl Relay {
@@ -197,11 +211,16 @@ impl Relay {
             touches: Slab::new(),
             alls: Slab::new(),
             completions: Vec::new(),
+            look_at: None,
             count: figures.worker(worker),
             figures,
             held: 0,
+            walker: walk::Walker::new(config.cold_secs),
             bulk: bulk::Bulk::new(),
             last_now: Now { unix_us: 0, mono_us: 0 },
+            turns_wanted: Vec::new(),
+            turn_ended: false,
+            turns_seen: 0,
         };
         relay.reload(routes);
         relay
@@ -298,7 +317,8 @@ impl Relay {
 
     /// Whether nothing names a place or a backend any more.
     fn is_quiet(&self) -> bool {
-        self.in_flight() == 0 && self.fills.is_empty() && self.touches.is_empty()
+        let calls = self.fills.is_empty() && self.touches.is_empty();
+        self.in_flight() == 0 && calls && self.walker.is_quiet()
     }
 
     /// What has ended since the last call.
@@ -319,7 +339,8 @@ impl Relay {
     pub fn deadline(&self) -> Option<u64> {
         let backends = self.backends.iter().filter_map(|(_, backend)| backend.deadline());
         let lanes = self.lanes.iter().filter_map(|(_, seat)| seat.lane.deadline());
-        backends.chain(lanes).chain(self.tick_due()).min()
+        let own = [self.look_at, self.tick_due(), self.walker.deadline()];
+        backends.chain(lanes).chain(own.into_iter().flatten()).min()
     }
 
     /// Understands what was received from a server. `false`: its connection is to be closed, and
@@ -332,9 +353,12 @@ impl Relay {
         loop {
             let used = match self.backends[id].step(now, input.data()) {
                 Step::Wait => break,
-                Step::Own { used } => used,
+                Step::Own { used } => {
+                    self.hear(id, now);
+                    used
+                }
                 Step::Gone { call } => {
-                    self.call_failed(id, now, call);
+                    self.call_failed(id, now, call, true);
                     0
                 }
                 Step::Value { call, key, flags, cas, data, used } => {
@@ -373,10 +397,13 @@ impl Relay {
         if let Some(call) = self.backends[id].take_restarted() {
             self.call_restarted(call);
         }
-        for call in orphans {
-            self.call_failed(id, now, call);
+        for (call, sent) in orphans {
+            self.call_failed(id, now, call, sent);
         }
         self.backends[id].resume(now);
+        if matches!(why, Why::Lost(_)) {
+            self.noticed_close(now, id);
+        }
     }
 
     fn value(
@@ -392,6 +419,7 @@ impl Relay {
             Call::Read { read, chunk } => self.read_value(now, read, chunk, key, flags, cas, data),
             Call::Single { single } => self.single_value(single, key, flags, cas, data),
             Call::FillAsk { fill } => self.fill_value(fill, key, flags, cas, data),
+            Call::Walk { step } => self.walk_value(step, key),
             Call::Write { write } => self.write_value(write, key, flags, cas, data),
             _ => false,
         }
@@ -408,14 +436,15 @@ impl Relay {
     ) {
         match call {
             Call::Read { read, chunk } => self.read_done(now, read, chunk, reply, raw),
-            Call::Single { single } => self.single_done(now, single, reply, raw),
-            Call::Write { write } => self.write_done(now, write, reply, raw),
+            Call::Single { single } => self.single_done(now, single, id, reply, raw),
+            Call::Write { write } => self.write_done(now, write, id, reply, raw),
             Call::FillAsk { fill } => self.fill_asked(now, fill, reply, data),
             Call::FillAdd { fill } => self.fill_added(now, fill, reply),
             Call::Touch { touch } => {
                 self.touches.try_remove(touch as usize);
             }
             Call::All { all } => self.all_done(now, all, reply, raw),
+            Call::Walk { step } => self.walk_checked(now, step, reply),
             Call::Forget => {}
         }
         let _ = id;
@@ -440,19 +469,21 @@ impl Relay {
         }
     }
 
-    fn call_failed(&mut self, id: BackendId, now: Now, call: Call) {
+    /// `sent`: some of the request was sent, so that the server may have done it.
+    fn call_failed(&mut self, id: BackendId, now: Now, call: Call, sent: bool) {
         match call {
             Call::Read { read, chunk } => self.read_failed(now, read, chunk),
-            Call::Single { single } => self.single_failed(now, single),
-            Call::Write { write } => self.write_failed(now, write),
-            Call::FillAsk { fill } => self.fill_asked(now, fill, Reply::End, &[]),
-            Call::FillAdd { fill } => self.fill_not_added(fill),
+            Call::Single { single } => self.single_failed(now, single, id),
+            Call::Write { write } => self.write_failed(now, write, id, sent),
+            Call::FillAsk { fill } => self.fill_asked(now, fill, Reply::Error(b""), &[]),
+            Call::FillAdd { fill } => self.fill_not_added(now, fill),
             Call::Touch { touch } => {
                 if let Some((backup, key)) = self.touches.try_remove(touch as usize) {
                     self.missed_key(backup, &key);
                 }
             }
             Call::All { all } => self.all_failed(now, all, id),
+            Call::Walk { step } => self.walk_done(now, step, walk::Outcome::Lost),
             Call::Forget => {}
         }
     }

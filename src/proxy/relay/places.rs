@@ -12,10 +12,12 @@
 
 use std::sync::Arc;
 
-use super::super::backend::{Backend, Usable};
+use super::super::backend::{Backend, News, Usable};
+use super::super::cold::{Reason, Slot};
 use super::super::config::Endpoint;
 use super::super::route::Routes;
 use super::{LinkId, Relay, LANES};
+use crate::base::clock::Now;
 
 /// A place in this relay. Not its index on the ring: that one changes with a reload.
 pub type PlaceId = usize;
@@ -40,8 +42,12 @@ pub(super) enum Role {
 
 #[derive(Debug)]
 pub(super) struct Place {
-    role: Role,
+    pub role: Role,
     pub members: Vec<BackendId>,
+    /// The index of the nearest of them: see [`super::group`].
+    pub nearest: usize,
+    /// What it has lost; all workers know.
+    pub slot: Arc<Slot>,
 }
 
 /// A server and how it is reached.
@@ -79,20 +85,6 @@ impl Relay {
         Some(Route { server, backup })
     }
 
-    /// The member of a place that writes go to: the first that can be used, in the order of the
-    /// list, so that all workers choose alike.
-    pub(super) fn writer(&self, place: PlaceId) -> BackendId {
-        let members = &self.places[place].members;
-        let usable = |id: &&BackendId| self.backends[**id].usable() != Usable::Down;
-        members.iter().find(usable).copied().unwrap_or(members[0])
-    }
-
-    /// The member of a place that `key` is read from.
-    pub(super) fn reader(&self, place: PlaceId, key: &[u8]) -> BackendId {
-        let _ = key;
-        self.writer(place)
-    }
-
     /// Whether a place takes requests.
     pub(super) fn usable(&self, place: PlaceId) -> Usable {
         self.backends[self.writer(place)].usable()
@@ -100,9 +92,35 @@ impl Relay {
 
     /// A write of `key` did not reach this place, or may not have.
     pub(super) fn missed_key(&mut self, place: PlaceId, key: &[u8]) {
+        let now = self.last_now;
+        // Whatever was read for a fill before is old.
+        self.guard.missed(key);
         let Relay { places, backends, .. } = self;
         for &id in &places[place].members {
             backends[id].missed_key(key);
+        }
+        if !self.router.backups.is_empty() {
+            places[place].slot.owe(now, key);
+        }
+    }
+
+    /// Takes in what a server has told about what it holds.
+    pub(super) fn hear(&mut self, id: BackendId, now: Now) {
+        let news = self.backends[id].take_news();
+        if news.is_empty() {
+            return;
+        }
+        let places = self.places.iter().filter(|(_, place)| place.members.contains(&id));
+        for (_, Place { slot, .. }) in places {
+            for one in &news {
+                match one {
+                    News::Met { who, was_lost } => {
+                        slot.met(now, self.backends[id].name(), *who, *was_lost);
+                    }
+                    News::Deleted(key) => slot.owe(now, key),
+                    News::Flushed => slot.chill(now, Reason::Missed),
+                }
+            }
         }
     }
 
@@ -117,6 +135,7 @@ impl Relay {
         if Arc::ptr_eq(&routes, &self.router.routes) && !self.places.is_empty() {
             return;
         }
+        self.walk_reloaded();
         let leftovers = !self.places.is_empty();
         self.seats.iter_mut().for_each(|(_, seat)| seat.retired = true);
         let places = |relay: &mut Relay, role, list: &[super::super::config::Place]| {
@@ -125,6 +144,10 @@ impl Relay {
         let servers = places(self, Role::Server, routes.servers());
         let backups = places(self, Role::Backup, routes.backups());
         self.router = Router { routes, servers, backups, leftovers };
+        let groups = self.places.iter().any(|(_, place)| place.members.len() > 1);
+        self.look_at = groups.then_some(0);
+        let paired = !self.router.backups.is_empty();
+        self.backends.iter_mut().for_each(|(_, backend)| backend.watch(paired));
         self.tidy_up();
     }
 
@@ -134,7 +157,15 @@ impl Relay {
         let same = self.places.iter().find(|(_, p)| p.role == role && p.members == members);
         match same {
             Some((id, _)) => id,
-            None => self.places.insert(Place { role, members }),
+            None => {
+                let name = match role {
+                    Role::Server => place.to_string(),
+                    Role::Backup => format!("backup {place}"),
+                };
+                // Whether a backup has lost anything is only known when it is seen to.
+                let slot = self.guard.cold().slot(&name, role == Role::Server);
+                self.places.insert(Place { role, members, nearest: 0, slot })
+            }
         }
     }
 
