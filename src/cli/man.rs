@@ -100,8 +100,9 @@ and
 as a memcached does.
 .PP
 .B twincached where
-takes the options of the proxy and prints, a line a key, the key, its server and its backup with tabs
-between: what that proxy would do, without connecting to anybody. Keys are further words (behind
+takes the options of the proxy and prints, a line a key, the key, its server and its backup with
+tabs between: what that proxy would do, without connecting to anybody.
+Keys are further words (behind
 .B \-\-
 if they begin with a hyphen), or lines of standard input where there are none.
 .PP

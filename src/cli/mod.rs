@@ -155,8 +155,8 @@ fn parse_subcommand(name: &str, args: &[String]) -> Result<Command, Wrong> {
         // For packagers: not in help.
         Some("man-page") if rest.is_empty() => Ok(Command::Print(man::page())),
         Some(word) if !word.starts_with('-') && !word.trim().is_empty() => Err(format!(
-            "unknown command '{word}'; there is proxy, where, verify, demo and help, or flags for a \
-             server"
+            "unknown command '{word}'; there is proxy, where, verify, demo and help, or flags for \
+             a server"
         )
         .into()),
         _ => parse_server(name, Personality::Twincached, args),

@@ -30,7 +30,8 @@ pub const DEFAULT_SERVER_IDLE_SECS: u64 = 600;
 /// Pipelined connections per worker and server. One carries what a worker can ask: more only divide
 /// the batches.
 pub const DEFAULT_SERVER_CONNS: usize = 1;
-/// Failures in a row after which a server is ejected. A second try costs the client another timeout.
+/// Failures in a row after which a server is ejected. A second try costs the client another
+/// timeout.
 pub const DEFAULT_FAILURE_LIMIT: u32 = 1;
 /// Longest wait between two probes of an ejected server, in milliseconds: how long a server that is
 /// back may stay unused.
@@ -38,11 +39,11 @@ pub const DEFAULT_RETRY_MS: u64 = 500;
 /// Requests that may wait on one server and worker. Reached only when a server has stopped
 /// answering under full load; what comes then is refused at once instead of after a timeout.
 pub const DEFAULT_IN_FLIGHT: usize = 65_536;
-/// How often names of servers are resolved again, in seconds: the usual lifetime of a record that is
-/// meant to change.
+/// How often names of servers are resolved again, in seconds: the usual lifetime of a record that
+/// is meant to change.
 pub const DEFAULT_RESOLVE_SECS: u64 = 30;
-/// How long a server counts as cold whose backup cannot list its keys (older than memcached 1.4.31),
-/// in seconds: most sessions are read again within the hour.
+/// How long a server counts as cold whose backup cannot list its keys (older than memcached
+/// 1.4.31), in seconds: most sessions are read again within the hour.
 pub const DEFAULT_COLD_SECS: u64 = 3600;
 
 /// Where a server listens.

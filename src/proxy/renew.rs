@@ -260,7 +260,7 @@ impl Renewal {
             old: Arc::clone(&self.setup),
             other_places: self.wanted.is_some(),
         };
-        match self.to_thread().map(|to| to.send(job).is_ok()) {
+        match self.jobs().map(|to| to.send(job).is_ok()) {
             Ok(true) => self.busy = true,
             Ok(false) => self.thread = None,
             Err(error) => log::error!("proxy: cannot start a thread: {}", plain(&error)),
@@ -268,7 +268,7 @@ impl Renewal {
     }
 
     /// The thread ends when nobody is left to ask it.
-    fn to_thread(&mut self) -> io::Result<&Sender<Job>> {
+    fn jobs(&mut self) -> io::Result<&Sender<Job>> {
         if self.thread.is_none() {
             let (to, jobs) = mpsc::channel::<Job>();
             let (answers, found) = mpsc::channel();

@@ -43,6 +43,10 @@ const BACKLOG: u32 = 1024;
 const ACCEPTS_PER_TURN: usize = 256;
 /// Wait before another accept when descriptors ran out.
 const ACCEPT_RETRY: Duration = Duration::from_millis(10);
+/// What a stop waits for more than two timeouts, in milliseconds: answers are on their way.
+const STOP_SLACK_MS: u64 = 500;
+/// Longest that a stop waits, in milliseconds: init systems kill after a minute or two.
+const STOP_MAX_MS: u64 = 30_000;
 /// Permission bits of the unix socket, memcached's default of `-a`.
 const UNIX_MODE: u32 = 0o700;
 
@@ -151,7 +155,13 @@ fn serve(servers: Servers, bound: Vec<Bound>) -> io::Result<()> {
     let mut signals = Signals::new()?;
     poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
     let shared = Shared::new(config);
-    let common = Arc::new(Common { shared, live: AtomicUsize::new(0), workers: OnceLock::new() });
+    let common = Common {
+        shared,
+        live: AtomicUsize::new(0),
+        workers: OnceLock::new(),
+        grace_us: grace_us(config),
+    };
+    let common = Arc::new(common);
     let waker = Arc::new(Waker::new(poll.registry(), RENEWED)?);
     let guard = Arc::new(Guard::new());
     let figures = Arc::new(Figures::new(config.threads));
@@ -178,6 +188,12 @@ fn serve(servers: Servers, bound: Vec<Bound>) -> io::Result<()> {
     let max_conns = config.max_conns.max(1);
     let renewal = Renewal::new(base, look, full, setup, waker, Instant::now());
     Proxy { poll, signals, listeners, workers, next: 0, common, max_conns, renewal }.run()
+}
+
+/// A little over the time in which every request in flight has failed over and been answered.
+fn grace_us(config: &Config) -> u64 {
+    let once_ms = config.connect_timeout_ms + config.request_timeout_ms;
+    (2 * once_ms + STOP_SLACK_MS).min(STOP_MAX_MS) * 1000
 }
 
 /// The main thread.

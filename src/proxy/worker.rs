@@ -66,9 +66,6 @@ const READ_SIZE: usize = 64 * 1024;
 const READ_PER_TURN: usize = 1 << 20;
 /// Clients that may wait to be adopted.
 const HANDOVER_MAX: usize = 4096;
-/// How long a stop waits for requests in flight, in microseconds: a little over the time in which
-/// each of them has failed over.
-const GRACE_US: u64 = 2_500_000;
 
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
@@ -114,6 +111,8 @@ pub struct Common {
     pub shared: Arc<Shared>,
     /// Clients connected to any worker.
     pub live: AtomicUsize,
+    /// How long a stop waits for requests in flight, in microseconds.
+    pub grace_us: u64,
     /// Every worker, once all are there.
     pub workers: OnceLock<Vec<Sender<Message>>>,
 }
@@ -217,7 +216,7 @@ impl Worker {
     fn take_messages(&mut self, now: Now) {
         while let Some(message) = self.mailbox.pop() {
             match message {
-                Message::Stop => self.stop_at = Some(now.mono_us + GRACE_US),
+                Message::Stop => self.stop_at = Some(now.mono_us + self.common.grace_us),
                 Message::Serve(stream) => self.adopt(stream),
                 Message::TurnOver => {}
                 Message::Reload(setup) => {

@@ -198,6 +198,22 @@ fn jump_is_where_it_was() {
     assert_eq!(jump(1_673_758_223_894_951_030, 11), 5);
 }
 
+/// What new sites have stored by now. A row may never change.
+#[test]
+fn new_sites_find_their_keys_again() {
+    let alike = "10.0.0.1:11211 10.0.0.2:11211 x=10.0.0.3:5 /run/m.sock";
+    let weighted = "10.0.0.1:11211 10.0.0.2:11211:2 x=10.0.0.3:5:3 /run/m.sock";
+    for (distribution, list, servers) in [
+        (Distribution::Jump, alike, "021213121321300030202003"),
+        (Distribution::Rendezvous, alike, "133312220202100333122131"),
+        (Distribution::Rendezvous, weighted, "123312221202101333122121"),
+    ] {
+        let ring = plain(distribution, &addrs(list, " "));
+        let place = |n| ring.pick(format!("key{n}").as_bytes()).expect("a server").to_string();
+        assert_eq!((1..=24).map(place).collect::<String>(), servers, "{distribution:?} {list}");
+    }
+}
+
 #[test]
 fn hash_tags() {
     let tag = |key: &'static str| tagged(key.as_bytes(), (b'{', b'}'));
