@@ -345,9 +345,10 @@ fn ten_thousand_idle_connections() {
         let open = std::fs::read_dir(format!("/proc/{}/fd", proxy.child.id())).expect("files");
         (open.count() < 100).then_some(())
     });
-    let after = resident(&proxy);
-    drop(idle_connections(proxy.port, count));
-    let again = resident(&proxy);
-    println!("resident: {before} before, {peak} with them, {after} after, {again} the second time");
-    assert!(again < peak + peak / 10 + (1 << 20), "a second crowd needs more than the first");
+    let most = before + (peak - before) / 4 + (4 << 20);
+    let after = eventually("memory is given back", || {
+        let now = resident(&proxy);
+        (now <= most).then_some(now)
+    });
+    println!("resident: {before} before, {peak} with them, {after} after");
 }
