@@ -8,6 +8,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::OnceLock;
 
+use super::cold::Cold;
 use super::recent::Recent;
 use super::turns::Turns;
 use crate::base::hash::hash_key;
@@ -17,6 +18,8 @@ use crate::base::hash::hash_key;
 const STRIPES: usize = 65_536;
 /// The worker that began the last write is kept in these low bits of a stripe's count.
 const WORKER_BITS: u32 = 8;
+/// In place of a worker's number: no worker may think that the write was its own.
+const NOBODY: u32 = (1 << WORKER_BITS) - 1;
 
 #[derive(Debug, Default)]
 struct Stripe {
@@ -35,6 +38,8 @@ pub struct Guard {
     /// Whose turn it is to write.
     turns: Turns,
     recent: OnceLock<Recent>,
+    /// What is known of keys that are nowhere ends when they are written.
+    cold: Cold,
 }
 
 /// What a key's stripe showed at one moment.
@@ -70,7 +75,13 @@ impl Guard {
     /// No write has happened.
     pub fn new() -> Guard {
         let stripes = (0..STRIPES).map(|_| Stripe::default()).collect();
-        Guard { stripes, all: Stripe::default(), turns: Turns::new(), recent: OnceLock::new() }
+        Guard {
+            stripes,
+            all: Stripe::default(),
+            turns: Turns::new(),
+            recent: OnceLock::new(),
+            cold: Cold::default(),
+        }
     }
 
     /// Whose turn it is to write a key that has a backup.
@@ -83,6 +94,11 @@ impl Guard {
         self.recent.get_or_init(Recent::default)
     }
 
+    /// Which places have lost what they held.
+    pub fn cold(&self) -> &Cold {
+        &self.cold
+    }
+
     fn stripe(&self, key: &[u8]) -> &Stripe {
         &self.stripes[hash_key(0, key) as usize % STRIPES]
     }
@@ -90,11 +106,19 @@ impl Guard {
     /// A write that can create or remove the key is about to be sent.
     pub fn begin(&self, key: &[u8], worker: u32) {
         self.stripe(key).begin(worker);
+        self.cold.lacked().forget(key);
     }
 
     /// It has been answered by everybody, or given up.
     pub fn end(&self, key: &[u8]) {
         self.stripe(key).end();
+    }
+
+    /// A write of the key was missed: what was read of it so far is not to be put back, not even
+    /// by the worker that did the write elsewhere.
+    pub fn missed(&self, key: &[u8]) {
+        self.begin(key, NOBODY);
+        self.end(key);
     }
 
     /// A `flush_all` is about to be sent.

@@ -11,6 +11,7 @@
 //! ```
 
 pub mod backend;
+pub mod cold;
 pub mod config;
 pub mod fanout;
 pub mod figures;

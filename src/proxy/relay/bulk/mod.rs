@@ -113,7 +113,8 @@ impl Bulk {
 }
 
 impl Relay {
-    /// To be called once in a turn: lets those go on who waited for a lane, or for room.
+    /// To be called once in a turn: lets those go on who waited for a lane, or for room,
+    /// and the walk over cold places' keys.
     pub fn tick(&mut self, now: Now) {
         self.last_now = now;
         let ended = self.guard.turns().ended();
@@ -122,6 +123,7 @@ impl Relay {
             self.try_turns(now);
         }
         self.tick_groups(now);
+        self.walk(now);
         if self.bulk.in_flight() == 0 {
             return;
         }
