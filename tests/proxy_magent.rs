@@ -73,7 +73,7 @@ fn pipelined_requests_need_no_further_bytes() {
     assert_eq!(client.line(), "VERSION memcached agent v0.6");
 }
 
-/// A server that answers a get only when it is told to, and tells when it was asked.
+/// A server that answers no get before it is told to, and tells when it was asked.
 fn reluctant(asked: mpsc::Sender<u16>) -> (u16, mpsc::Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("address").port();
@@ -83,14 +83,13 @@ fn reluctant(asked: mpsc::Sender<u16>) -> (u16, mpsc::Sender<()>) {
         let lines = BufReader::new(stream.try_clone().expect("cloned")).lines();
         for line in lines.map_while(Result::ok) {
             let answer = match line.strip_prefix("get ") {
-                None => "VERSION 1.4.0\r\n",
+                None if line == "version" => "VERSION 1.4.0\r\n",
+                None => "ERROR\r\n",
                 Some(_) => {
-                    if asked.send(port).is_err() {
-                        return;
-                    }
-                    if gone.recv().is_err() {
-                        return;
-                    }
+                    // Later on nobody listens.
+                    let _ = asked.send(port);
+                    // Told, or told for good: whoever would tell is gone.
+                    let _: Result<(), _> = gone.recv();
                     "END\r\n"
                 }
             };
@@ -114,7 +113,7 @@ fn a_multi_get_asks_all_servers_at_once() {
     let mut expected = servers.clone();
     expected.sort_unstable();
     assert_eq!(all, expected);
-    go.iter().for_each(|go| go.send(()).expect("it waits"));
+    drop(go);
     assert_eq!(client.line(), "END");
 }
 
@@ -345,9 +344,10 @@ fn ten_thousand_idle_connections() {
         let open = std::fs::read_dir(format!("/proc/{}/fd", proxy.child.id())).expect("files");
         (open.count() < 100).then_some(())
     });
-    let after = resident(&proxy);
-    drop(idle_connections(proxy.port, count));
-    let again = resident(&proxy);
-    println!("resident: {before} before, {peak} with them, {after} after, {again} the second time");
-    assert!(again < peak + peak / 10 + (1 << 20), "a second crowd needs more than the first");
+    let most = before + (peak - before) / 4 + (4 << 20);
+    let after = eventually("memory is given back", || {
+        let now = resident(&proxy);
+        (now <= most).then_some(now)
+    });
+    println!("resident: {before} before, {peak} with them, {after} after");
 }

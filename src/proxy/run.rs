@@ -6,7 +6,7 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ use crate::platform::daemon::{self, Keep};
 use crate::platform::logging::Logging;
 use crate::platform::pidfile::PidFile;
 use crate::platform::signals::{Signal, Signals};
-use crate::platform::{limits, user, EX_OSERR, EX_USAGE};
+use crate::platform::{heap, limits, user, EX_OSERR, EX_USAGE};
 
 const SIGNALS: Token = Token(0);
 /// Other servers, or other addresses of them, were found.
@@ -47,6 +47,8 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(10);
 const STOP_SLACK_MS: u64 = 500;
 /// Longest that a stop waits, in milliseconds: init systems kill after a minute or two.
 const STOP_MAX_MS: u64 = 30_000;
+/// Memory of connections that have gone is given back at most so often.
+const TRIM_PERIOD: Duration = Duration::from_secs(2);
 /// Permission bits of the unix socket, memcached's default of `-a`.
 const UNIX_MODE: u32 = 0o700;
 
@@ -71,6 +73,7 @@ pub fn run(config: Config) -> i32 {
 }
 
 fn start(config: &Config) -> Result<(), Failure> {
+    heap::set_up();
     // A daemon changes its directory: the names must go on meaning the same files.
     let absolute = |path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose();
     let pid_path = absolute(&config.pid_file).map_err(Failure::os)?;
@@ -155,13 +158,13 @@ fn serve(servers: Servers, bound: Vec<Bound>) -> io::Result<()> {
     let mut signals = Signals::new()?;
     poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
     let shared = Shared::new(config);
-    let common = Common {
+    let common = Arc::new(Common {
         shared,
         live: AtomicUsize::new(0),
+        freed: AtomicBool::new(false),
         workers: OnceLock::new(),
         grace_us: grace_us(config),
-    };
-    let common = Arc::new(common);
+    });
     let waker = Arc::new(Waker::new(poll.registry(), RENEWED)?);
     let guard = Arc::new(Guard::new());
     let figures = Arc::new(Figures::new(config.threads));
@@ -213,6 +216,7 @@ impl Proxy {
     fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(256);
         let mut timeout = None;
+        let mut trimmed = Instant::now();
         loop {
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
@@ -237,7 +241,14 @@ impl Proxy {
             let again = self.accept();
             let now = Instant::now();
             self.renewal.tick(now);
-            timeout = [again, self.renewal.timeout(now)].into_iter().flatten().min();
+            if now.duration_since(trimmed) >= TRIM_PERIOD {
+                trimmed = now;
+                if self.common.freed.swap(false, Ordering::Relaxed) {
+                    heap::trim();
+                }
+            }
+            let waits = [again, self.renewal.timeout(now), Some(TRIM_PERIOD)];
+            timeout = waits.into_iter().flatten().min();
         }
         self.listeners.clear();
         for (sender, thread) in self.workers {

@@ -12,7 +12,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -113,6 +113,8 @@ pub struct Common {
     pub live: AtomicUsize,
     /// How long a stop waits for requests in flight, in microseconds.
     pub grace_us: u64,
+    /// Connections have gone, and their memory may be given back.
+    pub freed: AtomicBool,
     /// Every worker, once all are there.
     pub workers: OnceLock<Vec<Sender<Message>>>,
 }
@@ -129,7 +131,8 @@ pub struct Worker {
     targets: HashMap<LinkId, Target>,
     /// The links of this turn.
     links: Vec<LinkId>,
-    clients: Slab<Client>,
+    /// In boxes, so that the memory of a crowd can be given back when it has gone.
+    clients: Slab<Box<Client>>,
     /// How often slots of `clients` were used, all together.
     generation: u32,
     /// Clients to visit in this turn.
@@ -258,7 +261,7 @@ impl Worker {
         self.generation = self.generation.wrapping_add(1);
         self.relay.count().curr_connections.add(1);
         self.relay.count().total_connections.add(1);
-        entry.insert(Client {
+        entry.insert(Box::new(Client {
             stream,
             front: Front::new(self.common.shared.clone()),
             generation: self.generation,
@@ -266,7 +269,7 @@ impl Worker {
             writable: true,
             ended: false,
             queued: true,
-        });
+        }));
         self.queue.push_back(id);
     }
 
@@ -308,6 +311,7 @@ impl Worker {
                 self.flush_backend(id, now);
             }
         }
+        self.relay.nudge_puts();
         // Requests that found no server end at once; what they free lets others in.
         self.deliver();
         self.flush_delivered(now);
@@ -426,6 +430,7 @@ impl Worker {
         }
         // A socket that cannot be deregistered is closed all the same.
         let _ = self.poll.registry().deregister(&mut client.stream);
+        self.common.freed.store(true, Ordering::Relaxed);
         self.common.live.fetch_sub(1, Ordering::Relaxed);
     }
 

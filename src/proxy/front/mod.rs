@@ -225,7 +225,8 @@ impl Front {
 
     /// The first `n` sendable bytes are gone.
     pub fn sent(&mut self, n: usize) {
-        self.replies.sent(n, KEEP);
+        // The next reply brings its own memory.
+        self.replies.sent(n, 0);
     }
 
     fn blocked(&self) -> bool {

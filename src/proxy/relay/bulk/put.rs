@@ -222,8 +222,9 @@ impl Relay {
         self.tell(client, ticket, Vec::new(), Verdict::Broken, false);
     }
 
-    /// Has the clients visited whose data can go on.
-    pub(super) fn nudge_puts(&mut self) {
+    /// Has the clients visited whose data can go on. To be called after sending: room grows by that
+    /// and no event tells of it.
+    pub fn nudge_puts(&mut self) {
         let starved = self.bulk.puts.iter().filter(|(_, put)| put.starved && !put.ended);
         let ids: Vec<usize> = starved.map(|(id, _)| id).collect();
         for id in ids {
