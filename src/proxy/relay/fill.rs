@@ -22,6 +22,7 @@ use super::{Call, Relay};
 use crate::base::clock::Now;
 use crate::base::num::parse_i64;
 use crate::protocol::classic::{encode, reply::meta_flag, Reply};
+use crate::protocol::meta::encode_base64;
 use crate::protocol::{GetVerb, Request, StoreHead, StoreVerb};
 
 /// Lifetime, in seconds, of a value put back from a backup that cannot tell how long it has left
@@ -175,7 +176,7 @@ impl Relay {
         let expect = if meta { Expect::WholeMeta } else { Expect::WholeValues };
         let usable = backends[*source].ask(now, Call::FillAsk { fill: id }, expect, |out| {
             if meta {
-                encode::request(out, &Request::MetaGet { key, flags: b"k f c t v" });
+                meta_get(out, key, b"k f c t v");
             } else {
                 encode::get(out, GetVerb::Gets, 0, [&key[..]]);
             }
@@ -349,9 +350,15 @@ impl Relay {
                 noreply: false,
             };
             let call = Call::FillAdd { fill: id };
+            let text = is_text(&fill.key);
+            let expect = if text { Expect::Stored } else { Expect::Meta };
             // Twice does no harm, but what is asked behind it needs it done.
-            put = backends[server].ask(now, call, Expect::Stored.again(), |out| {
-                encode::store(out, &head, found.data);
+            put = backends[server].ask(now, call, expect.again(), |out| {
+                if text {
+                    encode::store(out, &head, found.data);
+                } else {
+                    meta_add(out, &head, found.data);
+                }
             }) == Usable::Yes;
         }
         if !put {
@@ -378,6 +385,11 @@ impl Relay {
     /// The server has answered the add.
     pub(super) fn fill_added(&mut self, now: Now, id: u32, reply: Reply<'_>) {
         let Some(fill) = self.fills.try_remove(id as usize) else { return };
+        let reply = match reply {
+            Reply::MetaHit { .. } => Reply::Stored,
+            Reply::MetaOther(_) => Reply::NotStored,
+            reply => reply,
+        };
         if reply == Reply::NotStored && self.usable(fill.server) == Usable::Yes {
             // Somebody has written it since the server was asked: what the backup had is old.
             for &(read, slot) in &fill.readers {
@@ -411,6 +423,36 @@ impl Relay {
     }
 }
 
+/// Whether the classic protocol can carry a key.
+pub(super) fn is_text(key: &[u8]) -> bool {
+    key.iter().all(|&byte| byte > b' ' && byte != 0x7f)
+}
+
+fn base64(key: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(key.len() * 4 / 3 + 4);
+    encode_base64(&mut text, key);
+    text
+}
+
+/// An mg; a key that is no text goes in base64.
+pub(super) fn meta_get(out: &mut Vec<u8>, key: &[u8], flags: &[u8]) {
+    if is_text(key) {
+        return encode::request(out, &Request::MetaGet { key, flags });
+    }
+    let flags = [b"b ", flags].concat();
+    encode::request(out, &Request::MetaGet { key: &base64(key), flags: &flags });
+}
+
+/// An add of a key that is no text.
+fn meta_add(out: &mut Vec<u8>, head: &StoreHead<'_>, data: &[u8]) {
+    let flags = format!("b F{} T{} ME", head.flags, head.exptime);
+    let key = base64(head.key);
+    let request = Request::MetaSet { key: &key, len: head.len, flags: flags.as_bytes() };
+    encode::request(out, &request);
+    out.extend_from_slice(data);
+    out.extend_from_slice(encode::CRLF);
+}
+
 /// Seconds that a value without a known lifetime may live where it is put: what the dump said of
 /// it, if a walk asks for it too.
 fn lifetime(now: Now, waiters: &[Waiter]) -> i64 {
@@ -427,7 +469,9 @@ fn lifetime(now: Now, waiters: &[Waiter]) -> i64 {
 
 /// A meta value, if it is this key's and says what was asked.
 fn meta_found<'a>(key: &[u8], flags: &[u8], data: &'a [u8]) -> Option<Found<'a>> {
-    if meta_flag(flags, b'k')? != key {
+    let shown = meta_flag(flags, b'k')?;
+    let same = if is_text(key) { shown == key } else { shown == base64(key) };
+    if !same {
         return None;
     }
     let number = |flag| meta_flag(flags, flag).and_then(parse_i64);

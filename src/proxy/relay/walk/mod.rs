@@ -25,12 +25,13 @@ use slab::Slab;
 
 use super::super::backend::{Expect, Usable, Why};
 use super::super::cold::Slot;
+use super::fill::{is_text, meta_get};
 use super::lanes::{Job, LaneId};
 use super::places::{BackendId, PlaceId, Role, Route};
 use super::{Call, Relay};
 use crate::base::clock::Now;
 use crate::protocol::classic::{encode, Reply};
-use crate::protocol::{GetVerb, Request};
+use crate::protocol::GetVerb;
 use dump::{Item, Line};
 
 /// Keys that are looked at in a second: about a twentieth of what one worker and one server can do,
@@ -194,11 +195,6 @@ impl Walker {
     }
 }
 
-/// A key that the classic protocol can carry.
-fn is_text(key: &[u8]) -> bool {
-    key.iter().all(|&byte| byte > b' ' && byte != 0x7f)
-}
-
 impl Relay {
     /// Does what is due without anybody asking.
     pub(super) fn walk(&mut self, now: Now) {
@@ -325,7 +321,9 @@ impl Relay {
                     return;
                 }
             }
-            for &source in &sources {
+            // Not always the same one first: it may be the one that cannot.
+            let first = self.walker.runs as usize % sources.len().max(1);
+            for &source in sources[first..].iter().chain(&sources[..first]) {
                 if self.begin_dump(now, role, source, &targets) {
                     return;
                 }
@@ -438,11 +436,16 @@ impl Relay {
     fn take_item(&mut self, now: Now, item: Item) {
         let Some(run) = &self.walker.run else { return };
         let expired = item.exp > 0 && item.exp <= i64::from(now.unix_secs());
-        if expired || !is_text(&item.key) {
+        if expired {
             return;
         }
         let (role, source) = (run.role, run.source);
         let Some((target, from)) = self.counterpart(role, &item.key) else { return };
+        let meta = |relay: &Relay, place| relay.backends[relay.writer(place)].speaks_meta();
+        if !is_text(&item.key) && !(meta(self, target) && meta(self, source)) {
+            // It came in a protocol that one of them does not know.
+            return;
+        }
         let Some(run) = &mut self.walker.run else { return };
         if from == source && run.targets.iter().any(|t| t.place == target && !t.hurt) {
             run.keys.push_back(Key { item, target, tries: 0 });
@@ -536,7 +539,7 @@ impl Relay {
         let usable = if backend.speaks_meta() {
             // `u`: nobody has read it, so it moves nowhere in the LRU.
             backend.ask(now, call, Expect::Meta.again(), |out| {
-                encode::request(out, &Request::MetaGet { key: name, flags: b"u" });
+                meta_get(out, name, b"u");
             })
         } else {
             backend.ask(now, call, Expect::Values, |out| {
