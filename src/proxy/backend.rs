@@ -76,6 +76,13 @@ pub struct Kind {
     again: bool,
 }
 
+impl Kind {
+    /// Whether it may be asked twice.
+    pub fn may_repeat(self) -> bool {
+        self.again
+    }
+}
+
 impl Expect {
     /// Of a request that does the same when it is done twice.
     pub fn again(self) -> Kind {
@@ -256,6 +263,8 @@ pub struct Backend<C> {
     greeted: bool,
     who: Who,
     news: Vec<News>,
+    /// Smoothed time from `version` to its answer, in microseconds; 0: not known.
+    distance_us: u64,
     figures: Arc<Server>,
 }
 
@@ -309,6 +318,7 @@ impl<C: Copy> Backend<C> {
             greeted: false,
             who: Who::default(),
             news: Vec::new(),
+            distance_us: 0,
             figures,
         }
     }
@@ -397,6 +407,26 @@ impl<C: Copy> Backend<C> {
         Usable::Yes
     }
 
+    /// Asks how near the server is, and connects for that if it must; not where the answer to an
+    /// earlier question is still due.
+    pub fn measure(&mut self, now: Now) {
+        if self.usable() != Usable::Yes || self.pipe.waits_for_version() {
+            return;
+        }
+        if self.health.wanted(now) {
+            self.greet(now);
+        } else {
+            self.pipe.push(now, Asked::Version, true, |out| {
+                encode::request(out, &Request::Version);
+            });
+        }
+    }
+
+    /// How long its answers take, in microseconds: the largest number where that is not known.
+    pub fn distance_us(&self) -> u64 {
+        self.distance_us.checked_sub(1).unwrap_or(u64::MAX)
+    }
+
     /// What goes first on every new connection: who are you, and what you have missed.
     fn greet(&mut self, now: Now) {
         self.dialect = Dialect::Unknown;
@@ -477,6 +507,11 @@ impl<C: Copy> Backend<C> {
         }
     }
 
+    /// Whether nothing that was sent is without an answer.
+    pub fn is_quiet(&self) -> bool {
+        self.pipe.len() == 0
+    }
+
     /// Whether a deadline has passed. The caller then calls [`Backend::failed`].
     pub fn check(&self, now: Now) -> Option<Why> {
         if self.deadline().is_none_or(|at| now.mono_us < at) {
@@ -492,10 +527,10 @@ impl<C: Copy> Backend<C> {
         }
     }
 
-    /// The connection is over. Returns whose requests it took along, in order: none of them will
-    /// get an answer. When they have been seen to, [`Backend::resume`] goes on with those that can
+    /// The connection is over. Returns whose requests it took along, in order, and whether any of
+    /// them was sent: none of them will get an answer. When they have been seen to, [`Backend::resume`] goes on with those that can
     /// be asked again; [`Backend::take_restarted`] is asked before.
-    pub fn failed(&mut self, now: Now, why: &Why) -> Vec<C> {
+    pub fn failed(&mut self, now: Now, why: &Why) -> Vec<(C, bool)> {
         self.greeted = false;
         self.who.was_lost |= *why != Why::Idle;
         if let Some(Asked::Who) = self.pipe.front().map(|head| &head.asked) {
@@ -513,7 +548,7 @@ impl<C: Copy> Backend<C> {
             if let Some((back, restarted)) = self.pipe.rewind() {
                 self.figures.retries.add(1);
                 (self.paused, self.restarted) = (true, restarted);
-                return back;
+                return back.into_iter().map(|call| (call, true)).collect();
             }
             self.health.state = State::Idle;
         }
@@ -542,11 +577,11 @@ impl<C: Copy> Backend<C> {
         }
     }
 
-    fn abandon(&mut self) -> Vec<C> {
+    fn abandon(&mut self) -> Vec<(C, bool)> {
         let mut orphans = Vec::new();
         for waiting in self.pipe.abandon() {
             match waiting.asked {
-                Asked::Caller(call, _) | Asked::Gone(call) => orphans.push(call),
+                Asked::Caller(call, _) | Asked::Gone(call) => orphans.push((call, waiting.sent)),
                 Asked::Amends(amends) => self.missed.again(amends),
                 Asked::Version | Asked::Who => {}
             }

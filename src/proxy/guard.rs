@@ -6,8 +6,11 @@
 //! overtook the reader would be undone. Never waits, never locks.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::OnceLock;
 
 use super::cold::Cold;
+use super::recent::Recent;
+use super::turns::Turns;
 use crate::base::hash::hash_key;
 
 /// Stripes of the table (512 KiB). Two keys that share one may lose a fill-back when both are busy
@@ -34,6 +37,9 @@ pub struct Guard {
     all: Stripe,
     /// What is known of keys that are nowhere ends when they are written.
     cold: Cold,
+    /// Whose turn it is to write.
+    turns: Turns,
+    recent: OnceLock<Recent>,
 }
 
 /// What a key's stripe showed at one moment.
@@ -69,12 +75,28 @@ impl Guard {
     /// No write has happened.
     pub fn new() -> Guard {
         let stripes = (0..STRIPES).map(|_| Stripe::default()).collect();
-        Guard { stripes, all: Stripe::default(), cold: Cold::default() }
+        Guard {
+            stripes,
+            all: Stripe::default(),
+            cold: Cold::default(),
+            turns: Turns::new(),
+            recent: OnceLock::new(),
+        }
     }
 
     /// Which places have lost what they held.
     pub fn cold(&self) -> &Cold {
         &self.cold
+    }
+
+    /// Whose turn it is to write a key that has a backup.
+    pub fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    /// Which keys of groups were written a moment ago. Made when there is a group.
+    pub fn recent(&self) -> &Recent {
+        self.recent.get_or_init(Recent::default)
     }
 
     fn stripe(&self, key: &[u8]) -> &Stripe {

@@ -21,13 +21,16 @@ pub mod lane;
 pub mod lookup;
 pub mod missed;
 pub mod places;
+pub mod recent;
 pub mod relay;
+pub mod renew;
 pub mod ring;
 pub mod route;
 pub mod run;
 pub mod servers_file;
 #[cfg(test)]
 mod sim;
+pub mod turns;
 pub mod worker;
 
 pub use config::{Config, Distribution, Place, ServerAddr};

@@ -56,6 +56,12 @@ impl<C: Copy> Backend<C> {
                 if self.who.wanted && self.who.silent >= SILENT_MAX {
                     self.tell_who();
                 }
+                if self.health.has_worked() {
+                    // The first answer took a connect as well.
+                    let took = now.mono_us.saturating_sub(head.since) + 1;
+                    let old = if self.distance_us == 0 { took } else { self.distance_us };
+                    self.distance_us = (old - old / 4 + took / 4).max(1);
+                }
                 if self.health.greeted() {
                     log::info!("proxy: {} is up", self.name);
                     self.figures.turned(now, figures::State::Up);

@@ -126,6 +126,11 @@ impl Health {
         matches!(self.state, State::Up | State::Probing { connected: true, .. })
     }
 
+    /// Whether the server has said who it is on this connection.
+    pub fn has_worked(&self) -> bool {
+        self.worked
+    }
+
     /// The server has said who it is. Whether that ends a probe.
     pub fn greeted(&mut self) -> bool {
         self.worked = true;

@@ -52,6 +52,8 @@ pub(super) struct Waiting<C> {
     /// It may be sent again on another connection. How often is bounded: one connection must
     /// answer somebody before the next can be lost without being a failure.
     again: bool,
+    /// Some of it was sent on a connection that was lost.
+    pub sent: bool,
 }
 
 /// See the module.
@@ -107,7 +109,7 @@ impl<C: Copy> Pipe<C> {
         write(&mut self.out);
         let len = (self.out.len() - before) as u32;
         let (since, moved) = (now.mono_us, self.moved);
-        self.queue.push_back(Waiting { asked, since, moved, len, again });
+        self.queue.push_back(Waiting { asked, since, moved, len, again, sent: false });
     }
 
     pub fn front(&self) -> Option<&Waiting<C>> {
@@ -173,6 +175,11 @@ impl<C: Copy> Pipe<C> {
         })
     }
 
+    /// Whether the server is being asked who it is.
+    pub fn waits_for_version(&self) -> bool {
+        self.queue.iter().any(|waiting| matches!(waiting.asked, Asked::Version))
+    }
+
     /// Whether somebody outside waits.
     pub fn has_callers(&self) -> bool {
         self.queue.iter().any(|w| matches!(w.asked, Asked::Caller(..) | Asked::Gone(_)))
@@ -181,7 +188,12 @@ impl<C: Copy> Pipe<C> {
     /// The connection is over, and so is everything that was asked.
     pub fn abandon(&mut self) -> VecDeque<Waiting<C>> {
         let Pipe { moved, moved_at, .. } = *self;
-        let old = std::mem::replace(self, Pipe { moved, moved_at, ..Pipe::new() });
+        let mut old = std::mem::replace(self, Pipe { moved, moved_at, ..Pipe::new() });
+        let mut at = old.done;
+        for waiting in &mut old.queue {
+            waiting.sent |= at < old.sent;
+            at += waiting.len as usize;
+        }
         old.queue
     }
 
@@ -223,6 +235,7 @@ impl<C: Copy> Pipe<C> {
                 Asked::Gone(_) => {}
                 _ => self.out.extend_from_slice(bytes),
             }
+            waiting.sent |= was_sent;
             self.queue.push_back(waiting);
         }
         (self.done, self.sent) = (0, 0);

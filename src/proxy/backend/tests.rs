@@ -21,6 +21,11 @@ fn with(limits: Limits) -> Backend<u32> {
     Backend::new("s:1".into(), limits, Arc::default())
 }
 
+/// Whose requests a lost connection took along.
+fn fail(backend: &mut Backend<u32>, now: Now, why: &Why) -> Vec<u32> {
+    backend.failed(now, why).into_iter().map(|(call, _)| call).collect()
+}
+
 fn up() -> Backend<u32> {
     let mut backend = with(LIMITS);
     assert_eq!(backend.ask(at(0), 1, Expect::Stored, |out| out.extend(b"one")), Usable::Yes);
@@ -97,7 +102,7 @@ fn an_answer_to_another_question_is_garbage() {
         assert!(!backend.speaks_meta());
         backend.ask(at(1), 2, expect, |_| {});
         assert_eq!(feed(&mut backend, answer), ["garbage"], "{expect:?}");
-        assert_eq!(backend.failed(at(1), &Why::Garbage), [2]);
+        assert_eq!(fail(&mut backend, at(1), &Why::Garbage), [2]);
         assert_eq!(backend.usable(), Usable::Down);
     }
 }
@@ -128,7 +133,7 @@ fn down_probe_up_with_growing_waits() {
     assert_eq!(backend.deadline(), Some(1011), "12 bytes moved buy 11 us");
     assert_eq!(backend.check(at(1010)), None);
     assert_eq!(backend.check(at(1011)), Some(Why::RequestTimeout));
-    assert_eq!(backend.failed(at(2000), &Why::RequestTimeout), [1]);
+    assert_eq!(fail(&mut backend, at(2000), &Why::RequestTimeout), [1]);
     assert_eq!(backend.ask(at(2000), 9, Expect::Ok, |_| panic!("written")), Usable::Down);
     let mut now = 2000;
     let mut waits = Vec::new();
@@ -139,7 +144,7 @@ fn down_probe_up_with_growing_waits() {
         assert!(!backend.wants_connect(at(now - 1)) && backend.wants_connect(at(now)));
         backend.connecting(at(now));
         assert_eq!(backend.usable(), Usable::Down, "a probe carries no load");
-        assert!(backend.failed(at(now), &Why::Refused("no".into())).is_empty());
+        assert!(fail(&mut backend, at(now), &Why::Refused("no".into())).is_empty());
     }
     assert_eq!(waits, [50_000, 100_000, 200_000, 400_000, 500_000, 500_000]);
     backend.connecting(at(now));
@@ -149,12 +154,12 @@ fn down_probe_up_with_growing_waits() {
     backend.sent(at(now), 19);
     assert!(feed(&mut backend, b"VERSION 1.6.0\r\n").is_empty());
     assert_eq!(backend.usable(), Usable::Yes);
-    assert_eq!(backend.failed(at(now), &Why::Lost("closed".into())), []);
+    assert_eq!(fail(&mut backend, at(now), &Why::Lost("closed".into())), []);
     assert!(!backend.wants_connect(at(now)), "an idle close is no failure");
     assert_eq!(backend.ask(at(now), 3, Expect::Ok, |_| {}), Usable::Yes, "it connects again");
     backend.connecting(at(now));
     backend.connected();
-    assert_eq!(backend.failed(at(now), &Why::Lost("closed".into())), [3]);
+    assert_eq!(fail(&mut backend, at(now), &Why::Lost("closed".into())), [3]);
     assert_eq!(backend.usable(), Usable::Down, "it closes without an answer");
 }
 
@@ -199,7 +204,7 @@ fn worked() -> Backend<u32> {
 }
 
 fn lose(backend: &mut Backend<u32>, now: u64) -> Vec<u32> {
-    let back = backend.failed(at(now), &Why::Lost("closed".into()));
+    let back = fail(backend, at(now), &Why::Lost("closed".into()));
     backend.resume(at(now));
     back
 }
@@ -248,7 +253,7 @@ fn what_may_not_be_done_twice_comes_back_in_its_place() {
     ask(&mut backend, 10, 6, Expect::Values);
     backend.sent(at(10), 7);
     backend.missed_key(b"before");
-    let back = backend.failed(at(20), &Why::Lost("closed".into()));
+    let back = fail(&mut backend, at(20), &Why::Lost("closed".into()));
     assert_eq!(back, [2], "nobody is before it");
     backend.missed_key(b"two");
     backend.resume(at(20));
@@ -294,7 +299,7 @@ fn a_second_loss_without_an_answer_is_a_failure() {
     ask(&mut backend, 10, 2, Expect::Values);
     assert_eq!(lose(&mut backend, 20), []);
     backend.connecting(at(20));
-    assert_eq!(backend.failed(at(20), &Why::Refused("no".into())), [2]);
+    assert_eq!(fail(&mut backend, at(20), &Why::Refused("no".into())), [2]);
     assert_eq!(backend.usable(), Usable::Down);
     // The time of a request goes on when it is asked again.
     let mut backend = worked();
@@ -314,7 +319,7 @@ fn a_get_that_was_answered_in_part_begins_anew() {
     ask(&mut backend, 10, 2, Expect::Values);
     backend.sent(at(10), 2);
     assert_eq!(feed(&mut backend, b"VALUE a 0 1\r\nx\r\nVALUE b 0 1"), ["2 a Some(1)"]);
-    assert_eq!(backend.failed(at(20), &Why::Lost("closed".into())), []);
+    assert_eq!(fail(&mut backend, at(20), &Why::Lost("closed".into())), []);
     assert_eq!(backend.take_restarted(), Some(2));
     assert_eq!(reconnect(&mut backend, 20), "version\r\n2\n");
     let answer = b"VERSION 1.6.0\r\nVALUE a 0 1\r\nx\r\nVALUE b 0 1\r\ny\r\nEND\r\n";
@@ -327,7 +332,7 @@ fn an_answer_to_what_has_not_been_sent_is_garbage() {
     let mut backend = worked();
     ask(&mut backend, 10, 2, Expect::Values);
     assert_eq!(feed(&mut backend, b"VALUE a 0 1\r\nx\r\nEND\r\n"), ["garbage"]);
-    assert_eq!(backend.failed(at(10), &Why::Garbage), [2], "not asked again");
+    assert_eq!(fail(&mut backend, at(10), &Why::Garbage), [2], "not asked again");
     assert_eq!(backend.usable(), Usable::Down);
     // But a refusal may come while a large value is still being sent.
     let mut backend = worked();
@@ -348,7 +353,7 @@ fn below_the_limit_a_failure_takes_only_its_own_along() {
     for round in 0..2 {
         ask(&mut backend, round, 2, Expect::Values);
         backend.connecting(at(round));
-        assert_eq!(backend.failed(at(round), &Why::Refused("no".into())), [2]);
+        assert_eq!(fail(&mut backend, at(round), &Why::Refused("no".into())), [2]);
         assert_eq!(backend.usable(), Usable::Yes);
     }
     ask(&mut backend, 2, 2, Expect::Values);
@@ -361,7 +366,7 @@ fn below_the_limit_a_failure_takes_only_its_own_along() {
             assert_eq!(reconnect(&mut backend, 10), "version\r\n2\n");
         }
         assert_eq!(backend.check(at(1010)), Some(Why::RequestTimeout));
-        assert_eq!(backend.failed(at(1010), &Why::RequestTimeout), [2]);
+        assert_eq!(fail(&mut backend, at(1010), &Why::RequestTimeout), [2]);
     }
     assert_eq!(backend.usable(), Usable::Down);
     assert_eq!(backend.figures().timeouts.get(), 3);
@@ -382,7 +387,7 @@ fn an_unused_connection_is_closed_and_a_full_one_says_so() {
     assert_eq!(backend.deadline(), Some(5100));
     assert_eq!(backend.check(at(5099)), None);
     assert_eq!(backend.check(at(5100)), Some(Why::Idle));
-    assert_eq!(backend.failed(at(5100), &Why::Idle), []);
+    assert_eq!(fail(&mut backend, at(5100), &Why::Idle), []);
     assert_eq!((backend.usable(), backend.deadline()), (Usable::Yes, None));
     assert_eq!(backend.figures().failures.get(), 0);
 }
@@ -453,7 +458,7 @@ fn random_losses_end_every_request_once_and_in_order() {
                 }
             }
         }
-        ended.extend(backend.failed(at(400), &Why::Garbage));
+        ended.extend(fail(&mut backend, at(400), &Why::Garbage));
         retries += backend.figures().retries.get();
         let expected: Vec<u32> = (2..next).collect();
         let got: Vec<u32> = ended.iter().map(|call| call / 2).collect();

@@ -119,7 +119,11 @@ impl Relay {
     pub(super) fn all_failed(&mut self, now: Now, id: u32, backend: BackendId) {
         let Some(all) = self.alls.get_mut(id as usize) else { return };
         all.waiting -= 1;
-        self.missed_all(id as usize, backend);
+        match self.other_member(backend) {
+            // Whoever is flushed in a group tells the others.
+            Some(other) => self.ask_all(now, id as usize, vec![other]),
+            None => self.missed_all(id as usize, backend),
+        }
         self.go_on_all(now, id as usize);
     }
 

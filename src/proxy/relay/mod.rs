@@ -24,6 +24,7 @@
 mod all;
 mod bulk;
 mod fill;
+mod group;
 mod lanes;
 mod places;
 mod read;
@@ -50,6 +51,7 @@ use crate::protocol::classic::Reply;
 pub use bulk::get::GetId;
 pub use bulk::put::{PutId, Transfer};
 pub use bulk::{HOLD_MAX, HOLD_WHOLE_MAX};
+pub use group::LOST;
 pub use lanes::{LinkId, LANES};
 pub use places::{BackendId, PlaceId};
 pub use read::Portion;
@@ -156,6 +158,8 @@ pub struct Relay {
     touches: Slab<(PlaceId, Box<[u8]>)>,
     alls: Slab<all::All>,
     completions: Vec<Completion>,
+    /// When the members of groups are looked at again, if there are groups.
+    look_at: Option<u64>,
     figures: Arc<Figures>,
     /// This worker's.
     count: Arc<figures::Worker>,
@@ -164,6 +168,12 @@ pub struct Relay {
     bulk: bulk::Bulk,
     /// The time of the present turn.
     last_now: Now,
+    /// Writes that wait for another worker's to end.
+    turns_wanted: Vec<u32>,
+    /// A turn has ended that somebody waits for.
+    turn_ended: bool,
+    /// The ends of turns that have been looked at.
+    turns_seen: u32,
 }
 
 impl Relay {
@@ -201,12 +211,16 @@ impl Relay {
             touches: Slab::new(),
             alls: Slab::new(),
             completions: Vec::new(),
+            look_at: None,
             count: figures.worker(worker),
             figures,
             held: 0,
             walker: walk::Walker::new(config.cold_secs),
             bulk: bulk::Bulk::new(),
             last_now: Now { unix_us: 0, mono_us: 0 },
+            turns_wanted: Vec::new(),
+            turn_ended: false,
+            turns_seen: 0,
         };
         relay.reload(routes);
         relay
@@ -325,7 +339,8 @@ impl Relay {
     pub fn deadline(&self) -> Option<u64> {
         let backends = self.backends.iter().filter_map(|(_, backend)| backend.deadline());
         let lanes = self.lanes.iter().filter_map(|(_, seat)| seat.lane.deadline());
-        backends.chain(lanes).chain(self.tick_due()).chain(self.walker.deadline()).min()
+        let own = self.tick_due().into_iter().chain(self.walker.deadline());
+        backends.chain(lanes).chain(self.look_at).chain(own).min()
     }
 
     /// Understands what was received from a server. `false`: its connection is to be closed, and
@@ -343,7 +358,7 @@ impl Relay {
                     used
                 }
                 Step::Gone { call } => {
-                    self.call_failed(id, now, call);
+                    self.call_failed(id, now, call, true);
                     0
                 }
                 Step::Value { call, key, flags, cas, data, used } => {
@@ -382,8 +397,8 @@ impl Relay {
         if let Some(call) = self.backends[id].take_restarted() {
             self.call_restarted(call);
         }
-        for call in orphans {
-            self.call_failed(id, now, call);
+        for (call, sent) in orphans {
+            self.call_failed(id, now, call, sent);
         }
         self.backends[id].resume(now);
         if matches!(why, Why::Lost(_)) {
@@ -421,8 +436,8 @@ impl Relay {
     ) {
         match call {
             Call::Read { read, chunk } => self.read_done(now, read, chunk, reply, raw),
-            Call::Single { single } => self.single_done(now, single, reply, raw),
-            Call::Write { write } => self.write_done(now, write, reply, raw),
+            Call::Single { single } => self.single_done(now, single, id, reply, raw),
+            Call::Write { write } => self.write_done(now, write, id, reply, raw),
             Call::FillAsk { fill } => self.fill_asked(now, fill, reply, data),
             Call::FillAdd { fill } => self.fill_added(now, fill, reply),
             Call::Touch { touch } => {
@@ -454,11 +469,12 @@ impl Relay {
         }
     }
 
-    fn call_failed(&mut self, id: BackendId, now: Now, call: Call) {
+    /// `sent`: some of the request was sent, so that the server may have done it.
+    fn call_failed(&mut self, id: BackendId, now: Now, call: Call, sent: bool) {
         match call {
             Call::Read { read, chunk } => self.read_failed(now, read, chunk),
-            Call::Single { single } => self.single_failed(now, single),
-            Call::Write { write } => self.write_failed(now, write),
+            Call::Single { single } => self.single_failed(now, single, id),
+            Call::Write { write } => self.write_failed(now, write, id, sent),
             Call::FillAsk { fill } => self.fill_asked(now, fill, Reply::Error(b""), &[]),
             Call::FillAdd { fill } => self.fill_not_added(now, fill),
             Call::Touch { touch } => {
@@ -504,6 +520,8 @@ pub trait Connection {
     fn wants_read(&self) -> bool;
     /// See [`Backend::check`].
     fn check(&self, now: Now) -> Option<Why>;
+    /// Whether nobody waits for an answer.
+    fn is_quiet(&self) -> bool;
 }
 
 /// The two kinds of connections.
@@ -557,6 +575,13 @@ impl Connection for Either<'_> {
 
     fn received(&mut self, now: Now, n: usize) {
         each!(self, c => c.received(now, n));
+    }
+
+    fn is_quiet(&self) -> bool {
+        match self {
+            Either::Backend(backend) => backend.is_quiet(),
+            Either::Lane(lane) => lane.is_idle(),
+        }
     }
 
     fn wants_read(&self) -> bool {

@@ -42,10 +42,12 @@ pub(super) enum Role {
 
 #[derive(Debug)]
 pub(super) struct Place {
-    role: Role,
+    pub role: Role,
     pub members: Vec<BackendId>,
     /// What it has lost; all workers know.
     pub slot: Arc<Slot>,
+    /// The index of the nearest of them: see [`super::group`].
+    pub nearest: usize,
 }
 
 /// A server and how it is reached.
@@ -81,20 +83,6 @@ impl Relay {
         let server = router.servers[router.routes.server(key)?];
         let backup = router.routes.backup(key).map(|index| router.backups[index]);
         Some(Route { server, backup })
-    }
-
-    /// The member of a place that writes go to: the first that can be used, in the order of the
-    /// list, so that all workers choose alike.
-    pub(super) fn writer(&self, place: PlaceId) -> BackendId {
-        let members = &self.places[place].members;
-        let usable = |id: &&BackendId| self.backends[**id].usable() != Usable::Down;
-        members.iter().find(usable).copied().unwrap_or(members[0])
-    }
-
-    /// The member of a place that `key` is read from.
-    pub(super) fn reader(&self, place: PlaceId, key: &[u8]) -> BackendId {
-        let _ = key;
-        self.writer(place)
     }
 
     /// Whether a place takes requests.
@@ -158,6 +146,8 @@ impl Relay {
         self.router = Router { routes, servers, backups, leftovers };
         let paired = !self.router.backups.is_empty();
         self.backends.iter_mut().for_each(|(_, backend)| backend.watch(paired));
+        let groups = self.places.iter().any(|(_, place)| place.members.len() > 1);
+        self.look_at = groups.then_some(0);
         self.tidy_up();
     }
 
@@ -174,7 +164,7 @@ impl Relay {
                 };
                 // Whether a backup has lost anything is only known when it is seen to.
                 let slot = self.guard.cold().slot(&name, role == Role::Server);
-                self.places.insert(Place { role, members, slot })
+                self.places.insert(Place { role, members, slot, nearest: 0 })
             }
         }
     }

@@ -74,6 +74,10 @@ struct Chunk {
     slots: Vec<u32>,
     /// Index in `slots` of the first that no value has passed yet.
     next: usize,
+    /// Whom it was asked.
+    from: BackendId,
+    /// How many members of the group were asked before.
+    hops: usize,
 }
 
 /// Slots by the backend that is to be asked. Few backends: a list is faster than a map.
@@ -88,13 +92,14 @@ fn group(groups: &mut Groups, backend: BackendId, stage: Stage, slot: usize) {
 }
 
 impl Read {
-    /// A get of one key that has been asked of its server, in chunk 0.
+    /// A get of one key that has been asked of `from`, in chunk 0.
     pub(super) fn asked(
         client: Client,
         ticket: Ticket,
         cost: usize,
         verb: GetVerb,
         fan: Fanout,
+        from: BackendId,
     ) -> Read {
         Read {
             client,
@@ -104,7 +109,7 @@ impl Read {
             verb,
             exptime: 0,
             fan,
-            chunks: vec![Chunk { stage: Stage::Server, slots: vec![0], next: 0 }],
+            chunks: vec![Chunk { stage: Stage::Server, slots: vec![0], next: 0, from, hops: 0 }],
             open: 1,
             extra: 0,
             error: None,
@@ -171,15 +176,25 @@ impl Relay {
             };
             match self.usable(route.server) {
                 Usable::Yes => {
-                    let reader = self.reader(route.server, self.reads[id].fan.key(slot));
+                    let reader = self.slot_reader(id, slot, route.server);
                     group(&mut groups, reader, Stage::Server, slot);
                 }
                 Usable::Busy => self.refuse(id, slot, OUT_OF_CONNECTION),
                 Usable::Down => self.send_to_backup(&mut groups, id, slot, route),
             }
         }
-        self.send_groups(now, id, groups);
+        self.send_groups(now, id, groups, 0);
         self.finish_read(id);
+    }
+
+    /// Whom a key is asked from: a gat is a write, too.
+    fn slot_reader(&self, id: usize, slot: usize, place: PlaceId) -> BackendId {
+        let read = &self.reads[id];
+        if is_gat(read.verb) {
+            self.writer(place)
+        } else {
+            self.reader(place, read.fan.key(slot))
+        }
     }
 
     fn slot_route(&self, id: usize, slot: usize) -> Option<Route> {
@@ -196,14 +211,14 @@ impl Relay {
         match route.backup.filter(|&backup| self.usable(backup) == Usable::Yes) {
             Some(backup) => {
                 self.count.failovers.add(1);
-                let reader = self.reader(backup, self.reads[id].fan.key(slot));
+                let reader = self.slot_reader(id, slot, backup);
                 group(groups, reader, Stage::Backup, slot);
             }
             None => self.reads[id].fan.fail(slot),
         }
     }
 
-    fn send_groups(&mut self, now: Now, id: usize, groups: Groups) {
+    fn send_groups(&mut self, now: Now, id: usize, groups: Groups, hops: usize) {
         for (backend, stage, slots) in groups {
             let read = &self.reads[id];
             let max = if is_gat(read.verb) { GAT_LINE_MAX } else { GET_LINE_MAX };
@@ -220,7 +235,7 @@ impl Relay {
                 rest = after;
             }
             for piece in pieces {
-                self.send_chunk(now, id, backend, stage, piece);
+                self.send_chunk(now, id, backend, stage, piece, hops);
             }
         }
     }
@@ -232,6 +247,7 @@ impl Relay {
         backend: BackendId,
         stage: Stage,
         slots: Vec<u32>,
+        hops: usize,
     ) {
         let Relay { reads, backends, .. } = self;
         let read = &mut reads[id];
@@ -241,7 +257,7 @@ impl Relay {
             encode::get(out, read.verb, read.exptime, keys);
         });
         if usable == Usable::Yes {
-            read.chunks.push(Chunk { stage, slots, next: 0 });
+            read.chunks.push(Chunk { stage, slots, next: 0, from: backend, hops });
             read.open += 1;
             return;
         }
@@ -364,20 +380,29 @@ impl Relay {
         Some((chunk.stage, open.filter(|&slot| read.fan.is_waiting(slot)).collect()))
     }
 
-    /// A chunk will not be answered, or not to the end.
+    /// A chunk will not be answered, or not to the end: another member of the group is asked, or
+    /// the backup.
     pub(super) fn read_failed(&mut self, now: Now, id: u32, chunk: u32) {
         let id = id as usize;
         let Some((stage, slots)) = self.open_slots(id, chunk) else { return };
-        let mut groups = Groups::new();
+        let Chunk { from, hops, .. } = self.reads[id].chunks[chunk as usize];
+        let (mut groups, mut members) = (Groups::new(), Groups::new());
         for slot in slots {
-            match self.slot_route(id, slot) {
-                Some(route) if stage != Stage::Backup => {
-                    self.send_to_backup(&mut groups, id, slot, route);
-                }
-                _ => self.reads[id].fan.fail(slot),
+            let Some(route) = self.slot_route(id, slot) else {
+                self.reads[id].fan.fail(slot);
+                continue;
+            };
+            let place = if stage == Stage::Backup { route.backup } else { Some(route.server) };
+            let next = place.and_then(|place| self.next_reader(place, from, hops));
+            match (next, stage) {
+                (Some(member), Stage::Backup) => group(&mut members, member, stage, slot),
+                (Some(member), _) => group(&mut members, member, Stage::Server, slot),
+                (None, Stage::Backup) => self.reads[id].fan.fail(slot),
+                (None, _) => self.send_to_backup(&mut groups, id, slot, route),
             }
         }
-        self.send_groups(now, id, groups);
+        self.send_groups(now, id, members, hops + 1);
+        self.send_groups(now, id, groups, 0);
         self.reads[id].open -= 1;
         self.finish_read(id);
     }
@@ -414,7 +439,7 @@ impl Relay {
         // Where it was put back, and not another member of a group.
         let server = self.writer(server);
         self.reads[id].fan.reopen(slot);
-        self.send_chunk(now, id, server, Stage::Again, vec![slot as u32]);
+        self.send_chunk(now, id, server, Stage::Again, vec![slot as u32], 0);
         self.finish_read(id);
     }
 

@@ -16,6 +16,7 @@
 use super::super::backend::{Expect, Kind, Usable};
 use super::super::fanout::{Fanout, Verdict};
 use super::super::figures::Figure;
+use super::places::BackendId;
 use super::read::{Portion, Read};
 use super::{Call, Client, Completion, Relay, CAN_NOT_CONNECT, HELD_MAX};
 use crate::base::clock::Now;
@@ -205,11 +206,18 @@ impl Relay {
     }
 
     /// The end of the answer.
-    pub(super) fn single_done(&mut self, now: Now, id: u32, reply: Reply<'_>, raw: &[u8]) {
+    pub(super) fn single_done(
+        &mut self,
+        now: Now,
+        id: u32,
+        by: BackendId,
+        reply: Reply<'_>,
+        raw: &[u8],
+    ) {
         let Some(single) = self.singles.get(id as usize) else { return };
         match (single.state, reply) {
             (State::Write, _) => self.end_single(id, raw),
-            (State::Large, _) => self.single_large(id),
+            (State::Large, _) => self.single_large(id, by),
             (State::Hit, _) => self.end_single(id, encode::END),
             (State::Waiting, Reply::End)
                 if self.route(single.key()).is_none_or(|route| route.backup.is_none()) =>
@@ -217,7 +225,7 @@ impl Relay {
                 self.end_single(id, encode::END);
             }
             (State::Waiting, _) => {
-                if let Some(read) = self.single_as_read(id) {
+                if let Some(read) = self.single_as_read(id, by) {
                     self.read_done(now, read as u32, 0, reply, raw);
                 }
             }
@@ -225,14 +233,14 @@ impl Relay {
     }
 
     /// There will be no answer, or not all of it.
-    pub(super) fn single_failed(&mut self, now: Now, id: u32) {
+    pub(super) fn single_failed(&mut self, now: Now, id: u32, by: BackendId) {
         let Some(single) = self.singles.get(id as usize) else { return };
         match single.state {
             State::Write => self.end_single(id, CAN_NOT_CONNECT),
-            State::Large => self.single_large(id),
+            State::Large => self.single_large(id, by),
             State::Hit => self.end_single(id, encode::END),
             State::Waiting => {
-                if let Some(read) = self.single_as_read(id) {
+                if let Some(read) = self.single_as_read(id, by) {
                     self.read_failed(now, read as u32, 0);
                 }
             }
@@ -271,17 +279,17 @@ impl Relay {
     }
 
     /// The same get as a read whose only chunk is open.
-    fn single_as_read(&mut self, id: u32) -> Option<usize> {
+    fn single_as_read(&mut self, id: u32, by: BackendId) -> Option<usize> {
         let single = self.singles.try_remove(id as usize)?;
         let mut fan = Fanout::new();
         fan.push(single.key());
         let Single { client, ticket, cost, verb, .. } = single;
-        let read = Read::asked(client, ticket?, cost, verb, fan);
+        let read = Read::asked(client, ticket?, cost, verb, fan, by);
         Some(self.reads.insert(read))
     }
 
-    fn single_large(&mut self, id: u32) {
-        if let Some(read) = self.single_as_read(id) {
+    fn single_large(&mut self, id: u32, by: BackendId) {
+        if let Some(read) = self.single_as_read(id, by) {
             self.read_is_large(read);
         }
     }

@@ -52,7 +52,8 @@ use super::super::backend::{Dialect, Expect, Usable};
 use super::super::fanout::{Piece, Verdict};
 use super::places::{BackendId, PlaceId, Route};
 use super::{
-    Call, Client, Completion, Relay, BACKUP_UNIQUE, CAN_NOT_CONNECT, NO_ROOM, OUT_OF_CONNECTION,
+    Call, Client, Completion, Relay, BACKUP_UNIQUE, CAN_NOT_CONNECT, LOST, NO_ROOM,
+    OUT_OF_CONNECTION,
 };
 use crate::base::clock::Now;
 use crate::base::replies::Ticket;
@@ -69,6 +70,8 @@ const ROUNDS_MAX: u8 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    /// Another worker is writing the key.
+    Turn,
     /// Which protocol the server speaks is being asked.
     Greet,
     /// Asked first.
@@ -95,6 +98,12 @@ pub(super) struct Write {
     stage: Stage,
     /// It is counted in the guard.
     guarded: bool,
+    /// It has its turn to write the key.
+    turn: bool,
+    /// A member of its backup was lost, and another has been asked.
+    mirrored: bool,
+    /// Members of its place that were lost with it, as bits.
+    tried: u16,
     /// How often the server was asked again after a fill.
     rounds: u8,
     key: Box<[u8]>,
@@ -216,6 +225,9 @@ impl Relay {
             route,
             stage: Stage::Server,
             guarded: false,
+            turn: false,
+            mirrored: false,
+            tried: 0,
             rounds: 0,
             key: key.into(),
             flags,
@@ -229,11 +241,38 @@ impl Relay {
             answer_held: 0,
             largest: 0,
         });
+        self.begin_write(now, id);
+        self.writes.get(id).is_some_and(|write| {
+            let waits = matches!(write.stage, Stage::Turn | Stage::Greet | Stage::GreetBackup);
+            write.client == client && waits
+        })
+    }
+
+    /// Sends it, if nobody else is writing the key.
+    fn begin_write(&mut self, now: Now, id: usize) {
+        let write = &mut self.writes[id];
+        if write.route.backup.is_some() && !write.only_reads() {
+            write.turn = self.guard.turns().begin(&write.key, self.worker, false);
+            if !write.turn {
+                write.stage = Stage::Turn;
+                return self.turns_wanted.push(id as u32);
+            }
+        }
+        write.stage = Stage::Server;
         self.begin_guard(id);
         self.write_to_server(now, id);
-        self.writes.get(id).is_some_and(|write| {
-            write.client == client && matches!(write.stage, Stage::Greet | Stage::GreetBackup)
-        })
+    }
+
+    /// A turn to write has ended somewhere: who waits for one tries again.
+    pub(super) fn try_turns(&mut self, now: Now) {
+        for id in std::mem::take(&mut self.turns_wanted) {
+            self.begin_write(now, id as usize);
+        }
+    }
+
+    /// Ends the turn of writing `key`; others may wait for it.
+    pub(super) fn end_turn(&mut self, key: &[u8]) {
+        self.turn_ended |= self.guard.turns().end(key);
     }
 
     fn begin_guard(&mut self, id: usize) {
@@ -268,6 +307,7 @@ impl Relay {
 
     /// Sends command `id` to `backend` as the client sent it.
     fn send_write(&mut self, now: Now, id: usize, backend: BackendId, backup: bool) -> Sent {
+        self.wrote_now(id, backend);
         let Relay { writes, backends, .. } = self;
         let write = &mut writes[id];
         let no_vivify = write.route.backup.is_some() && !backup && write.rounds == 0;
@@ -318,12 +358,42 @@ impl Relay {
                 return self.finish_write(id, &answer);
             }
         }
-        match self.send_write(now, id, self.writer(server), false) {
+        let to = self.write_member(id);
+        match self.send_write(now, id, to, false) {
             Sent::Yes | Sent::Greeting => {}
             Sent::Busy => self.finish_write(id, OUT_OF_CONNECTION),
             Sent::Refused(text) => self.finish_write(id, &text),
             Sent::Down => self.fail_over(now, id, false),
         }
+    }
+
+    /// Whom a command is for among the members of its place.
+    fn write_member(&self, id: usize) -> BackendId {
+        let write = &self.writes[id];
+        let server = write.route.server;
+        if write.tried == 0 && write.only_reads() {
+            return self.reader(server, &write.key);
+        }
+        self.next_writer(server, write.tried).unwrap_or_else(|| self.writer(server))
+    }
+
+    /// A member of a group was lost: another does it, if it may. `false`: nobody else is there.
+    fn next_member(&mut self, now: Now, id: usize, lost: BackendId, sent: bool) -> bool {
+        let bit = self.member_bit(self.writes[id].route.server, lost);
+        let write = &mut self.writes[id];
+        write.tried |= bit;
+        let sent = sent && write.stage == Stage::Server;
+        let once = sent && !write.kind().may_repeat();
+        let (server, backup, tried) = (write.route.server, write.route.backup, write.tried);
+        let another = self.next_writer(server, tried).is_some();
+        if once && (another || backup.is_none()) {
+            self.finish_write(id, LOST);
+        } else if another {
+            self.write_to_server(now, id);
+        } else {
+            return false;
+        }
+        true
     }
 
     /// The server cannot be reached: the backup does it, once. `sent`: the server may have done it.
@@ -376,6 +446,7 @@ impl Relay {
         let Some(backup) = self.writes[id].route.backup else { return self.finish_with_answer(id) };
         self.writes[id].stage = stage;
         let to = self.writer(backup);
+        self.wrote(backup, &self.writes[id].key, to);
         let Relay { writes, backends, .. } = self;
         let write = &writes[id];
         let backend = &mut backends[to];
@@ -429,7 +500,15 @@ impl Relay {
         }
     }
 
-    pub(super) fn write_done(&mut self, now: Now, id: u32, reply: Reply<'_>, raw: &[u8]) {
+    pub(super) fn write_done(
+        &mut self,
+        now: Now,
+        id: u32,
+        by: BackendId,
+        reply: Reply<'_>,
+        raw: &[u8],
+    ) {
+        self.wrote_now(id as usize, by);
         let Some(write) = self.writes.get_mut(id as usize) else { return };
         let asked_here = matches!(write.stage, Stage::Server | Stage::Failover);
         let told = match write.verb {
@@ -445,6 +524,15 @@ impl Relay {
             return self.finish_write(id as usize, old::TOO_OLD);
         };
         self.write_answered(now, id, reply, &told);
+    }
+
+    /// A command is being done, or has been, by a member of one of its places.
+    fn wrote_now(&self, id: usize, by: BackendId) {
+        let Some(write) = self.writes.get(id).filter(|write| !write.only_reads()) else { return };
+        self.wrote(write.route.server, &write.key, by);
+        if let Some(backup) = write.route.backup {
+            self.wrote(backup, &write.key, by);
+        }
     }
 
     fn write_answered(&mut self, now: Now, id: u32, reply: Reply<'_>, raw: &[u8]) {
@@ -485,7 +573,7 @@ impl Relay {
                 }
                 self.finish_with_answer(id);
             }
-            Stage::Fill => {}
+            Stage::Turn | Stage::Fill => {}
         }
     }
 
@@ -538,13 +626,28 @@ impl Relay {
         }
     }
 
-    pub(super) fn write_failed(&mut self, now: Now, id: u32) {
+    /// `by` will not answer; `sent`: it may have done it.
+    pub(super) fn write_failed(&mut self, now: Now, id: u32, by: BackendId, sent: bool) {
         let id = id as usize;
         let Some(write) = self.writes.get(id) else { return };
+        let (stage, Route { server, .. }) = (write.stage, write.route);
+        let first = matches!(stage, Stage::Server | Stage::Greet);
+        if first && self.is_group(server) && self.next_member(now, id, by, sent) {
+            return;
+        }
+        let write = &self.writes[id];
         match (write.stage, write.route.backup) {
             (Stage::Greet, _) => self.fail_over(now, id, false),
             (Stage::GreetBackup, _) => self.finish_write(id, CAN_NOT_CONNECT),
             (Stage::Server, _) => self.fail_over(now, id, true),
+            (Stage::Mirror | Stage::DeleteBackup, Some(backup))
+                if !write.mirrored
+                    && (!sent || write.kind().may_repeat())
+                    && self.next_writer(backup, self.member_bit(backup, by)).is_some() =>
+            {
+                self.writes[id].mirrored = true;
+                self.mirror_write(now, id, stage);
+            }
             (Stage::Mirror | Stage::DeleteBackup, Some(backup)) => {
                 self.write_missed(id, backup);
                 self.finish_with_answer(id);
@@ -605,6 +708,9 @@ impl Relay {
         self.release(write.data.len());
         if write.guarded {
             self.guard.end(&write.key);
+        }
+        if write.turn {
+            self.end_turn(&write.key);
         }
         let Write { client, ticket, cost, largest, answer_held: held, .. } = write;
         let verdict = Verdict::Reached;
