@@ -259,12 +259,12 @@ pub struct Backend<C> {
     /// [`Backend::resume`] is due.
     paused: bool,
     restarted: Option<C>,
+    /// Smoothed time from `version` to its answer, in microseconds; 0: not known.
+    distance_us: u64,
     /// It has said who it is on this connection.
     greeted: bool,
     who: Who,
     news: Vec<News>,
-    /// Smoothed time from `version` to its answer, in microseconds; 0: not known.
-    distance_us: u64,
     figures: Arc<Server>,
 }
 
@@ -315,10 +315,10 @@ impl<C: Copy> Backend<C> {
             dialect: Dialect::Unknown,
             paused: false,
             restarted: None,
+            distance_us: 0,
             greeted: false,
             who: Who::default(),
             news: Vec::new(),
-            distance_us: 0,
             figures,
         }
     }
@@ -657,12 +657,11 @@ fn introduce<C: Copy>(pipe: &mut Pipe<C>, who: &Who, now: Now) {
 fn amend<C: Copy>(pipe: &mut Pipe<C>, missed: &mut Missed, now: Now) {
     for amends in missed.take(AMENDS_AT_ONCE) {
         let again = amends.clone();
-        pipe.push(now, Asked::Amends(again), true, |out| {
-            let request = match &amends {
-                Amends::Delete(key) => Request::Delete { key, noreply: false },
-                Amends::Flush => Request::FlushAll { delay: 0, noreply: false },
-            };
-            encode::request(out, &request);
+        pipe.push(now, Asked::Amends(again), true, |out| match &amends {
+            Amends::Delete(key) => encode::delete_any(out, key),
+            Amends::Flush => {
+                encode::request(out, &Request::FlushAll { delay: 0, noreply: false });
+            }
         });
     }
 }

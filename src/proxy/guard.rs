@@ -35,11 +35,11 @@ pub struct Guard {
     stripes: Vec<Stripe>,
     /// `flush_all` writes every key.
     all: Stripe,
-    /// What is known of keys that are nowhere ends when they are written.
-    cold: Cold,
     /// Whose turn it is to write.
     turns: Turns,
     recent: OnceLock<Recent>,
+    /// What is known of keys that are nowhere ends when they are written.
+    cold: Cold,
 }
 
 /// What a key's stripe showed at one moment.
@@ -78,15 +78,10 @@ impl Guard {
         Guard {
             stripes,
             all: Stripe::default(),
-            cold: Cold::default(),
             turns: Turns::new(),
             recent: OnceLock::new(),
+            cold: Cold::default(),
         }
-    }
-
-    /// Which places have lost what they held.
-    pub fn cold(&self) -> &Cold {
-        &self.cold
     }
 
     /// Whose turn it is to write a key that has a backup.
@@ -97,6 +92,11 @@ impl Guard {
     /// Which keys of groups were written a moment ago. Made when there is a group.
     pub fn recent(&self) -> &Recent {
         self.recent.get_or_init(Recent::default)
+    }
+
+    /// Which places have lost what they held.
+    pub fn cold(&self) -> &Cold {
+        &self.cold
     }
 
     fn stripe(&self, key: &[u8]) -> &Stripe {

@@ -52,6 +52,8 @@ struct Server {
     next_cas: u64,
     /// Speaks meta commands, as 1.6 does.
     meta: bool,
+    /// Is a 1.2, which knows neither touch nor gat.
+    ancient: bool,
     input: Buf,
     output: Vec<u8>,
     connected: bool,
@@ -109,7 +111,7 @@ impl Server {
                         Parsed::Incomplete => break,
                         Parsed::Reject { .. } => panic!("the proxy sent a bad block"),
                         Parsed::Done { value, used: data } => {
-                            assert_eq!(flags, b"b F3 T0 ME", "an add of a binary key");
+                            assert_eq!(flags, b"b ME F3 T0", "an add of a binary key");
                             let verb = StoreVerb::Add;
                             let key = &decoded(key);
                             let (flags, exptime, noreply) = (3, 0, false);
@@ -154,6 +156,11 @@ impl Server {
 
     fn command(&mut self, request: &Request<'_>) {
         match request {
+            Request::Touch { .. } | Request::Get { verb: GetVerb::Gat | GetVerb::Gats, .. }
+                if self.ancient =>
+            {
+                self.output.extend(b"ERROR\r\n");
+            }
             Request::Get { verb, exptime, keys, .. } => {
                 let cas = matches!(verb, GetVerb::Gets | GetVerb::Gats);
                 for key in keys.clone() {
@@ -197,6 +204,7 @@ impl Server {
             }
             Request::Version => self.output.extend(match self.meta {
                 true => &b"VERSION 1.6.18\r\n"[..],
+                false if self.ancient => b"VERSION 1.2.8\r\n",
                 false => b"VERSION 1.4.15\r\n",
             }),
             Request::Stats { .. } if !self.silent => {
@@ -218,15 +226,16 @@ impl Server {
             Request::MetaNoop if self.meta => self.output.extend(encode::META_NOOP),
             Request::MetaGet { key, flags } if self.meta => {
                 let binary = flags.starts_with(b"b ");
-                assert_eq!(flags[if binary { 2 } else { 0 }..], *b"k f c t v");
+                assert_eq!(*flags, if binary { &b"b f c t v"[..] } else { b"k f c t v" });
                 let name = if binary { decoded(key) } else { key.to_vec() };
                 match self.items.get(&name) {
                     None => self.output.extend(b"EN\r\n"),
                     Some(item) => {
                         let ttl = if item.exptime == 0 { -1 } else { item.exptime };
                         let key = String::from_utf8_lossy(key);
+                        let shown = if binary { "b".to_owned() } else { format!("k{key}") };
                         let (len, flags, cas) = (item.value.len(), item.flags, item.cas);
-                        let head = format!("VA {len} k{key} f{flags} c{cas} t{ttl}\r\n");
+                        let head = format!("VA {len} {shown} f{flags} c{cas} t{ttl}\r\n");
                         self.output.extend(head.as_bytes());
                         self.output.extend(&item.value);
                         self.output.extend(b"\r\n");

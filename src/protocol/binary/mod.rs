@@ -107,6 +107,8 @@ pub enum Status {
     UnknownCommand = 0x81,
     /// No memory.
     NoMemory = 0x82,
+    /// Not in this protocol: what the proxy says.
+    NotSupported = 0x83,
     /// It may go better another time: a change that too few peers have acknowledged.
     Temporary = 0x86,
 }
@@ -125,6 +127,7 @@ impl Status {
             Status::AuthError => b"Auth failure.",
             Status::UnknownCommand => b"Unknown command",
             Status::NoMemory => b"Out of memory",
+            Status::NotSupported => b"Not supported",
             Status::Temporary => b"Not acknowledged by enough peers",
         }
     }
@@ -295,20 +298,27 @@ fn be64(bytes: &[u8], at: usize) -> u64 {
     u64::from(be32(bytes, at)) << 32 | u64::from(be32(bytes, at + 4))
 }
 
+impl Head {
+    /// The head in [`HEADER`] bytes.
+    pub fn of(header: &[u8]) -> Head {
+        Head {
+            opcode: header[1],
+            key_len: u16::from_be_bytes([header[2], header[3]]),
+            extras_len: header[4],
+            body_len: be32(header, 8),
+            opaque: [header[12], header[13], header[14], header[15]],
+            cas: be64(header, 16),
+        }
+    }
+}
+
 /// Reads the head of the input.
 pub fn parse(input: &[u8]) -> Framed<'_> {
     let Some((header, rest)) = input.split_at_checked(HEADER) else { return Framed::Incomplete };
     if header[0] != REQUEST {
         return Framed::BadMagic;
     }
-    let head = Head {
-        opcode: header[1],
-        key_len: u16::from_be_bytes([header[2], header[3]]),
-        extras_len: header[4],
-        body_len: be32(header, 8),
-        opaque: [header[12], header[13], header[14], header[15]],
-        cas: be64(header, 16),
-    };
+    let head = Head::of(header);
     if usize::from(head.key_len) > KEY_MAX {
         // Whatever is asked, it is refused and the connection closes: this key is not collected.
         return Framed::Frame(Frame { head, extras: &[], key: &[], used: HEADER });

@@ -3,9 +3,11 @@
 //! Owns the exact form of every reply line of memcached 1.6 and of every request the proxy sends
 //! on. Never decides what to answer.
 
+use super::reply::is_plain_key;
 use crate::base::clock::ClockMove;
 use crate::base::num::push_u64;
-use crate::protocol::{ArithVerb, GetVerb, Request, StoreHead, StoreVerb};
+use crate::protocol::meta::encode_base64;
+use crate::protocol::{ArithVerb, GetVerb, Request, StoreHead, StoreVerb, KEY_MAX};
 
 /// Ends a list of values or statistics.
 pub const END: &[u8] = b"END\r\n";
@@ -169,6 +171,30 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_>) {
         Request::MetaDelete { key, flags } => meta(out, b"md ", key, None, flags),
         Request::MetaArith { key, flags } => meta(out, b"ma ", key, None, flags),
         Request::MetaDebug { key, flags } => meta(out, b"me ", key, None, flags),
+    }
+}
+
+/// Longest key that fits 250 bytes of base64.
+const BASE64_KEY_MAX: usize = KEY_MAX / 4 * 3;
+
+/// A meta command for any key: in base64, with the flag `b`, where the key is no word. `verb` ends
+/// with a blank; `flags` are separated by blanks.
+pub fn meta_any(out: &mut Vec<u8>, verb: &[u8], key: &[u8], len: Option<u32>, flags: &[u8]) {
+    if is_plain_key(key) || key.len() > BASE64_KEY_MAX {
+        return meta(out, verb, key, len, flags);
+    }
+    let mut base64 = Vec::with_capacity(KEY_MAX);
+    encode_base64(&mut base64, key);
+    let binary = [b"b ", flags].concat();
+    meta(out, verb, &base64, len, binary.trim_ascii_end());
+}
+
+/// A delete of any key: an md where a classic line cannot have it.
+pub fn delete_any(out: &mut Vec<u8>, key: &[u8]) {
+    if is_plain_key(key) {
+        keyed(out, b"delete ", key, None, false);
+    } else {
+        meta_any(out, b"md ", key, None, b"");
     }
 }
 

@@ -52,15 +52,15 @@ impl<C: Copy> Backend<C> {
                     Reply::Version(text) if speaks_meta(text) => Dialect::Meta,
                     _ => Dialect::Classic,
                 };
-                self.greeted = true;
-                if self.who.wanted && self.who.silent >= SILENT_MAX {
-                    self.tell_who();
-                }
                 if self.health.has_worked() {
                     // The first answer took a connect as well.
                     let took = now.mono_us.saturating_sub(head.since) + 1;
                     let old = if self.distance_us == 0 { took } else { self.distance_us };
                     self.distance_us = (old - old / 4 + took / 4).max(1);
+                }
+                self.greeted = true;
+                if self.who.wanted && self.who.silent >= SILENT_MAX {
+                    self.tell_who();
                 }
                 if self.health.greeted() {
                     log::info!("proxy: {} is up", self.name);
@@ -69,7 +69,13 @@ impl<C: Copy> Backend<C> {
             }
             (
                 Asked::Amends(amends),
-                Reply::Deleted | Reply::NotFound | Reply::Ok | Reply::Error(_),
+                Reply::Deleted
+                | Reply::NotFound
+                | Reply::Ok
+                | Reply::Error(_)
+                // Of a key that no classic line can have.
+                | Reply::MetaHit { .. }
+                | Reply::MetaOther(_),
             ) => {
                 if self.who.wanted {
                     self.news.push(match amends {

@@ -212,6 +212,7 @@ impl Front {
                     relay.cancel_put(put, me);
                 }
                 self.in_flight -= 1;
+                self.unanswered -= usize::from(ticket.is_none());
                 self.state = State::Command;
                 if let Some(ticket) = ticket {
                     self.replies.resolve(ticket, Vec::new());
@@ -240,7 +241,7 @@ impl Front {
         };
         let ticket = (!noreply).then(|| self.replies.defer());
         self.in_flight += 1;
-        self.unanswered += usize::from(noreply || quiet);
+        self.unanswered += usize::from(noreply);
         self.want = 0;
         let transfer = Transfer { key, line, both, quiet };
         let len = u64::from(len);

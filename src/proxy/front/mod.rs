@@ -14,25 +14,27 @@
 //! memory allows; its END follows when all of them have ended.
 
 mod bulk;
+mod keys;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::config::Config;
-use super::fanout::{Fanout, Verdict};
-use super::relay::{Client, Completion, Portion, Relay, CAN_NOT_CONNECT};
+use super::fanout::Verdict;
+use super::relay::{Client, Completion, Relay, CAN_NOT_CONNECT, VERSION};
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::base::replies::Replies;
-use crate::protocol::classic::{self, encode, Keys};
+use crate::protocol::binary::{self, Status};
+use crate::protocol::classic::{self, encode};
 use crate::protocol::meta::{Meta, SetMode, Verb};
 use crate::protocol::reject::{self, Reject};
-use crate::protocol::{GetVerb, Parsed, Request, StoreHead, StoreVerb};
+use crate::protocol::{Parsed, Request, StoreHead, StoreVerb};
 
-/// What magent calls itself.
-pub const VERSION: &str = "memcached agent v0.6";
 /// magent's answer to what it does not know.
 pub const UNSUPPORTED: &[u8] = b"UNSUPPORTED COMMAND\r\n";
+/// The words for a client that speaks the binary protocol.
+const NO_BINARY: &[u8] = b"This proxy speaks the ASCII protocols only";
 /// Requests of one client that may wait for servers. Clients pipeline tens; more only wait in our
 /// memory instead of theirs.
 const IN_FLIGHT_MAX: usize = 1024;
@@ -59,8 +61,6 @@ const KEEP: usize = 16 * 1024;
 /// What all clients of a proxy share.
 #[derive(Debug)]
 pub struct Shared {
-    /// The answer to `stats`.
-    stats: Vec<u8>,
     /// Largest value taken, in bytes.
     value_max: usize,
 }
@@ -68,12 +68,7 @@ pub struct Shared {
 impl Shared {
     /// From the configuration.
     pub fn new(config: &Config) -> Arc<Shared> {
-        let mut stats = format!("{VERSION}\r\n");
-        for (server, n) in config.servers.iter().zip(1..) {
-            stats += &format!("matrix {n} -> {server}, pool size 0\r\n");
-        }
-        stats += "END\r\n";
-        Arc::new(Shared { stats: stats.into_bytes(), value_max: config.value_max })
+        Arc::new(Shared { value_max: config.value_max })
     }
 }
 
@@ -82,7 +77,7 @@ impl Shared {
 enum State {
     Command,
     /// A get of more keys than may be in flight at once.
-    Keys(LongGet),
+    Keys(keys::LongGet),
     /// Everything in flight must end before the next command.
     Barrier(Then),
     /// The data block of a large value is being passed on.
@@ -97,17 +92,6 @@ enum Then {
     EndGet,
     /// MN
     Noop,
-}
-
-#[derive(Debug)]
-struct LongGet {
-    verb: GetVerb,
-    exptime: i64,
-    /// Keys at hand that have not been submitted, from `at` on.
-    keys: Vec<u8>,
-    at: usize,
-    /// The line goes on in the input.
-    more: bool,
 }
 
 /// What is done where the data block of `request` cannot be taken. As memcached does it: no stale
@@ -370,6 +354,16 @@ impl Front {
         self.input = Buf::new();
     }
 
+    /// A client that speaks the binary protocol is told in it that nobody here does. `false`: its
+    /// first header is not whole yet.
+    fn refuse_binary(&mut self) -> bool {
+        let Some(header) = self.input.data().get(..binary::HEADER) else { return false };
+        let head = binary::Head::of(header);
+        binary::encode::error(self.replies.out(), &head, Status::NotSupported, NO_BINARY);
+        self.close();
+        true
+    }
+
     /// One command. `false`: nothing more can be done with the input.
     fn command(&mut self, now: Now, me: Client, relay: &mut Relay) -> bool {
         if self.swallow > 0 {
@@ -380,15 +374,17 @@ impl Front {
         if self.input.is_empty() || self.input.len() < self.want {
             return false;
         }
+        if self.input.data()[0] == binary::REQUEST {
+            return self.refuse_binary();
+        }
         self.want = 0;
         // Taken out, so that the request may borrow from it while the rest of `self` changes.
         let mut input = std::mem::take(&mut self.input);
         let used = match classic::parse(input.data()) {
             Parsed::Incomplete => None,
             Parsed::Reject { reject, used } => {
-                // To magent a command without any words is no command.
-                let bare = !input.data()[..used].trim_ascii().contains(&b' ');
-                let unknown = bare && reject.line == reject::BAD_FORMAT;
+                // memcached calls whatever is so short a bad line; to magent it is no command.
+                let unknown = used < classic::SHORTEST && reject.line == reject::BAD_FORMAT;
                 let line = if unknown { reject::ERROR } else { reject.line };
                 self.refuse(Reject { line, ..reject });
                 Some(used)
@@ -448,9 +444,9 @@ impl Front {
                 encode::version(self.replies.out(), VERSION);
                 self.check_full();
             }
-            Request::Stats { .. } => {
-                let shared = self.shared.clone();
-                self.say(&shared.stats);
+            Request::Stats { args } => {
+                let stats = relay.answer_stats(now, args);
+                self.say(&stats);
             }
             // Answers leave in order anyway; what has no answer must be waited for.
             Request::MetaNoop if self.unanswered == 0 => self.say(encode::META_NOOP),
@@ -562,127 +558,5 @@ impl Front {
             self.input_held = len;
         }
         fits
-    }
-
-    /// How many more keys may be asked for now.
-    fn portion(&self) -> usize {
-        (COST_MAX.saturating_sub(self.cost) / (self.hint + KEY_COST)).clamp(1, PORTION_KEYS)
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn get(
-        &mut self,
-        now: Now,
-        me: Client,
-        relay: &mut Relay,
-        verb: GetVerb,
-        exptime: i64,
-        keys: Keys<'_>,
-        more: bool,
-    ) {
-        let portion = self.portion();
-        let mut ahead = keys.clone();
-        if let (false, Some(Ok(key)), None) = (more, ahead.next(), ahead.next()) {
-            return self.get_one(now, me, relay, verb, exptime, key);
-        }
-        let mut fan = Fanout::new();
-        let mut count = 0;
-        for key in keys.clone() {
-            match key {
-                Err(reject) => return self.refuse(reject),
-                Ok(key) if count < portion => {
-                    fan.push(key);
-                }
-                Ok(_) => {}
-            }
-            count += 1;
-        }
-        if count == 0 && !more {
-            return self.say(UNSUPPORTED);
-        }
-        if count <= portion && !more {
-            return self.submit_get(now, me, relay, (verb, exptime), fan, Portion::Whole);
-        }
-        self.reached = false;
-        let keys = keys.as_bytes().to_vec();
-        self.state = State::Keys(LongGet { verb, exptime, keys, at: 0, more });
-    }
-
-    fn get_one(
-        &mut self,
-        now: Now,
-        me: Client,
-        relay: &mut Relay,
-        verb: GetVerb,
-        exptime: i64,
-        key: &[u8],
-    ) {
-        if matches!(verb, GetVerb::Gat | GetVerb::Gats) {
-            let mut fan = Fanout::new();
-            fan.push(key);
-            return self.submit_get(now, me, relay, (verb, exptime), fan, Portion::Whole);
-        }
-        let expected = if self.learned { self.hint } else { 0 };
-        let cost = REQUEST_COST + self.hint + KEY_COST;
-        self.in_flight += 1;
-        self.cost += cost;
-        let ticket = self.replies.defer();
-        relay.submit_get_one(now, me, ticket, cost, verb, key, expected);
-    }
-
-    fn submit_get(
-        &mut self,
-        now: Now,
-        me: Client,
-        relay: &mut Relay,
-        (verb, exptime): (GetVerb, i64),
-        fan: Fanout,
-        portion: Portion,
-    ) {
-        let cost = REQUEST_COST + fan.len() * (self.hint + KEY_COST);
-        self.in_flight += 1;
-        self.cost += cost;
-        let ticket = self.replies.defer();
-        relay.submit_get(now, me, ticket, cost, verb, exptime, fan, portion);
-    }
-
-    /// The next portion of a long get. `false`: more input is needed first.
-    fn long_get(&mut self, now: Now, me: Client, relay: &mut Relay) -> bool {
-        let portion = self.portion();
-        let State::Keys(get) = &mut self.state else { return false };
-        let mut fan = Fanout::new();
-        let mut keys = Keys::new(&get.keys[get.at..]);
-        while fan.len() < portion {
-            let Some(Ok(key)) = keys.next() else { break };
-            fan.push(key);
-        }
-        get.at = get.keys.len() - keys.as_bytes().len();
-        if !fan.is_empty() {
-            let how = (get.verb, get.exptime);
-            self.submit_get(now, me, relay, how, fan, Portion::Part);
-            return true;
-        }
-        if !get.more {
-            self.state = State::Barrier(Then::EndGet);
-            return true;
-        }
-        match classic::parse_more_keys(self.input.data()) {
-            Parsed::Incomplete => false,
-            Parsed::Reject { reject, .. } => {
-                self.refuse(reject);
-                true
-            }
-            Parsed::Done { value, used } => {
-                if let Some(reject) = value.keys.clone().find_map(Result::err) {
-                    self.refuse(reject);
-                    return true;
-                }
-                get.keys = value.keys.as_bytes().to_vec();
-                get.at = 0;
-                get.more = value.more;
-                self.input.consume(used);
-                true
-            }
-        }
     }
 }

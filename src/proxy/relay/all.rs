@@ -32,7 +32,33 @@ enum Command {
     Verbosity { level: u32 },
 }
 
+/// What magent calls itself.
+pub const VERSION: &str = "memcached agent v0.6";
+
 impl Relay {
+    /// The answer to `stats`: magent's lines, then the proxy's own; `stats servers`: one by one;
+    /// `stats reset`: the counts begin anew. Any other argument is passed over, as in magent.
+    pub fn answer_stats(&self, now: Now, args: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        match args {
+            b"reset" => {
+                self.stats_reset();
+                return encode::RESET.to_vec();
+            }
+            b"servers" => self.stats_servers(&mut out, now),
+            _ => {
+                let mut head = format!("{VERSION}\r\n");
+                for (place, n) in self.routes().servers().iter().zip(1..) {
+                    head += &format!("matrix {n} -> {place}, pool size 0\r\n");
+                }
+                out.extend_from_slice(head.as_bytes());
+                self.stats(&mut out, now);
+            }
+        }
+        out.extend_from_slice(encode::END);
+        out
+    }
+
     /// Submits flush_all or verbosity. Other requests are ignored. No other request of the client
     /// should be submitted before its end.
     pub fn submit_all(

@@ -21,9 +21,10 @@ use super::walk::Outcome;
 use super::{Call, Relay};
 use crate::base::clock::Now;
 use crate::base::num::parse_i64;
-use crate::protocol::classic::{encode, reply::meta_flag, Reply};
-use crate::protocol::meta::encode_base64;
-use crate::protocol::{GetVerb, Request, StoreHead, StoreVerb};
+use crate::protocol::classic::reply::{is_plain_key, meta_flag};
+use crate::protocol::classic::{encode, Reply};
+use crate::protocol::meta::{encode_base64, BinaryKey, Key};
+use crate::protocol::{GetVerb, StoreHead, StoreVerb};
 
 /// Lifetime, in seconds, of a value put back from a backup that cannot tell how long it has left
 /// (older than 1.6). When it ends, the value is read from the backup again if it is still there: so
@@ -70,6 +71,10 @@ struct Found<'a> {
     cas: u64,
     /// Seconds left, -1 for ever.
     ttl: i64,
+    /// It was stored with a key in base64.
+    binary: bool,
+    /// It is marked as stale.
+    stale: bool,
     data: &'a [u8],
 }
 
@@ -173,10 +178,16 @@ impl Relay {
         let Relay { fills, backends, .. } = self;
         let Fill { key, source, guess, .. } = &fills[id as usize];
         let meta = backends[*source].speaks_meta() || *guess;
+        let plain = is_plain_key(key);
+        if !plain && !meta {
+            // Nobody can have put it there.
+            return false;
+        }
         let expect = if meta { Expect::WholeMeta } else { Expect::WholeValues };
         let usable = backends[*source].ask(now, Call::FillAsk { fill: id }, expect, |out| {
             if meta {
-                meta_get(out, key, b"k f c t v");
+                let flags = if plain { &b"k f c t v"[..] } else { b"f c t v" };
+                encode::meta_any(out, b"mg ", key, None, flags);
             } else {
                 encode::get(out, GetVerb::Gets, 0, [&key[..]]);
             }
@@ -245,8 +256,8 @@ impl Relay {
         let found = match (&reply, &value) {
             (Reply::MetaValue { flags, .. }, _) => meta_found(&fill.key, flags, data),
             (Reply::End, Some((flags, cas, data))) => {
-                let ttl = lifetime(now, &waiters);
-                Some(Found { flags: *flags, cas: *cas, ttl, data })
+                let (flags, cas, ttl) = (*flags, *cas, lifetime(now, &waiters));
+                Some(Found { flags, cas, ttl, binary: false, stale: false, data })
             }
             _ => None,
         };
@@ -341,25 +352,26 @@ impl Relay {
                 ttl if ttl > RELATIVE_MAX_SECS => ttl + i64::from(now.unix_secs()),
                 ttl => ttl,
             };
-            let head = StoreHead {
-                verb: StoreVerb::Add,
-                key: &fill.key,
-                flags: found.flags,
-                exptime,
-                len: found.data.len() as u32,
-                noreply: false,
-            };
             let call = Call::FillAdd { fill: id };
-            let text = is_text(&fill.key);
-            let expect = if text { Expect::Stored } else { Expect::Meta };
+            let meta = found.binary || found.stale || !is_plain_key(&fill.key);
             // Twice does no harm, but what is asked behind it needs it done.
-            put = backends[server].ask(now, call, expect.again(), |out| {
-                if text {
+            put = match (meta, backends[server].speaks_meta()) {
+                (false, _) => backends[server].ask(now, call, Expect::Stored.again(), |out| {
+                    let len = found.data.len() as u32;
+                    let (verb, key, flags) = (StoreVerb::Add, &fill.key[..], found.flags);
+                    let head = StoreHead { verb, key, flags, exptime, len, noreply: false };
                     encode::store(out, &head, found.data);
-                } else {
-                    meta_add(out, &head, found.data);
-                }
-            }) == Usable::Yes;
+                }),
+                (true, true) => backends[server].ask(now, call, Expect::Meta.again(), |out| {
+                    found.add(out, &fill.key, exptime);
+                }),
+                (true, false) => Usable::Down,
+            } == Usable::Yes;
+            if put && found.stale {
+                backends[server].ask(now, Call::Forget, Expect::Meta.again(), |out| {
+                    encode::meta_any(out, b"md ", &fill.key, None, b"I");
+                });
+            }
         }
         if !put {
             self.fills.remove(id as usize);
@@ -385,26 +397,22 @@ impl Relay {
     /// The server has answered the add.
     pub(super) fn fill_added(&mut self, now: Now, id: u32, reply: Reply<'_>) {
         let Some(fill) = self.fills.try_remove(id as usize) else { return };
-        let reply = match reply {
-            Reply::MetaHit { .. } => Reply::Stored,
-            Reply::MetaOther(_) => Reply::NotStored,
-            reply => reply,
-        };
-        if reply == Reply::NotStored && self.usable(fill.server) == Usable::Yes {
+        let there_already = matches!(reply, Reply::NotStored | Reply::MetaOther(_));
+        if there_already && self.usable(fill.server) == Usable::Yes {
             // Somebody has written it since the server was asked: what the backup had is old.
             for &(read, slot) in &fill.readers {
                 self.read_again(now, read, slot, fill.server);
             }
         }
         self.let_go(&fill.readers);
-        if reply == Reply::Stored {
+        if matches!(reply, Reply::Stored | Reply::MetaHit { .. }) {
             self.count.fill_backs.add(1);
             let server = self.writer(fill.server);
             self.backends[server].figures().fill_backs.add(1);
         }
         for &step in &fill.steps {
             let outcome = match reply {
-                Reply::Stored => Outcome::Copied,
+                Reply::Stored | Reply::MetaHit { .. } => Outcome::Copied,
                 Reply::Error(_) => Outcome::Refused,
                 _ => Outcome::Fine,
             };
@@ -415,42 +423,30 @@ impl Relay {
         if fill.stamp.is_some_and(overtaken) {
             // Another worker's write may have come just before: what was put back may be older.
             // The backup has the newer state, and this server is told to ask it again.
-            let request = Request::Delete { key: &fill.key, noreply: false };
-            let write = |out: &mut Vec<u8>| encode::request(out, &request);
+            let plain = is_plain_key(&fill.key);
+            let expect = if plain { Expect::Deleted.again() } else { Expect::Meta.again() };
+            let write = |out: &mut Vec<u8>| encode::delete_any(out, &fill.key);
             self.places[fill.server].slot.owe(now, &fill.key);
-            self.ask(self.writer(fill.server), now, Call::Forget, Expect::Deleted, write);
+            self.ask(self.writer(fill.server), now, Call::Forget, expect, write);
         }
     }
 }
 
-/// Whether the classic protocol can carry a key.
-pub(super) fn is_text(key: &[u8]) -> bool {
-    key.iter().all(|&byte| byte > b' ' && byte != 0x7f)
-}
-
-fn base64(key: &[u8]) -> Vec<u8> {
-    let mut text = Vec::with_capacity(key.len() * 4 / 3 + 4);
-    encode_base64(&mut text, key);
-    text
-}
-
-/// An mg; a key that is no text goes in base64.
-pub(super) fn meta_get(out: &mut Vec<u8>, key: &[u8], flags: &[u8]) {
-    if is_text(key) {
-        return encode::request(out, &Request::MetaGet { key, flags });
+impl Found<'_> {
+    /// Puts back what no classic add can.
+    fn add(&self, out: &mut Vec<u8>, key: &[u8], exptime: i64) {
+        let mut flags = format!("ME F{} T{exptime}", self.flags);
+        let mut base64 = Vec::new();
+        let len = Some(self.data.len() as u32);
+        if self.binary && is_plain_key(key) {
+            encode_base64(&mut base64, key);
+            flags += " b";
+        }
+        let key = if base64.is_empty() { key } else { &base64 };
+        encode::meta_any(out, b"ms ", key, len, flags.as_bytes());
+        out.extend_from_slice(self.data);
+        out.extend_from_slice(encode::CRLF);
     }
-    let flags = [b"b ", flags].concat();
-    encode::request(out, &Request::MetaGet { key: &base64(key), flags: &flags });
-}
-
-/// An add of a key that is no text.
-fn meta_add(out: &mut Vec<u8>, head: &StoreHead<'_>, data: &[u8]) {
-    let flags = format!("b F{} T{} ME", head.flags, head.exptime);
-    let key = base64(head.key);
-    let request = Request::MetaSet { key: &key, len: head.len, flags: flags.as_bytes() };
-    encode::request(out, &request);
-    out.extend_from_slice(data);
-    out.extend_from_slice(encode::CRLF);
 }
 
 /// Seconds that a value without a known lifetime may live where it is put: what the dump said of
@@ -467,11 +463,23 @@ fn lifetime(now: Now, waiters: &[Waiter]) -> i64 {
     }
 }
 
-/// A meta value, if it is this key's and says what was asked.
+/// A meta value, if it is this key's and says what was asked. A place that was kept for a value
+/// (`mg` with `N`) is none.
 fn meta_found<'a>(key: &[u8], flags: &[u8], data: &'a [u8]) -> Option<Found<'a>> {
-    let shown = meta_flag(flags, b'k')?;
-    let same = if is_text(key) { shown == key } else { shown == base64(key) };
-    if !same {
+    let plain = is_plain_key(key);
+    let binary = !plain || meta_flag(flags, b'b').is_some();
+    if plain {
+        let said = meta_flag(flags, b'k')?;
+        let same = match binary {
+            true => BinaryKey::decode(said).is_some_and(|said| Key::Binary(said).as_bytes() == key),
+            false => said == key,
+        };
+        if !same {
+            return None;
+        }
+    }
+    let (stale, waited_for) = (meta_flag(flags, b'X'), meta_flag(flags, b'Z'));
+    if data.is_empty() && waited_for.is_some() {
         return None;
     }
     let number = |flag| meta_flag(flags, flag).and_then(parse_i64);
@@ -479,6 +487,8 @@ fn meta_found<'a>(key: &[u8], flags: &[u8], data: &'a [u8]) -> Option<Found<'a>>
         flags: u32::try_from(number(b'f')?).ok()?,
         cas: u64::try_from(number(b'c').unwrap_or(0)).unwrap_or(0),
         ttl: number(b't')?,
+        binary,
+        stale: stale.is_some(),
         data,
     })
 }

@@ -48,6 +48,7 @@ use crate::base::clock::Now;
 use crate::base::replies::Ticket;
 use crate::protocol::classic::Reply;
 
+pub use all::VERSION;
 pub use bulk::get::GetId;
 pub use bulk::put::{PutId, Transfer};
 pub use bulk::{HOLD_MAX, HOLD_WHOLE_MAX};
@@ -339,8 +340,8 @@ impl Relay {
     pub fn deadline(&self) -> Option<u64> {
         let backends = self.backends.iter().filter_map(|(_, backend)| backend.deadline());
         let lanes = self.lanes.iter().filter_map(|(_, seat)| seat.lane.deadline());
-        let own = self.tick_due().into_iter().chain(self.walker.deadline());
-        backends.chain(lanes).chain(self.look_at).chain(own).min()
+        let own = [self.look_at, self.tick_due(), self.walker.deadline()];
+        backends.chain(lanes).chain(own.into_iter().flatten()).min()
     }
 
     /// Understands what was received from a server. `false`: its connection is to be closed, and

@@ -44,10 +44,10 @@ pub(super) enum Role {
 pub(super) struct Place {
     pub role: Role,
     pub members: Vec<BackendId>,
-    /// What it has lost; all workers know.
-    pub slot: Arc<Slot>,
     /// The index of the nearest of them: see [`super::group`].
     pub nearest: usize,
+    /// What it has lost; all workers know.
+    pub slot: Arc<Slot>,
 }
 
 /// A server and how it is reached.
@@ -144,10 +144,10 @@ impl Relay {
         let servers = places(self, Role::Server, routes.servers());
         let backups = places(self, Role::Backup, routes.backups());
         self.router = Router { routes, servers, backups, leftovers };
-        let paired = !self.router.backups.is_empty();
-        self.backends.iter_mut().for_each(|(_, backend)| backend.watch(paired));
         let groups = self.places.iter().any(|(_, place)| place.members.len() > 1);
         self.look_at = groups.then_some(0);
+        let paired = !self.router.backups.is_empty();
+        self.backends.iter_mut().for_each(|(_, backend)| backend.watch(paired));
         self.tidy_up();
     }
 
@@ -164,7 +164,7 @@ impl Relay {
                 };
                 // Whether a backup has lost anything is only known when it is seen to.
                 let slot = self.guard.cold().slot(&name, role == Role::Server);
-                self.places.insert(Place { role, members, slot, nearest: 0 })
+                self.places.insert(Place { role, members, nearest: 0, slot })
             }
         }
     }

@@ -338,6 +338,8 @@ impl Relay {
         let id = id as usize;
         if let Reply::Error(_) = reply {
             if let Some(read) = self.reads.get_mut(id) {
+                let too_old = is_gat(read.verb) && reply == Reply::Error(b"ERROR");
+                let raw = if too_old { super::write::TOO_OLD } else { raw };
                 read.error.get_or_insert_with(|| raw.to_vec());
             }
             return self.read_failed(now, id as u32, chunk);

@@ -18,6 +18,7 @@ use super::super::fanout::{Fanout, Verdict};
 use super::super::figures::Figure;
 use super::places::BackendId;
 use super::read::{Portion, Read};
+use super::write::TOO_OLD;
 use super::{Call, Client, Completion, Relay, CAN_NOT_CONNECT, HELD_MAX};
 use crate::base::clock::Now;
 use crate::base::replies::Ticket;
@@ -216,6 +217,8 @@ impl Relay {
     ) {
         let Some(single) = self.singles.get(id as usize) else { return };
         match (single.state, reply) {
+            // What is sent here is never malformed.
+            (State::Write, Reply::Error(b"ERROR")) => self.end_single(id, TOO_OLD),
             (State::Write, _) => self.end_single(id, raw),
             (State::Large, _) => self.single_large(id, by),
             (State::Hit, _) => self.end_single(id, encode::END),

@@ -242,14 +242,17 @@ fn a_server_that_comes_back_with_old_values_is_corrected_first() {
 #[test]
 fn magents_own_answers() {
     let mut world = World::new(1, &config(2, 1), 1, true);
-    let stats = "memcached agent v0.6\r\nmatrix 1 -> 10.0.0.1:0, pool size 0\r\n\
-                 matrix 2 -> 10.0.0.1:1, pool size 0\r\nEND\r\n";
-    assert_eq!(world.ask(0, "stats\r\nstats items\r\n"), stats.repeat(2));
+    let stats = world.ask(0, "stats\r\n");
+    let head = "memcached agent v0.6\r\nmatrix 1 -> 10.0.0.1:0, pool size 0\r\n\
+                matrix 2 -> 10.0.0.1:1, pool size 0\r\nSTAT pid ";
+    assert!(stats.starts_with(head) && stats.ends_with("\r\nEND\r\n"), "{stats}");
+    assert!(world.ask(0, "stats items\r\n").starts_with(head));
+    assert!(stats[head.len()..].lines().skip(1).all(|l| l == "END" || l.starts_with("STAT ")));
+    let servers = world.ask(0, "stats servers\r\n");
+    assert!(servers.contains("STAT server:2:name 10.0.0.1:1\r\n"), "{servers}");
+    assert_eq!(world.ask(0, "stats reset\r\n"), "RESET\r\n");
     assert_eq!(world.ask(0, "version\r\nmn\r\n"), "VERSION memcached agent v0.6\r\nMN\r\n");
-    assert_eq!(
-        world.ask(0, "nonsense\r\nget\r\nshutdown\r\n"),
-        "UNSUPPORTED COMMAND\r\n".repeat(3)
-    );
+    assert_eq!(world.ask(0, "nonsense\r\nx\r\nshutdown\r\n"), "UNSUPPORTED COMMAND\r\n".repeat(3));
     assert_eq!(world.ask(0, "verbosity 1\r\n"), "ERROR\r\n", "what the servers say");
     let long = "k".repeat(251);
     assert_eq!(
@@ -264,6 +267,78 @@ fn magents_own_answers() {
     world.settle("quit");
     assert_eq!(world.outputs[0], b"VERSION memcached agent v0.6\r\n");
     assert!(world.fronts[0].is_finished());
+}
+
+#[test]
+fn a_binary_client_is_told_so_once_and_left() {
+    let mut world = pair(true);
+    let mut packet = vec![0; 24];
+    (packet[0], packet[1], packet[15]) = (0x80, 0x0b, 7);
+    for byte in &packet[..23] {
+        world.send(0, [*byte]);
+        world.step();
+    }
+    assert!(world.outputs[0].is_empty() && !world.fronts[0].is_finished());
+    world.send(0, [packet[23], 0x80, 0x0b, 0x00]);
+    world.settle("refused");
+    let answer = &world.outputs[0];
+    assert_eq!((answer[0], answer[1], answer[7], answer[15]), (0x81, 0x0b, 0x83, 7));
+    let text = b"This proxy speaks the ASCII protocols only";
+    assert_eq!((&answer[24..], usize::from(answer[11])), (&text[..], text.len()));
+    assert!(world.fronts[0].is_finished());
+}
+
+/// What a server of 1.4 makes of meta commands, and what the client is told.
+#[test]
+fn meta_commands_to_old_servers() {
+    let mut world = pair(false);
+    for (asked, answered) in [
+        (
+            "ms k 2 T900 F5 c\r\nab\r\n",
+            "CLIENT_ERROR flag c: the server is older than memcached 1.6\r\n",
+        ),
+        ("ms k 2 T900 F5 k O7\r\nab\r\n", "HD kk O7\r\n"),
+        ("mg k v f s k\r\nmg k q\r\nmg no q\r\nmn\r\n", "VA 2 f5 s2 kk\r\nab\r\nHD\r\nMN\r\n"),
+        ("ms k 1 ME\r\nx\r\n", "NS\r\n"),
+        ("ms k 1 MA q\r\nc\r\nmg k v O1\r\n", "VA 3 O1\r\nabc\r\n"),
+        ("mg aw== b k v\r\n", "VA 3 kaw== b\r\nabc\r\n"),
+        ("mg k t\r\n", "CLIENT_ERROR flag t: the server is older than memcached 1.6\r\n"),
+        ("mg k T77\r\n", "HD\r\n"),
+        ("ms n 2\r\n10\r\nma n v D5\r\nma n MD q\r\nma nn k\r\n", "HD\r\nVA 2\r\n15\r\nNF knn\r\n"),
+        ("ms n 1 C999\r\n1\r\nms nn 1 C9 O3\r\n1\r\n", "EX\r\nNF O3\r\n"),
+        ("md k\r\nmd k\r\nmg k v\r\n", "HD\r\nNF\r\nEN\r\n"),
+        ("me k\r\n", "CLIENT_ERROR me: the server is older than memcached 1.6\r\n"),
+        ("mg AP8K b v\r\n", "CLIENT_ERROR key: the server is older than memcached 1.6\r\n"),
+    ] {
+        assert_eq!(world.ask(0, asked), answered, "{asked}");
+    }
+    assert_eq!(both(&world, "n"), some("14", "14"));
+    let unique = world.servers[0].items[&b"n"[..]].cas;
+    assert_eq!(world.ask(0, "mg n c\r\n"), format!("HD c{unique}\r\n"));
+    assert_eq!(world.ask(0, &format!("ms n 1 C{unique}\r\n3\r\n")), "HD\r\n");
+    assert_eq!(both(&world, "n"), some("3", "3"));
+    // A server that is cold: its backup is old, too.
+    lose_server(&mut world);
+    assert_eq!(world.ask(0, "mg n v\r\n"), "VA 1\r\n3\r\n");
+    assert_eq!(both(&world, "n"), some("3", "3"));
+    kill(&mut world, 0);
+    assert_eq!(world.ask(0, "mg n v\r\nma n v\r\n"), "VA 1\r\n3\r\nVA 1\r\n4\r\n");
+    assert_eq!(value(&world, 1, "n").as_deref(), Some("4"));
+}
+
+#[test]
+fn a_server_that_knows_no_touch_is_named_as_the_reason() {
+    for backups in [0, 1] {
+        let mut world = World::new(1, &config(1, backups), 1, false);
+        world.servers.iter_mut().for_each(|server| server.ancient = true);
+        let too_old = "SERVER_ERROR the server is too old for this command\r\n";
+        assert_eq!(world.ask(0, "set k 0 0 1\r\na\r\n"), "STORED\r\n");
+        for asked in ["touch k 9", "gat 9 k", "gats 9 k", "mg k v T9", "mg k T9"] {
+            assert_eq!(world.ask(0, &format!("{asked}\r\n")), too_old, "{asked}");
+        }
+        let known = "ms k 1\r\nb\r\nmg k v\r\nmd k\r\n";
+        assert_eq!(world.ask(0, known), "HD\r\nVA 1\r\nb\r\nHD\r\n");
+    }
 }
 
 #[test]

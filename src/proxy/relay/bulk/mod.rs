@@ -117,13 +117,13 @@ impl Relay {
     /// and the walk over cold places' keys.
     pub fn tick(&mut self, now: Now) {
         self.last_now = now;
-        self.walk(now);
         let ended = self.guard.turns().ended();
         if std::mem::replace(&mut self.turns_seen, ended) != ended {
             self.bulk.freed = true;
             self.try_turns(now);
         }
         self.tick_groups(now);
+        self.walk(now);
         if self.bulk.in_flight() == 0 {
             return;
         }

@@ -25,13 +25,13 @@ use slab::Slab;
 
 use super::super::backend::{Expect, Usable, Why};
 use super::super::cold::Slot;
-use super::fill::{is_text, meta_get};
 use super::lanes::{Job, LaneId};
 use super::places::{BackendId, PlaceId, Role, Route};
 use super::{Call, Relay};
 use crate::base::clock::Now;
+use crate::protocol::classic::reply::is_plain_key;
 use crate::protocol::classic::{encode, Reply};
-use crate::protocol::GetVerb;
+use crate::protocol::{GetVerb, KEY_MAX};
 use dump::{Item, Line};
 
 /// Keys that are looked at in a second: about a twentieth of what one worker and one server can do,
@@ -69,6 +69,9 @@ const LATER_US: u64 = 20_000;
 const TRIES: u8 = 250;
 /// and so many keys at once: as many as can share their stripe of the guard with a busy client.
 const LATER_MAX: usize = 4096;
+
+/// Longest key that can be asked for in base64.
+const BASE64_KEY_MAX: usize = KEY_MAX / 4 * 3;
 
 /// A key on its way.
 #[derive(Debug)]
@@ -442,8 +445,9 @@ impl Relay {
         let (role, source) = (run.role, run.source);
         let Some((target, from)) = self.counterpart(role, &item.key) else { return };
         let meta = |relay: &Relay, place| relay.backends[relay.writer(place)].speaks_meta();
-        if !is_text(&item.key) && !(meta(self, target) && meta(self, source)) {
-            // It came in a protocol that one of them does not know.
+        let fits = item.key.len() <= BASE64_KEY_MAX && meta(self, target) && meta(self, source);
+        if !is_plain_key(&item.key) && !fits {
+            // It came in a protocol that one of them, or the proxy, does not know.
             return;
         }
         let Some(run) = &mut self.walker.run else { return };
@@ -539,7 +543,7 @@ impl Relay {
         let usable = if backend.speaks_meta() {
             // `u`: nobody has read it, so it moves nowhere in the LRU.
             backend.ask(now, call, Expect::Meta.again(), |out| {
-                meta_get(out, name, b"u");
+                encode::meta_any(out, b"mg ", name, None, b"u");
             })
         } else {
             backend.ask(now, call, Expect::Values, |out| {

@@ -36,6 +36,10 @@ pub(super) struct MetaLine {
     quiet: bool,
     /// Some flag does more than to show what there is.
     acts: bool,
+    /// `k` was taken out of an mg whose key is no word: memcached shows such a key as it is, with
+    /// whatever ends a line, where it has forgotten that it came in base64. How many return flags
+    /// stand before it in a hit, and in a miss.
+    key_behind: Option<(u8, u8)>,
 }
 
 /// How a line is sent.
@@ -94,25 +98,34 @@ impl MetaLine {
             // It must not reach a server, not even to be refused.
             Meta::parse(verb.with_flags(), key, flags)?;
         }
-        let plain = match quiet {
-            0 => flags.into(),
-            _ => {
-                let mut kept = Vec::with_capacity(flags.len());
-                put_words(&mut kept, words(flags).filter(|word| word[0] != b'q'));
-                if kept.first() == Some(&b' ') {
-                    kept.remove(0);
-                }
-                kept.into()
-            }
-        };
         let decoded = match binary {
             true if verb == MetaVerb::Debug => meta::debug_key(key, flags).ok(),
             true => meta::BinaryKey::decode(key).map(Key::Binary),
             false => None,
         };
+        let odd = |key: &Key<'_>| key.is_binary() && !is_plain_key(key.as_bytes());
+        let odd = verb == MetaVerb::Get && decoded.as_ref().is_some_and(odd);
+        let once = words(flags).filter(|word| word[0] == b'k').count() == 1;
+        let at = words(flags).position(|word| word == b"k").filter(|_| odd && once);
+        let key_behind = at.map(|at| {
+            let shown = |which: &[u8]| {
+                words(flags).take(at).filter(|word| which.contains(&word[0])).count() as u8
+            };
+            (shown(b"stcflhO"), shown(b"O"))
+        });
+        let dropped = |word: &[u8]| word[0] == b'q' || word == b"k" && key_behind.is_some();
+        let plain = match quiet > 0 || key_behind.is_some() {
+            false => flags.into(),
+            true => {
+                let mut kept = Vec::with_capacity(flags.len());
+                put_words(&mut kept, words(flags).filter(|word| !dropped(word)));
+                kept.drain(..usize::from(!kept.is_empty()));
+                kept.into()
+            }
+        };
         let base64 = if decoded.as_ref().is_some_and(Key::is_binary) { key } else { &[] };
         let quiet = quiet > 0 && verb != MetaVerb::Debug;
-        let line = MetaLine { base64: base64.into(), flags: plain, quiet, acts };
+        let line = MetaLine { base64: base64.into(), flags: plain, quiet, acts, key_behind };
         Ok((line, decoded.unwrap_or(Key::Text(key))))
     }
 
@@ -236,6 +249,22 @@ impl MetaLine {
             out.push(b' ');
             push_u64(out, data.len() as u64);
         }
+    }
+
+    /// The answer with the key, where [`MetaLine::key_behind`] has kept it from the server.
+    pub(super) fn with_key(&self, reply: &Reply<'_>, raw: &[u8]) -> Option<Vec<u8>> {
+        let (hit, miss) = self.key_behind?;
+        let before = match reply {
+            // `VA` has its length in front.
+            Reply::MetaValue { .. } => hit + 2,
+            Reply::MetaHit { .. } => hit + 1,
+            Reply::MetaMiss { .. } => miss + 1,
+            _ => return None,
+        };
+        let end = memchr::memchr2(b'\r', b'\n', raw)?;
+        let mut blanks = memchr::memchr_iter(b' ', &raw[..end]).skip(usize::from(before) - 1);
+        let (head, rest) = raw.split_at(blanks.next().unwrap_or(end));
+        Some([head, b" k", &self.base64, b" b", rest].concat())
     }
 
     /// Whether memcached would have said nothing. `q` hides a miss of mg and the success of the

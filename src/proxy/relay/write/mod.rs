@@ -57,11 +57,12 @@ use super::{
 };
 use crate::base::clock::Now;
 use crate::base::replies::Ticket;
-use crate::protocol::classic::{encode, parse_reply, reply::is_plain_key, Reply};
+use crate::protocol::classic::{encode, parse_reply, Reply};
 use crate::protocol::meta::Key;
 use crate::protocol::reject::Reject;
 use crate::protocol::{ArithVerb, Parsed, Request};
 use meta::{How, MetaLine, MetaVerb, Mirror};
+pub(super) use old::TOO_OLD;
 use verb::{Outcome, Verb};
 
 /// Fills that a command waits for: the server may lose what was put back before it gets the
@@ -188,7 +189,7 @@ impl<'a> Parts<'a> {
 impl Relay {
     /// Submits a storage command or ms (`data` is its block), delete, incr, decr, touch, mg, md, ma
     /// or me. `ticket` is `None` for noreply. Other requests are ignored. True: it waits to learn
-    /// what its server understands, and the client's next request must wait for it.
+    /// what its server understands, or may be asked twice; the client's next request must wait.
     pub fn submit_write(
         &mut self,
         now: Now,
@@ -244,7 +245,10 @@ impl Relay {
         self.begin_write(now, id);
         self.writes.get(id).is_some_and(|write| {
             let waits = matches!(write.stage, Stage::Turn | Stage::Greet | Stage::GreetBackup);
-            write.client == client && waits
+            let vivifies = matches!(write.verb, Verb::Meta(verb) if write.line.vivifies(verb));
+            // It will be asked twice, and nothing may come between.
+            let twice = vivifies && write.route.backup.is_some() && write.stage == Stage::Server;
+            write.client == client && (waits || twice)
         })
     }
 
@@ -580,6 +584,8 @@ impl Relay {
     /// Remembers what the client will be told.
     fn keep_answer(&mut self, id: usize, reply: &Reply<'_>, raw: &[u8]) {
         let write = &self.writes[id];
+        let with_key = write.line.with_key(reply, raw);
+        let raw = with_key.as_deref().unwrap_or(raw);
         let silent = match write.verb {
             Verb::Meta(verb) => write.line.keeps_silent(verb, reply),
             _ => false,
@@ -616,9 +622,6 @@ impl Relay {
                 self.end_guard(id);
                 let write = &mut self.writes[id];
                 write.stage = Stage::Fill;
-                if !is_plain_key(&write.key) {
-                    return self.write_filled(now, id, false);
-                }
                 let (server, key) = (write.route.server, write.key.clone());
                 self.fill_write(now, id, &key, server, backup);
             }
