@@ -366,3 +366,103 @@ impl Cold {
         &self.lacked
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Now {
+        Now { unix_us: (1_700_000_000 + secs) * 1_000_000, mono_us: secs * 1_000_000 }
+    }
+
+    fn who(pid: u64, uptime: i64, time: i64) -> Identity {
+        let mut identity = Identity::default();
+        for (name, value) in [(&b"pid"[..], pid as i64), (b"uptime", uptime), (b"time", time)] {
+            identity.stat(name, value.to_string().as_bytes());
+        }
+        identity.stat(b"threads", b"4");
+        identity
+    }
+
+    #[test]
+    fn the_same_process_and_others() {
+        let before = who(1, 100, 5000);
+        for (after, elapsed, same) in [
+            (who(1, 150, 5050), 50, Some(true)),
+            (who(1, 151, 5050), 50, Some(true)),
+            // Stopped for a while, its clock behind.
+            (who(1, 101, 5001), 50, Some(true)),
+            // The wall clock was set.
+            (who(1, 150, 9999), 50, Some(true)),
+            (who(2, 150, 5050), 50, Some(false)),
+            (who(1, 2, 5050), 50, Some(false)),
+            (who(1, 47, 5050), 50, Some(false)),
+            (Identity::default(), 50, None),
+        ] {
+            assert_eq!(before.same(&after, elapsed * 1_000_000), same, "{after:?}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_cold_until_walked_and_ten_seconds_old() {
+        let cold = Cold::default();
+        let slot = cold.slot("a", true);
+        assert!(!slot.is_warm() && slot.may_be_elsewhere(b"k") && slot.needs("b"));
+        assert!(Arc::ptr_eq(&slot, &cold.slot("a", true)), "all workers have the same");
+        slot.met(at(5), "a", who(7, 1, 100), false);
+        slot.met(at(20), "a", who(8, 1, 116), true);
+        let period = slot.period().expect("cold");
+        slot.walked(period - 1, "b", true);
+        assert!(slot.needs("b"), "that was another time");
+        slot.walked(period, "b", true);
+        assert!(!slot.needs("b"));
+        slot.warm_up(at(29), 1000);
+        assert!(!slot.is_warm());
+        slot.warm_up(at(30), 1000);
+        assert!(slot.is_warm() && !slot.may_be_elsewhere(b"k"));
+        // Somebody who cannot list.
+        slot.chill(at(40), Reason::Missed);
+        slot.walked(slot.period().expect("cold"), "b", false);
+        slot.warm_up(at(60), 100_000_000);
+        assert!(!slot.is_warm());
+        slot.warm_up(at(140), 100_000_000);
+        assert!(slot.is_warm());
+        drop(slot);
+        assert!(!cold.slot("a", false).may_be_elsewhere(b"k"), "forgotten with its last user");
+    }
+
+    #[test]
+    fn single_keys_are_owed_and_too_many_are_all() {
+        let cold = Cold::default();
+        let slot = cold.slot("a", false);
+        slot.owe(at(0), b"k");
+        slot.owe(at(0), b"k");
+        assert!(slot.may_be_elsewhere(b"k") && !slot.may_be_elsewhere(b"other"));
+        assert_eq!(slot.owed(10), [(*b"k").into()]);
+        slot.paid(b"k");
+        assert!(slot.is_warm() && slot.owed(10).is_empty());
+        for n in 0..=OWED_MAX {
+            slot.owe(at(1), format!("{n}").as_bytes());
+        }
+        assert!(slot.may_be_elsewhere(b"anything") && slot.needs("b"));
+        assert!(slot.owed(10).is_empty(), "the walk sees them all");
+    }
+
+    #[test]
+    fn what_is_nowhere_is_known_until_it_is_written_or_all_begins_anew() {
+        let cold = Cold::default();
+        let slot = cold.slot("a", true);
+        cold.lacked().add(b"k");
+        assert!(!slot.may_be_elsewhere(b"k") && slot.may_be_elsewhere(b"l"));
+        cold.lacked().forget(b"l");
+        assert!(!slot.may_be_elsewhere(b"k"));
+        cold.lacked().forget(b"k");
+        assert!(slot.may_be_elsewhere(b"k"));
+        cold.lacked().add(b"k");
+        slot.owe(at(1), b"k");
+        assert!(slot.may_be_elsewhere(b"k"), "it is known to be somewhere");
+        slot.paid(b"k");
+        slot.chill(at(2), Reason::Restarted);
+        assert!(slot.may_be_elsewhere(b"k"));
+    }
+}

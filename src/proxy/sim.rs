@@ -14,7 +14,8 @@ use super::route::Routes;
 use crate::base::buf::Buf;
 use crate::base::clock::Now;
 use crate::protocol::classic::{self, encode};
-use crate::protocol::{ArithVerb, GetVerb, Parsed, Request, StoreVerb};
+use crate::protocol::meta::{BinaryKey, Key};
+use crate::protocol::{ArithVerb, GetVerb, Parsed, Request, StoreHead, StoreVerb};
 
 /// xorshift64*: enough randomness for tests, repeatable from a seed.
 pub(super) struct Random(u64);
@@ -105,6 +106,22 @@ impl Server {
                         }
                     }
                 }
+                Parsed::Done { value: Request::MetaSet { key, len, flags }, used } => {
+                    match classic::parse_data(&input.data()[used..], len) {
+                        Parsed::Incomplete => break,
+                        Parsed::Reject { .. } => panic!("the proxy sent a bad block"),
+                        Parsed::Done { value, used: data } => {
+                            assert_eq!(flags, b"b ME F3 T0", "an add of a binary key");
+                            let verb = StoreVerb::Add;
+                            let key = &decoded(key);
+                            let (flags, exptime, noreply) = (3, 0, false);
+                            let head = StoreHead { verb, key, flags, exptime, len, noreply };
+                            let stored = self.store(&head, value) == encode::STORED;
+                            self.output.extend(if stored { b"HD\r\n" } else { b"NS\r\n" });
+                            used + data
+                        }
+                    }
+                }
                 Parsed::Done { value, used } => {
                     self.command(&value);
                     used
@@ -115,7 +132,7 @@ impl Server {
         self.input = input;
     }
 
-    fn store(&mut self, head: &crate::protocol::StoreHead<'_>, value: &[u8]) -> &'static [u8] {
+    fn store(&mut self, head: &StoreHead<'_>, value: &[u8]) -> &'static [u8] {
         let old = self.items.get(head.key).cloned();
         let (mut flags, mut exptime, mut new) = (head.flags, head.exptime, value.to_vec());
         match (head.verb, old) {
@@ -201,20 +218,24 @@ impl Server {
                 assert_eq!(*line, b"lru_crawler metadump all");
                 self.dump();
             }
-            Request::MetaGet { key, flags: b"u" } if self.meta => {
-                let there = self.items.contains_key(*key);
+            Request::MetaGet { key, flags: flags @ (b"u" | b"b u") } if self.meta => {
+                let key = if flags.starts_with(b"b") { decoded(key) } else { key.to_vec() };
+                let there = self.items.contains_key(&key);
                 self.output.extend(if there { &b"HD\r\n"[..] } else { b"EN\r\n" });
             }
             Request::MetaNoop if self.meta => self.output.extend(encode::META_NOOP),
             Request::MetaGet { key, flags } if self.meta => {
-                assert_eq!(*flags, b"k f c t v");
-                match self.items.get(*key) {
+                let binary = flags.starts_with(b"b ");
+                assert_eq!(*flags, if binary { &b"b f c t v"[..] } else { b"k f c t v" });
+                let name = if binary { decoded(key) } else { key.to_vec() };
+                match self.items.get(&name) {
                     None => self.output.extend(b"EN\r\n"),
                     Some(item) => {
                         let ttl = if item.exptime == 0 { -1 } else { item.exptime };
                         let key = String::from_utf8_lossy(key);
+                        let shown = if binary { "b".to_owned() } else { format!("k{key}") };
                         let (len, flags, cas) = (item.value.len(), item.flags, item.cas);
-                        let head = format!("VA {len} k{key} f{flags} c{cas} t{ttl}\r\n");
+                        let head = format!("VA {len} {shown} f{flags} c{cas} t{ttl}\r\n");
                         self.output.extend(head.as_bytes());
                         self.output.extend(&item.value);
                         self.output.extend(b"\r\n");
@@ -255,6 +276,11 @@ impl Server {
         self.input = Buf::new();
         self.output.clear();
     }
+}
+
+/// A key that came in base64.
+fn decoded(text: &[u8]) -> Vec<u8> {
+    Key::Binary(BinaryKey::decode(text).expect("base64")).as_bytes().to_vec()
 }
 
 /// Everything at once.

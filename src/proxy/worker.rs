@@ -336,7 +336,8 @@ impl Worker {
         let Worker { targets, relay, .. } = self;
         targets.iter().any(|(&id, target)| {
             let link = target.link.as_ref();
-            link.is_some_and(Link::wants_read) && relay.connection(id).wants_read()
+            let wants = link.is_some_and(Link::wants_read) && relay.has_link(id);
+            wants && relay.connection(id).wants_read()
         })
     }
 
@@ -438,6 +439,10 @@ impl Worker {
     fn serve_backend(&mut self, id: usize, now: Now) {
         if let Err(why) = self.read_backend(id, now) {
             return self.fail_backend(id, now, &why);
+        }
+        if !self.relay.has_link(id) {
+            // What was received was the end of a lane.
+            return;
         }
         let mut late = self.relay.connection(id).check(now);
         if late.is_none() && self.link(id).is_some_and(|link| link.moved) {

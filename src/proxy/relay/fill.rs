@@ -11,8 +11,8 @@
 //!                        +--> get: the value;  gets gat incr append ...: the server again
 //! ```
 //!
-//! A get ends when the add has been answered: whoever was given the value finds it on its server. If
-//! the server has a value after all, that one is handed out instead.
+//! A get ends when the add has been answered: whoever was given the value finds it on its server.
+//! If the server has a value after all, that one is handed out instead.
 
 use super::super::backend::{Expect, Usable};
 use super::super::guard::Stamp;

@@ -39,11 +39,13 @@ fn at_the_start_the_backup_is_walked_and_then_a_miss_costs_one_lookup() {
     for n in 0..1000 {
         world.servers[1].item(format!("key:{n}").as_bytes(), 7, 900, b"abc".to_vec());
     }
-    world.servers[1].item(b"odd \xff key", 0, 0, b"no text".to_vec());
+    world.servers[1].item(b"odd \xff key", 3, 0, b"no text".to_vec());
     assert_eq!(world.ask(0, "get key:5\r\n"), "VALUE key:5 7 3\r\nabc\r\nEND\r\n");
     assert_eq!(world.servers[0].items[&b"key:5"[..]].exptime, 900, "asked before it was greeted");
     world.warm_up();
-    assert_eq!(count(&world, 0), 1000);
+    assert_eq!(count(&world, 0), 1001);
+    let odd = &world.servers[0].items[&b"odd \xff key"[..]];
+    assert_eq!((odd.flags, &odd.value[..]), (3, &b"no text"[..]));
     let item = &world.servers[0].items[&b"key:7"[..]];
     assert_eq!((item.flags, item.exptime, &item.value[..]), (7, 900, &b"abc"[..]));
     let asked = world.servers[1].gets;

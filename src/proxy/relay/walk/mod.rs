@@ -29,8 +29,9 @@ use super::lanes::{Job, LaneId};
 use super::places::{BackendId, PlaceId, Role, Route};
 use super::{Call, Relay};
 use crate::base::clock::Now;
+use crate::protocol::classic::reply::is_plain_key;
 use crate::protocol::classic::{encode, Reply};
-use crate::protocol::{GetVerb, Request};
+use crate::protocol::{GetVerb, KEY_MAX};
 use dump::{Item, Line};
 
 /// Keys that are looked at in a second: about a twentieth of what one worker and one server can do,
@@ -68,6 +69,9 @@ const LATER_US: u64 = 20_000;
 const TRIES: u8 = 250;
 /// and so many keys at once: as many as can share their stripe of the guard with a busy client.
 const LATER_MAX: usize = 4096;
+
+/// Longest key that can be asked for in base64.
+const BASE64_KEY_MAX: usize = KEY_MAX / 4 * 3;
 
 /// A key on its way.
 #[derive(Debug)]
@@ -192,11 +196,6 @@ impl Walker {
             self.budget = self.budget.saturating_add(earned).min(STEPS as i64);
         }
     }
-}
-
-/// A key that the classic protocol can carry.
-fn is_text(key: &[u8]) -> bool {
-    key.iter().all(|&byte| byte > b' ' && byte != 0x7f)
 }
 
 impl Relay {
@@ -325,7 +324,9 @@ impl Relay {
                     return;
                 }
             }
-            for &source in &sources {
+            // Not always the same one first: it may be the one that cannot.
+            let first = self.walker.runs as usize % sources.len().max(1);
+            for &source in sources[first..].iter().chain(&sources[..first]) {
                 if self.begin_dump(now, role, source, &targets) {
                     return;
                 }
@@ -438,11 +439,17 @@ impl Relay {
     fn take_item(&mut self, now: Now, item: Item) {
         let Some(run) = &self.walker.run else { return };
         let expired = item.exp > 0 && item.exp <= i64::from(now.unix_secs());
-        if expired || !is_text(&item.key) {
+        if expired {
             return;
         }
         let (role, source) = (run.role, run.source);
         let Some((target, from)) = self.counterpart(role, &item.key) else { return };
+        let meta = |relay: &Relay, place| relay.backends[relay.writer(place)].speaks_meta();
+        let fits = item.key.len() <= BASE64_KEY_MAX && meta(self, target) && meta(self, source);
+        if !is_plain_key(&item.key) && !fits {
+            // It came in a protocol that one of them, or the proxy, does not know.
+            return;
+        }
         let Some(run) = &mut self.walker.run else { return };
         if from == source && run.targets.iter().any(|t| t.place == target && !t.hurt) {
             run.keys.push_back(Key { item, target, tries: 0 });
@@ -536,7 +543,7 @@ impl Relay {
         let usable = if backend.speaks_meta() {
             // `u`: nobody has read it, so it moves nowhere in the LRU.
             backend.ask(now, call, Expect::Meta.again(), |out| {
-                encode::request(out, &Request::MetaGet { key: name, flags: b"u" });
+                encode::meta_any(out, b"mg ", name, None, b"u");
             })
         } else {
             backend.ask(now, call, Expect::Values, |out| {
