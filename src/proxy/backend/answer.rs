@@ -55,6 +55,7 @@ impl<C: Copy> Backend<C> {
                     self.distance_us = (old - old / 4 + took / 4).max(1);
                 }
                 if self.health.greeted() {
+                    self.returned_at = Some(now.mono_us);
                     log::info!("proxy: {} is up", self.name);
                     self.figures.turned(now, figures::State::Up);
                 }
