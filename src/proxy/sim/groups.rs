@@ -11,6 +11,9 @@ use super::super::config::Place;
 use super::super::relay::LOST;
 use super::*;
 
+/// When it arrives, at whom, the key, what it is then, and when it was made.
+type Change = (u64, usize, Vec<u8>, Option<Item>, u64);
+
 /// Two servers of one group, and what is under way between them.
 struct Twins {
     world: World,
@@ -18,8 +21,7 @@ struct Twins {
     /// When each twin's version of a key was made.
     made: [HashMap<Vec<u8>, u64>; 2],
     count: u64,
-    /// When, to whom, what, and how it is then; `made`.
-    under_way: VecDeque<(u64, usize, Vec<u8>, Option<Item>, u64)>,
+    under_way: VecDeque<Change>,
     delay_us: u64,
 }
 
@@ -349,8 +351,8 @@ fn random_worlds_of_twins_look_like_one_map_and_nothing_is_done_twice() {
             for output in &mut twins.world.outputs {
                 outputs.push(String::from_utf8(std::mem::take(output)).expect("text"));
             }
-            for client in 0..clients {
-                let mut rest = &outputs[client][..];
+            for (client, output) in outputs.iter().enumerate() {
+                let mut rest = &output[..];
                 for (_, key, verb, fresh) in asked.iter().filter(|asked| asked.0 == client) {
                     let at = possible.entry((client, *key)).or_insert_with(|| vec![None]);
                     let context = format!("{context}, c{client}k{key} verb {verb} {fresh}");
