@@ -349,7 +349,8 @@ fn what_is_wrong_gets_one_sentence() {
         ("--un x", "option '--un' is ambiguous: '--unix-socket' or '--unix-mask'"),
         (
             "extra",
-            "unknown command 'extra'; there is proxy, where, verify, demo and help, or flags for a server",
+            "unknown command 'extra'; there is proxy, where, verify, demo and help, or flags for a \
+             server",
         ),
         ("-d extra", "unexpected argument 'extra'"),
         ("-d -- -v", "unexpected argument '-v'"),
@@ -431,7 +432,7 @@ fn what_is_wrong_gets_one_sentence() {
         ("-Y", "option requires an argument -- 'Y'"),
         ("-Z", "-Z: TLS is not supported"),
         ("-e /x", "-e: a memory file is not supported"),
-        ("help me", "no help for 'me'; there is proxy, verify and demo"),
+        ("help me", "no help for 'me'; there is proxy, where, verify and demo"),
         ("demo -x", "invalid option -- 'x'"),
     ] {
         assert_eq!(wrong(&format!("twincached {line}")), format!("twincached: {why}"), "{line}");

@@ -59,7 +59,7 @@ fn must_be_empty(rule: &str, found: &[String]) {
 
 /// Whether `path` belongs to the parts that get time, randomness and bytes handed in.
 fn is_pure(path: &str) -> bool {
-    let proxy = ["ring", "route", "fanout", "guard", "missed", "relay", "front", "backend"];
+    let proxy = ["ring", "route", "fanout", "guard", "missed", "cold", "relay", "front", "backend"];
     path.starts_with("src/store/")
         || path.starts_with("src/protocol/")
         || path.starts_with("src/replication/")

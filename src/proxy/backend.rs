@@ -14,6 +14,7 @@ mod pipe;
 
 use std::sync::Arc;
 
+use super::cold::Identity;
 use super::config::Config;
 use super::figures::{self, Server};
 use super::missed::{Amends, Missed};
@@ -262,7 +263,44 @@ pub struct Backend<C> {
     distance_us: u64,
     /// When a probe last found it back.
     returned_at: Option<u64>,
+    /// It has said who it is on this connection.
+    greeted: bool,
+    who: Who,
+    news: Vec<News>,
     figures: Arc<Server>,
+}
+
+/// What is being found out about the process that answers.
+#[derive(Debug, Default)]
+struct Who {
+    /// Somebody wants to know it.
+    wanted: bool,
+    /// Connections in a row that ended at the question.
+    silent: u8,
+    /// What the lines so far say.
+    identity: Identity,
+    /// The connection before this one was lost.
+    was_lost: bool,
+}
+
+/// Connections that may end at the question who it is, before it is not asked any more: there are
+/// servers that close at a command they do not know.
+const SILENT_MAX: u8 = 2;
+
+/// What a server's own answers tell about what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A connection has begun. `was_lost`: the one before it had not been closed by us.
+    Met {
+        /// Who answers, as far as it says so.
+        who: Identity,
+        /// See above.
+        was_lost: bool,
+    },
+    /// This key was deleted there, because a write of it had been missed.
+    Deleted(Box<[u8]>),
+    /// Everything was flushed there, because too much had been missed.
+    Flushed,
 }
 
 impl<C: Copy> Backend<C> {
@@ -281,6 +319,9 @@ impl<C: Copy> Backend<C> {
             restarted: None,
             distance_us: 0,
             returned_at: None,
+            greeted: false,
+            who: Who::default(),
+            news: Vec::new(),
             figures,
         }
     }
@@ -303,6 +344,34 @@ impl<C: Copy> Backend<C> {
     /// What the server said it speaks.
     pub fn dialect(&self) -> Dialect {
         self.dialect
+    }
+
+    /// It has a counterpart: [`Backend::take_news`] will be asked.
+    pub fn watch(&mut self, wanted: bool) {
+        self.who.wanted = wanted;
+    }
+
+    /// Whether it has said on this connection what it can do.
+    pub fn is_greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// Connects, if nobody else has a reason to.
+    pub fn wake(&mut self, now: Now) {
+        if self.health.wanted(now) {
+            self.greet(now);
+        }
+    }
+
+    /// Requests without an answer.
+    #[cfg(test)]
+    pub fn waiting(&self) -> usize {
+        self.pipe.len()
+    }
+
+    /// What it has told since the last call.
+    pub fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
     }
 
     /// Whether [`Backend::ask`] takes a request now.
@@ -369,10 +438,10 @@ impl<C: Copy> Backend<C> {
     /// What goes first on every new connection: who are you, and what you have missed.
     fn greet(&mut self, now: Now) {
         self.dialect = Dialect::Unknown;
-        self.pipe.push(now, Asked::Version, true, |out| encode::request(out, &Request::Version));
+        introduce(&mut self.pipe, &self.who, now);
         let lost = self.missed.take_lost();
         if lost > 0 {
-            log::warn!("proxy: {}: {lost} missed writes were too many to remember", self.name);
+            log::warn!("proxy: {}: {lost} missed writes are too many: it is flushed", self.name);
         }
         amend(&mut self.pipe, &mut self.missed, now);
     }
@@ -446,6 +515,11 @@ impl<C: Copy> Backend<C> {
         }
     }
 
+    /// Whether nothing that was sent is without an answer.
+    pub fn is_quiet(&self) -> bool {
+        self.pipe.len() == 0
+    }
+
     /// Whether a deadline has passed. The caller then calls [`Backend::failed`].
     pub fn check(&self, now: Now) -> Option<Why> {
         if self.deadline().is_none_or(|at| now.mono_us < at) {
@@ -465,6 +539,12 @@ impl<C: Copy> Backend<C> {
     /// them was sent: none of them will get an answer. When they have been seen to, [`Backend::resume`] goes on with those that can
     /// be asked again; [`Backend::take_restarted`] is asked before.
     pub fn failed(&mut self, now: Now, why: &Why) -> Vec<(C, bool)> {
+        self.greeted = false;
+        self.who.was_lost |= *why != Why::Idle;
+        if let Some(Asked::Who) = self.pipe.front().map(|head| &head.asked) {
+            self.who.silent = self.who.silent.saturating_add(1);
+        }
+        self.who.identity = Identity::default();
         self.input = Buf::new();
         self.swallow = 0;
         let waiting = self.pipe.has_callers();
@@ -511,7 +591,7 @@ impl<C: Copy> Backend<C> {
             match waiting.asked {
                 Asked::Caller(call, _) | Asked::Gone(call) => orphans.push((call, waiting.sent)),
                 Asked::Amends(amends) => self.missed.again(amends),
-                Asked::Version => {}
+                Asked::Version | Asked::Who => {}
             }
         }
         self.figures.in_flight.set(0);
@@ -528,14 +608,14 @@ impl<C: Copy> Backend<C> {
         if !std::mem::take(&mut self.paused) {
             return;
         }
-        let missed = &mut self.missed;
+        let (missed, who) = (&mut self.missed, &self.who);
         let greet = matches!(self.health.state, State::Connecting { .. });
         if greet {
             self.dialect = Dialect::Unknown;
         }
         self.pipe.insert(now, |pipe| {
             if greet {
-                pipe.push(now, Asked::Version, true, |out| encode::request(out, &Request::Version));
+                introduce(pipe, who, now);
             }
             amend(pipe, missed, now);
         });
@@ -570,6 +650,14 @@ impl<C: Copy> Backend<C> {
         }
         self.health.answered();
         self.go_on(now);
+    }
+}
+
+/// Asks who it is.
+fn introduce<C: Copy>(pipe: &mut Pipe<C>, who: &Who, now: Now) {
+    pipe.push(now, Asked::Version, true, |out| encode::request(out, &Request::Version));
+    if who.wanted && who.silent < SILENT_MAX {
+        pipe.push(now, Asked::Who, true, |out| encode::request(out, &Request::Stats { args: b"" }));
     }
 }
 

@@ -217,6 +217,16 @@ impl Fanout {
         self.misses += usize::from(self.close(slot, State::Miss));
     }
 
+    /// The result is void: another follows.
+    pub fn reopen(&mut self, slot: usize) {
+        if self.slots[slot].state != State::Waiting {
+            self.slots[slot].state = State::Waiting;
+            self.waiting += 1;
+            // The old value stays where it is, and is not copied into the reply.
+            self.sorted = false;
+        }
+    }
+
     /// Nobody could be asked about the key.
     pub fn fail(&mut self, slot: usize) {
         self.close(slot, State::Failed);

@@ -8,7 +8,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::OnceLock;
 
+use super::cold::Cold;
 use super::recent::Recent;
+use super::turns::Turns;
 use crate::base::hash::hash_key;
 
 /// Stripes of the table (512 KiB). Two keys that share one may lose a fill-back when both are busy
@@ -16,6 +18,8 @@ use crate::base::hash::hash_key;
 const STRIPES: usize = 65_536;
 /// The worker that began the last write is kept in these low bits of a stripe's count.
 const WORKER_BITS: u32 = 8;
+/// In place of a worker's number: no worker may think that the write was its own.
+const NOBODY: u32 = (1 << WORKER_BITS) - 1;
 
 #[derive(Debug, Default)]
 struct Stripe {
@@ -31,7 +35,11 @@ pub struct Guard {
     stripes: Vec<Stripe>,
     /// `flush_all` writes every key.
     all: Stripe,
+    /// Whose turn it is to write.
+    turns: Turns,
     recent: OnceLock<Recent>,
+    /// What is known of keys that are nowhere ends when they are written.
+    cold: Cold,
 }
 
 /// What a key's stripe showed at one moment.
@@ -67,12 +75,28 @@ impl Guard {
     /// No write has happened.
     pub fn new() -> Guard {
         let stripes = (0..STRIPES).map(|_| Stripe::default()).collect();
-        Guard { stripes, all: Stripe::default(), recent: OnceLock::new() }
+        Guard {
+            stripes,
+            all: Stripe::default(),
+            turns: Turns::new(),
+            recent: OnceLock::new(),
+            cold: Cold::default(),
+        }
+    }
+
+    /// Whose turn it is to write a key that has a backup.
+    pub fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// Which keys of groups were written a moment ago. Made when there is a group.
     pub fn recent(&self) -> &Recent {
         self.recent.get_or_init(Recent::default)
+    }
+
+    /// Which places have lost what they held.
+    pub fn cold(&self) -> &Cold {
+        &self.cold
     }
 
     fn stripe(&self, key: &[u8]) -> &Stripe {
@@ -82,11 +106,19 @@ impl Guard {
     /// A write that can create or remove the key is about to be sent.
     pub fn begin(&self, key: &[u8], worker: u32) {
         self.stripe(key).begin(worker);
+        self.cold.lacked().forget(key);
     }
 
     /// It has been answered by everybody, or given up.
     pub fn end(&self, key: &[u8]) {
         self.stripe(key).end();
+    }
+
+    /// A write of the key was missed: what was read of it so far is not to be put back, not even
+    /// by the worker that did the write elsewhere.
+    pub fn missed(&self, key: &[u8]) {
+        self.begin(key, NOBODY);
+        self.end(key);
     }
 
     /// A `flush_all` is about to be sent.

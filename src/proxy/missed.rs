@@ -3,7 +3,7 @@
 //! Owns a bounded set of keys. A backend that was cut off, and not restarted, comes back with what
 //! it held before: whatever was written or deleted meanwhile would be read from it as if nothing
 //! had happened. So these keys are deleted on it before it is asked anything else; what the other
-//! side of the pair holds then counts again.
+//! side of the pair holds then counts again. Where they are too many, everything is.
 
 use std::collections::HashSet;
 
@@ -38,7 +38,9 @@ impl Missed {
             return;
         }
         if self.keys.len() >= KEYS_MAX || self.bytes + key.len() > BYTES_MAX {
-            self.lost += 1;
+            // Old values are worse than none.
+            let lost = self.lost + self.keys.len() as u64 + 1;
+            *self = Missed { flush: true, lost, ..Missed::default() };
             return;
         }
         self.bytes += key.len();
@@ -47,7 +49,7 @@ impl Missed {
 
     /// A `flush_all` did not arrive; it covers all keys.
     pub fn flush(&mut self) {
-        *self = Missed { flush: true, ..Missed::default() };
+        *self = Missed { flush: true, lost: self.lost, ..Missed::default() };
     }
 
     /// Something that was taken and did not arrive either.
@@ -81,7 +83,8 @@ impl Missed {
         taken.into_iter().map(Amends::Delete).collect()
     }
 
-    /// Writes that found no place here since the last call.
+    /// Writes that were too many to remember one by one since the last call: everything is flushed
+    /// because of them.
     pub fn take_lost(&mut self) -> u64 {
         std::mem::take(&mut self.lost)
     }
@@ -108,7 +111,8 @@ mod tests {
         for n in 0..KEYS_MAX + 5 {
             missed.key(format!("{n}").as_bytes());
         }
-        assert_eq!(missed.take_lost(), 5);
-        assert_eq!(missed.take(usize::MAX).len(), KEYS_MAX);
+        assert_eq!(missed.take(usize::MAX), [Amends::Flush], "instead of too many");
+        assert_eq!(missed.take_lost(), KEYS_MAX as u64 + 1, "and what came later is covered");
+        assert!(missed.is_empty());
     }
 }

@@ -11,6 +11,7 @@
 //! ```
 
 pub mod backend;
+pub mod cold;
 pub mod config;
 pub mod fanout;
 pub mod figures;
@@ -22,12 +23,14 @@ pub mod missed;
 pub mod places;
 pub mod recent;
 pub mod relay;
+pub mod renew;
 pub mod ring;
 pub mod route;
 pub mod run;
 pub mod servers_file;
 #[cfg(test)]
 mod sim;
+pub mod turns;
 pub mod worker;
 
 pub use config::{Config, Distribution, Place, ServerAddr};

@@ -1,26 +1,26 @@
 //! From a validated command line to a running proxy, and back to an exit status.
 //!
 //! Owns the order of things: resolve, bind, become a daemon, drop privileges, start workers,
-//! accept, stop. Accepts on the main thread and hands clients to the workers in turns. Never serves
-//! one.
+//! accept, stop. Accepts on the main thread and hands clients to the workers in turns, and hands
+//! them other servers when there are ([`super::renew`]). Never serves a client.
 
 use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 
-use super::config::{Config, Endpoint};
+use super::config::Config;
 use super::figures::Figures;
 use super::front::Shared;
 use super::guard::Guard;
 use super::relay::{Relay, OUT_OF_CONNECTION};
-use super::route::Routes;
-use super::worker::{Addresses, Common, Message, Setup, Worker};
-use crate::base::address::Address;
+use super::renew::{first_setup, Renewal};
+use super::servers_file::{self, Look};
+use super::worker::{Common, Message, Setup, Worker};
 use crate::base::clock::RealClock;
 use crate::base::log as sink;
 use crate::net::listen::{self, Bound, Listener};
@@ -30,11 +30,13 @@ use crate::platform::daemon::{self, Keep};
 use crate::platform::logging::Logging;
 use crate::platform::pidfile::PidFile;
 use crate::platform::signals::{Signal, Signals};
-use crate::platform::{limits, user, EX_OSERR};
+use crate::platform::{limits, user, EX_OSERR, EX_USAGE};
 
 const SIGNALS: Token = Token(0);
+/// Other servers, or other addresses of them, were found.
+const RENEWED: Token = Token(1);
 /// Listeners have the tokens from here on.
-const LISTENERS: usize = 1;
+const LISTENERS: usize = 2;
 /// Clients that may wait to be accepted: memcached's default.
 const BACKLOG: u32 = 1024;
 /// Connections taken per visit to a listener: signals and other listeners get their turn.
@@ -86,7 +88,11 @@ fn start(config: &Config) -> Result<(), Failure> {
     if limits::raise_open_files(max_conns, 1).is_err() {
         log::warn!("{}", limits::FILES_REFUSED);
     }
-    let addrs = resolve(config)?;
+    let mut base = config.clone();
+    base.servers_file = absolute(&config.servers_file).map_err(Failure::os)?;
+    let look = base.servers_file.as_deref().map(Look::at);
+    let full = servers_file::load(&base).map_err(|why| Failure(why, EX_USAGE))?;
+    let setup = Arc::new(first_setup(&full).map_err(Failure::os)?);
     let mut bound = bind_tcp(config).map_err(Failure::os)?;
     if let Some(path) = &config.unix {
         bound.push(listen::bind_unix(path, UNIX_MODE).map_err(Failure::os)?);
@@ -109,29 +115,23 @@ fn start(config: &Config) -> Result<(), Failure> {
     if let Some(user) = user {
         user.assume().map_err(Failure::os)?;
     }
-    let outcome = serve(config, addrs, bound).map_err(Failure::os);
+    let servers = Servers { base, look, full, setup };
+    let outcome = serve(servers, bound).map_err(Failure::os);
     if let Some(Err(error)) = pid_file.map(PidFile::remove) {
         log::warn!("Could not remove the pid file: {error}");
     }
     outcome
 }
 
-/// The addresses of every server.
-fn resolve(config: &Config) -> Result<Addresses, Failure> {
-    let resolve = |addr: &Endpoint| {
-        let Endpoint::Tcp { host, port } = addr else { return Ok(Vec::new()) };
-        let address = Address { host: host.clone(), port: Some(*port) };
-        let fail = |why: String| Failure::os(format!("cannot resolve {addr}: {why}"));
-        let addrs =
-            listen::resolve(&address, *port).map_err(|error| fail(listen::plain(&error)))?;
-        if addrs.is_empty() {
-            return Err(fail("it has no address".into()));
-        }
-        Ok(addrs)
-    };
-    let places = config.servers.iter().chain(&config.backups);
-    let endpoints = places.flat_map(|place| &place.members).map(|member| &member.endpoint);
-    endpoints.map(|endpoint| Ok((endpoint.clone(), resolve(endpoint)?))).collect()
+/// What a proxy starts with.
+struct Servers {
+    /// The command line.
+    base: Config,
+    /// What the servers file looked like.
+    look: Option<Look>,
+    /// The same with what is in it.
+    full: Config,
+    setup: Arc<Setup>,
 }
 
 fn bind_tcp(config: &Config) -> Result<Vec<Bound>, listen::BindError> {
@@ -143,14 +143,16 @@ fn bind_tcp(config: &Config) -> Result<Vec<Bound>, listen::BindError> {
     listen::bind_tcp(addrs, config.port)
 }
 
-fn serve(config: &Config, addrs: Addresses, bound: Vec<Bound>) -> io::Result<()> {
+fn serve(servers: Servers, bound: Vec<Bound>) -> io::Result<()> {
+    let Servers { base, look, full, setup } = servers;
+    let config = &full;
     let clock = RealClock::new();
     let poll = Poll::new()?;
     let mut signals = Signals::new()?;
     poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
     let shared = Shared::new(config);
-    let common = Arc::new(Common { shared, live: AtomicUsize::new(0) });
-    let setup = Arc::new(Setup { routes: Arc::new(Routes::new(config)), addrs });
+    let common = Arc::new(Common { shared, live: AtomicUsize::new(0), workers: OnceLock::new() });
+    let waker = Arc::new(Waker::new(poll.registry(), RENEWED)?);
     let guard = Arc::new(Guard::new());
     let figures = Arc::new(Figures::new(config.threads));
     let mut workers = Vec::new();
@@ -163,6 +165,9 @@ fn serve(config: &Config, addrs: Addresses, bound: Vec<Bound>) -> io::Result<()>
         let thread = Builder::new().name(format!("proxy {number}")).spawn(|| worker.run())?;
         workers.push((sender, thread));
     }
+    let senders = workers.iter().map(|(sender, _): &(Sender<Message>, _)| sender.clone()).collect();
+    // Nobody else sets it.
+    let _ = common.workers.set(senders);
     let mut listeners = Vec::new();
     for (bound, index) in bound.into_iter().zip(LISTENERS..) {
         let mut listener = bound.listen(BACKLOG)?;
@@ -171,7 +176,8 @@ fn serve(config: &Config, addrs: Addresses, bound: Vec<Bound>) -> io::Result<()>
         listeners.push((listener, true));
     }
     let max_conns = config.max_conns.max(1);
-    Proxy { poll, signals, listeners, workers, next: 0, common, max_conns }.run()
+    let renewal = Renewal::new(base, look, full, setup, waker, Instant::now());
+    Proxy { poll, signals, listeners, workers, next: 0, common, max_conns, renewal }.run()
 }
 
 /// The main thread.
@@ -184,6 +190,7 @@ struct Proxy {
     next: usize,
     common: Arc<Common>,
     max_conns: usize,
+    renewal: Renewal,
 }
 
 impl Proxy {
@@ -200,6 +207,7 @@ impl Proxy {
             for event in &events {
                 match event.token() {
                     SIGNALS => stop |= self.take_signals(),
+                    RENEWED => self.renew(),
                     Token(index) => {
                         if let Some((_, ready)) = self.listeners.get_mut(index - LISTENERS) {
                             *ready = true;
@@ -210,19 +218,28 @@ impl Proxy {
             if stop {
                 break;
             }
-            timeout = self.accept();
+            let again = self.accept();
+            let now = Instant::now();
+            self.renewal.tick(now);
+            timeout = [again, self.renewal.timeout(now)].into_iter().flatten().min();
         }
         self.listeners.clear();
         for (sender, thread) in self.workers {
-            // A full mailbox is emptied by a live worker at once.
-            while let Err(SendError::Full(_)) = sender.send(Message::Stop) {
-                std::thread::yield_now();
-            }
+            tell(&sender, || Message::Stop);
             if thread.join().is_err() {
                 log::error!("a worker had panicked");
             }
         }
         Ok(())
+    }
+
+    /// Hands the workers what was found.
+    fn renew(&mut self) {
+        while let Some((_, setup)) = self.renewal.take(Instant::now()) {
+            for (sender, _) in &self.workers {
+                tell(sender, || Message::Reload(Arc::clone(&setup)));
+            }
+        }
     }
 
     fn take_signals(&mut self) -> bool {
@@ -233,6 +250,7 @@ impl Proxy {
                     if let Err(error) = sink::reopen() {
                         log::error!("cannot open the log file again: {error}");
                     }
+                    self.renewal.read_now();
                 }
                 Signal::Interrupt | Signal::Terminate | Signal::Graceful => {
                     log::info!("got signal {}", signal.number());
@@ -289,6 +307,13 @@ impl Proxy {
             }
             Err(SendError::NotWoken(error)) => log::warn!("proxy: cannot wake a worker: {error}"),
         }
+    }
+}
+
+/// Tells a worker what it has to hear. A full mailbox is emptied by a live worker at once.
+fn tell(worker: &Sender<Message>, message: impl Fn() -> Message) {
+    while let Err(SendError::Full(_)) = worker.send(message()) {
+        std::thread::yield_now();
     }
 }
 

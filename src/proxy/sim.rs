@@ -60,6 +60,14 @@ struct Server {
     frozen: bool,
     /// Answers of gets that were asked for, by key: how often the server was asked.
     gets: usize,
+    /// Which process it is: `stats` says so, unless `silent`.
+    process: u64,
+    silent: bool,
+    /// Lists its keys, as 1.4.31 and later do.
+    lists: bool,
+    /// So many times it is busy when it is to list them.
+    busy: usize,
+    dumps: usize,
 }
 
 impl Server {
@@ -174,6 +182,21 @@ impl Server {
                 true => &b"VERSION 1.6.18\r\n"[..],
                 false => b"VERSION 1.4.15\r\n",
             }),
+            Request::Stats { .. } if !self.silent => {
+                let uptime = 1000 - self.process as i64;
+                for (name, value) in [("pid", 1), ("uptime", uptime), ("time", 1_700_000_000)] {
+                    encode::stat(&mut self.output, name, &value.to_string());
+                }
+                self.output.extend(encode::END);
+            }
+            Request::Admin { line } if self.lists => {
+                assert_eq!(*line, b"lru_crawler metadump all");
+                self.dump();
+            }
+            Request::MetaGet { key, flags: b"u" } if self.meta => {
+                let there = self.items.contains_key(*key);
+                self.output.extend(if there { &b"HD\r\n"[..] } else { b"EN\r\n" });
+            }
             Request::MetaNoop if self.meta => self.output.extend(encode::META_NOOP),
             Request::MetaGet { key, flags } if self.meta => {
                 assert_eq!(*flags, b"k f c t v");
@@ -192,6 +215,30 @@ impl Server {
             }
             _ => self.output.extend(b"ERROR\r\n"),
         }
+    }
+
+    fn dump(&mut self) {
+        if self.busy > 0 {
+            self.busy -= 1;
+            return self.output.extend(b"BUSY currently processing crawler request\r\n");
+        }
+        self.dumps += 1;
+        let mut keys: Vec<_> = self.items.iter().collect();
+        keys.sort_by(|a, b| a.0.cmp(b.0));
+        for (key, item) in keys {
+            self.output.extend(b"key=");
+            crate::base::uri::push(&mut self.output, key);
+            let exp = if item.exptime == 0 { -1 } else { 1_700_000_000 + item.exptime };
+            let rest = format!(" exp={exp} la=1 cas=1 fetch=no cls=1 size={}\n", item.value.len());
+            self.output.extend(rest.as_bytes());
+        }
+        self.output.extend(encode::END);
+    }
+
+    /// Another process takes its place, and has nothing.
+    fn restart(&mut self) {
+        self.items.clear();
+        self.process += 10;
     }
 
     /// Loses its connection.
@@ -234,7 +281,9 @@ impl World {
             random: Random::new(seed),
             now: Now { unix_us: 1_700_000_000_000_000, mono_us: 1 },
             relay: Relay::new(config, Arc::new(Guard::new()), 0),
-            servers: (0..count).map(|_| Server { meta, ..Server::default() }).collect(),
+            servers: (0..count)
+                .map(|_| Server { meta, lists: meta, ..Server::default() })
+                .collect(),
             fronts: (0..clients).map(|_| Front::new(shared.clone())).collect(),
             outputs: vec![Vec::new(); clients],
             lanes: HashMap::new(),
@@ -256,6 +305,7 @@ impl World {
             self.connect(id);
             self.move_bytes(id);
         }
+        self.move_lanes();
         for completion in self.relay.take_completions() {
             self.relay.release(completion.held);
         }
@@ -268,6 +318,7 @@ impl World {
         for (client, front) in self.fronts.iter_mut().enumerate() {
             front.process(now, World::client_id(client), relay);
         }
+        relay.tick(now);
         for id in 0..self.servers.len() {
             let late = self.relay.connection(id).check(self.now);
             if let Some(why) = late {
@@ -403,9 +454,17 @@ impl World {
 
     /// The connection breaks; `why` as the network would tell.
     fn cut(&mut self, id: usize) {
+        let why = super::backend::Why::Lost("reset".into());
+        let lanes: Vec<LinkId> = self.lanes.keys().copied().collect();
+        for lane in lanes {
+            let there = self.relay.has_link(lane);
+            if there && self.relay.endpoint(lane) == self.relay.endpoint(id) {
+                self.lanes.remove(&lane);
+                self.relay.failed(lane, self.now, &why);
+            }
+        }
         if self.servers[id].connected {
             self.servers[id].hang_up();
-            let why = super::backend::Why::Lost("reset".into());
             self.relay.failed(id, self.now, &why);
         }
     }
@@ -434,8 +493,12 @@ impl World {
                     || self.relay.in_flight() > 0
                     || self.is_moving();
             if !waiting {
-                // A barrier is passed at the client's next turn.
+                // A barrier is passed at the client's next turn. What nobody waits for must not be
+                // left in the middle: time may be about to jump.
                 self.step();
+                while self.is_moving() {
+                    self.step();
+                }
                 assert_eq!(self.relay.held(), 0, "{what}: nothing is held when all is quiet");
                 return;
             }
@@ -456,6 +519,18 @@ impl World {
         self.settle("healing");
     }
 
+    /// Time passes until nothing is cold any more.
+    fn warm_up(&mut self) {
+        for _ in 0..3000 {
+            if self.relay.is_warm() {
+                return self.settle("warming up");
+            }
+            self.pass_us(10_000);
+            self.step();
+        }
+        panic!("still cold after 30 simulated seconds");
+    }
+
     /// Sends, settles, and returns what `client` was answered.
     fn ask(&mut self, client: usize, bytes: &str) -> String {
         self.send(client, bytes);
@@ -464,6 +539,7 @@ impl World {
     }
 }
 
+mod cold;
 mod groups;
 mod large;
 mod random_worlds;

@@ -13,7 +13,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -36,6 +36,8 @@ pub enum Message {
     Serve(Stream),
     /// Other servers, or other addresses of them.
     Reload(Arc<Setup>),
+    /// Wake up: a turn to write has ended that a request may wait for.
+    TurnOver,
     /// Read nothing more, let what is in flight end, then leave.
     Stop,
 }
@@ -93,6 +95,10 @@ struct Link {
     writable: bool,
     /// As of a client.
     ended: bool,
+    /// Where it leads, if not to a unix socket.
+    addr: Option<SocketAddr>,
+    /// The server's name has other addresses now: it is left when nobody waits for an answer.
+    moved: bool,
 }
 
 /// One backend's socket; its addresses are tried in turns.
@@ -108,6 +114,8 @@ pub struct Common {
     pub shared: Arc<Shared>,
     /// Clients connected to any worker.
     pub live: AtomicUsize,
+    /// Every worker, once all are there.
+    pub workers: OnceLock<Vec<Sender<Message>>>,
 }
 
 /// One worker's state; [`Worker::run`] is the thread.
@@ -211,11 +219,24 @@ impl Worker {
             match message {
                 Message::Stop => self.stop_at = Some(now.mono_us + GRACE_US),
                 Message::Serve(stream) => self.adopt(stream),
+                Message::TurnOver => {}
                 Message::Reload(setup) => {
                     self.relay.reload(Arc::clone(&setup.routes));
                     self.setup = setup;
+                    self.leave_old_addresses();
                 }
             }
+        }
+    }
+
+    /// Marks connections to addresses that their server's name does not have any more.
+    fn leave_old_addresses(&mut self) {
+        let Worker { targets, relay, setup, .. } = self;
+        for (&id, target) in targets.iter_mut() {
+            let Some(link) = &mut target.link else { continue };
+            let Some(addr) = link.addr.filter(|_| relay.has_link(id)) else { continue };
+            let known = setup.addrs.get(relay.endpoint(id));
+            link.moved = !known.is_some_and(|addrs| addrs.contains(&addr));
         }
     }
 
@@ -292,6 +313,12 @@ impl Worker {
         self.deliver();
         self.flush_delivered(now);
         self.close_gone();
+        if self.relay.take_turn_ended() {
+            for worker in self.common.workers.get().into_iter().flatten() {
+                // One whose mailbox is full, or who was not woken, looks at his next turn.
+                let _ = worker.send(Message::TurnOver);
+            }
+        }
         self.relay.publish();
         self.busy = self.is_busy();
     }
@@ -408,7 +435,11 @@ impl Worker {
         if let Err(why) = self.read_backend(id, now) {
             return self.fail_backend(id, now, &why);
         }
-        let late = self.relay.connection(id).check(now);
+        let mut late = self.relay.connection(id).check(now);
+        if late.is_none() && self.link(id).is_some_and(|link| link.moved) {
+            let quiet = self.relay.connection(id).is_quiet();
+            late = quiet.then(|| Why::Lost("its address has changed".into()));
+        }
         if let Some(why) = late {
             self.fail_backend(id, now, &why);
         }
@@ -476,17 +507,19 @@ impl Worker {
     fn connect(&mut self, id: usize) -> io::Result<()> {
         let target = self.targets.entry(id).or_default();
         let endpoint = self.relay.endpoint(id);
-        let mut stream = match endpoint {
-            Endpoint::Unix(path) => Stream::connect_unix(path)?,
+        let (mut stream, addr) = match endpoint {
+            Endpoint::Unix(path) => (Stream::connect_unix(path)?, None),
             Endpoint::Tcp { .. } => {
                 let addrs = self.setup.addrs.get(endpoint).map_or(&[][..], Vec::as_slice);
                 let addr = addrs.get(target.next % addrs.len().max(1));
-                Stream::connect(*addr.ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?)?
+                let addr = *addr.ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?;
+                (Stream::connect(addr)?, Some(addr))
             }
         };
         self.poll.registry().register(&mut stream, Token(LINKS + id), BOTH)?;
         let (connected, readable, writable, ended) = (false, false, false, false);
-        target.link = Some(Link { stream, connected, readable, writable, ended });
+        let moved = false;
+        target.link = Some(Link { stream, connected, readable, writable, ended, addr, moved });
         Ok(())
     }
 

@@ -4,8 +4,9 @@
 //! connection: nobody gets what might be another's.
 
 use super::super::figures;
+use super::super::missed::Amends;
 use super::pipe::Asked;
-use super::{Backend, Dialect, Expect, Step};
+use super::{Backend, Dialect, Expect, News, Step, SILENT_MAX};
 use crate::base::clock::Now;
 use crate::protocol::classic::{parse_data, parse_reply, Reply};
 use crate::protocol::Parsed;
@@ -28,6 +29,9 @@ impl<C: Copy> Backend<C> {
         let Some(head) = self.pipe.front() else { return Step::Garbage };
         if !self.pipe.front_is_sent() {
             return Step::Garbage;
+        }
+        if let Asked::Who = head.asked {
+            return self.who_answer(now, input);
         }
         let (reply, used) = match parse_reply(input) {
             Parsed::Incomplete => return Step::Wait,
@@ -54,17 +58,60 @@ impl<C: Copy> Backend<C> {
                     let old = if self.distance_us == 0 { took } else { self.distance_us };
                     self.distance_us = (old - old / 4 + took / 4).max(1);
                 }
+                self.greeted = true;
+                if self.who.wanted && self.who.silent >= SILENT_MAX {
+                    self.tell_who();
+                }
                 if self.health.greeted() {
                     self.returned_at = Some(now.mono_us);
                     log::info!("proxy: {} is up", self.name);
                     self.figures.turned(now, figures::State::Up);
                 }
             }
-            (Asked::Amends(_), Reply::Deleted | Reply::NotFound | Reply::Ok | Reply::Error(_)) => {}
+            (
+                Asked::Amends(amends),
+                Reply::Deleted | Reply::NotFound | Reply::Ok | Reply::Error(_),
+            ) => {
+                if self.who.wanted {
+                    self.news.push(match amends {
+                        Amends::Delete(key) => News::Deleted(key),
+                        Amends::Flush => News::Flushed,
+                    });
+                }
+            }
             _ => return Step::Garbage,
         }
         self.go_on(now);
         Step::Own { used }
+    }
+
+    /// The answer to `stats`. Lines that are no statistics are passed over: a magent's begins with
+    /// its name.
+    fn who_answer<'a>(&mut self, now: Now, input: &'a [u8]) -> Step<'a, C> {
+        let (reply, used) = match parse_reply(input) {
+            Parsed::Incomplete => return Step::Wait,
+            Parsed::Reject { used, .. } if input[used - 1] != b'\n' => return Step::Garbage,
+            Parsed::Reject { used, .. } => (None, used),
+            Parsed::Done { value, used } => (Some(value), used),
+        };
+        match reply {
+            None => {}
+            Some(Reply::Stat { name, value }) => self.who.identity.stat(name, value),
+            Some(Reply::End | Reply::Error(_)) => {
+                self.pipe.pop();
+                self.who.silent = 0;
+                self.tell_who();
+                self.go_on(now);
+            }
+            Some(_) => return Step::Garbage,
+        }
+        Step::Own { used }
+    }
+
+    fn tell_who(&mut self) {
+        let who = std::mem::take(&mut self.who.identity);
+        let was_lost = std::mem::take(&mut self.who.was_lost);
+        self.news.push(News::Met { who, was_lost });
     }
 
     /// Largest value that is taken whole from such an answer, in bytes.

@@ -32,6 +32,8 @@ pub(super) const GONE_MAX: usize = 1024;
 #[derive(Debug)]
 pub(super) enum Asked<C> {
     Version,
+    /// The general `stats`.
+    Who,
     Amends(Amends),
     Caller(C, Expect),
     /// Sent on a connection that was lost, and not to be sent again.
@@ -218,7 +220,7 @@ impl<C: Copy> Pipe<C> {
             let was_sent = at < sent;
             at += bytes.len();
             match waiting.asked {
-                Asked::Version => continue,
+                Asked::Version | Asked::Who => continue,
                 Asked::Caller(call, _) if was_sent && !waiting.again => {
                     (waiting.asked, waiting.len) = (Asked::Gone(call), 0);
                 }

@@ -11,11 +11,13 @@
 //!                        +--> get: the value;  gets gat incr append ...: the server again
 //! ```
 //!
-//! A get ends when the add has been answered: whoever was given the value finds it on its server.
+//! A get ends when the add has been answered: whoever was given the value finds it on its server. If
+//! the server has a value after all, that one is handed out instead.
 
 use super::super::backend::{Expect, Usable};
 use super::super::guard::Stamp;
-use super::places::PlaceId;
+use super::places::{BackendId, PlaceId};
+use super::walk::Outcome;
 use super::{Call, Relay};
 use crate::base::clock::Now;
 use crate::base::num::parse_i64;
@@ -34,17 +36,27 @@ const RELATIVE_MAX_SECS: i64 = 60 * 60 * 24 * 30;
 enum Waiter {
     Slot { read: usize, slot: usize },
     Write { write: usize },
+    Walk { step: u32, expires: i64 },
 }
 
 #[derive(Debug)]
 pub(super) struct Fill {
     key: Box<[u8]>,
+    /// Where it is put.
     server: PlaceId,
+    /// Who is asked for it.
+    source: BackendId,
+    /// It was not known whether that one has meta commands.
+    guess: bool,
     /// From before the backup was asked; `None` when a write was on its way.
     stamp: Option<Stamp>,
     waiters: Vec<Waiter>,
-    /// Reads that have the value and wait for the add.
-    readers: Vec<usize>,
+    /// Reads, and their slots, that have the value and wait for the add.
+    readers: Vec<(usize, usize)>,
+    /// Those of the walk that wait for the add.
+    steps: Vec<u32>,
+    /// It is found by its key ([`Relay::fill_by_key`]).
+    shared: bool,
     /// From a backup without meta commands: the value came before the end of its answer.
     value: Option<(u32, u64, Vec<u8>)>,
     /// There is a value, and it is too large to be held.
@@ -70,7 +82,13 @@ impl Relay {
         server: PlaceId,
         backup: PlaceId,
     ) {
+        if self.places[server].slot.is_warm() {
+            return self.fill_missed(read, slot);
+        }
         let key: Box<[u8]> = self.reads[read].fan_key(slot).into();
+        if !self.places[server].slot.may_be_elsewhere(&key) {
+            return self.fill_missed(read, slot);
+        }
         if !self.join_fill(now, &key, server, backup, Waiter::Slot { read, slot }) {
             self.fill_missed(read, slot);
         }
@@ -85,8 +103,25 @@ impl Relay {
         server: PlaceId,
         backup: PlaceId,
     ) {
-        if !self.join_fill(now, key, server, backup, Waiter::Write { write }) {
+        let cold = self.places[server].slot.may_be_elsewhere(key);
+        if !cold || !self.join_fill(now, key, server, backup, Waiter::Write { write }) {
             self.write_filled(now, write, false);
+        }
+    }
+
+    /// The walk has found that `target` lacks a key that `source` lists, and until when it lives
+    /// there, in seconds since 1970: -1 for ever, 0 where that was not said.
+    pub(super) fn fill_walk(
+        &mut self,
+        now: Now,
+        key: &[u8],
+        places: (PlaceId, PlaceId),
+        step: u32,
+        expires: i64,
+    ) {
+        let (target, source) = places;
+        if !self.join_fill(now, key, target, source, Waiter::Walk { step, expires }) {
+            self.walk_done(now, step, Outcome::Lost);
         }
     }
 
@@ -99,38 +134,53 @@ impl Relay {
         backup: PlaceId,
         waiter: Waiter,
     ) -> bool {
-        if let Some(&fill) = self.fill_by_key.get(key) {
+        // What a walk puts back on a backup is nothing that a client could wait for.
+        let shared = self.router.servers.contains(&server);
+        if let Some(&fill) = self.fill_by_key.get(key).filter(|_| shared) {
             self.fills[fill as usize].waiters.push(waiter);
             return true;
         }
         let stamp = self.guard.stamp(key);
-        let backup = self.writer(backup);
-        let meta = self.backends[backup].speaks_meta();
-        let expect = if meta { Expect::WholeMeta } else { Expect::WholeValues };
+        let source = self.writer(backup);
         let fill = self.fills.insert(Fill {
             key: key.into(),
             server,
+            source,
+            guess: !self.backends[source].is_greeted(),
+            shared,
             stamp,
             waiters: vec![waiter],
             readers: Vec::new(),
+            steps: Vec::new(),
             value: None,
             large: false,
         });
-        let call = Call::FillAsk { fill: fill as u32 };
-        let usable = self.ask(backup, now, call, expect.again(), |out| {
-            if meta {
-                encode::request(out, &Request::MetaGet { key, flags: b"k f c t v" });
-            } else {
-                encode::get(out, GetVerb::Gets, 0, [key]);
-            }
-        });
-        if usable != Usable::Yes {
+        if !self.ask_source(now, fill as u32) {
             self.fills.remove(fill);
             return false;
         }
         self.count.second_lookups.add(1);
-        self.fill_by_key.insert(key.into(), fill as u32);
+        if shared {
+            self.fill_by_key.insert(key.into(), fill as u32);
+        }
         true
+    }
+
+    /// `false`: it cannot be asked. One that has not yet said what it can do is asked as if it
+    /// could do everything: the answer may be an error, but is never without the lifetime.
+    fn ask_source(&mut self, now: Now, id: u32) -> bool {
+        let Relay { fills, backends, .. } = self;
+        let Fill { key, source, guess, .. } = &fills[id as usize];
+        let meta = backends[*source].speaks_meta() || *guess;
+        let expect = if meta { Expect::WholeMeta } else { Expect::WholeValues };
+        let usable = backends[*source].ask(now, Call::FillAsk { fill: id }, expect, |out| {
+            if meta {
+                encode::request(out, &Request::MetaGet { key, flags: b"k f c t v" });
+            } else {
+                encode::get(out, GetVerb::Gets, 0, [&key[..]]);
+            }
+        });
+        usable == Usable::Yes
     }
 
     /// The value, from a backup without meta commands. `false`: it is another key's.
@@ -154,11 +204,14 @@ impl Relay {
     /// What the backup has is too large to be put back: readers have it from there.
     pub(super) fn fill_large(&mut self, now: Now, id: u32) {
         let Some(fill) = self.fills.try_remove(id as usize) else { return };
-        self.fill_by_key.remove(&fill.key);
+        if fill.shared {
+            self.fill_by_key.remove(&fill.key);
+        }
         for waiter in fill.waiters {
             match waiter {
                 Waiter::Slot { read, slot } => self.read_large(read, slot),
                 Waiter::Write { write } => self.write_filled(now, write, false),
+                Waiter::Walk { step, .. } => self.walk_done(now, step, Outcome::Refused),
             }
         }
     }
@@ -176,29 +229,62 @@ impl Relay {
         if fill.large {
             return self.fill_large(now, id);
         }
+        let source = &self.backends[fill.source];
+        let too_old = source.is_greeted() && !source.speaks_meta();
+        let refused = matches!(reply, Reply::Error(_));
+        if refused && too_old && std::mem::take(&mut fill.guess) && self.ask_source(now, id) {
+            return;
+        }
+        let fill = &mut self.fills[id as usize];
         let waiters = std::mem::take(&mut fill.waiters);
         let value = fill.value.take();
-        self.fill_by_key.remove(&fill.key);
+        if fill.shared {
+            self.fill_by_key.remove(&fill.key);
+        }
         let found = match (&reply, &value) {
             (Reply::MetaValue { flags, .. }, _) => meta_found(&fill.key, flags, data),
             (Reply::End, Some((flags, cas, data))) => {
-                Some(Found { flags: *flags, cas: *cas, ttl: UNKNOWN_LIFETIME_SECS, data })
+                let ttl = lifetime(now, &waiters);
+                Some(Found { flags: *flags, cas: *cas, ttl, data })
             }
             _ => None,
         };
         let Some(found) = found else {
-            self.fills.remove(id as usize);
-            for waiter in waiters {
-                match waiter {
-                    Waiter::Slot { read, slot } => self.fill_missed(read, slot),
-                    Waiter::Write { write } => self.write_filled(now, write, false),
-                }
+            let fill = self.fills.remove(id as usize);
+            if matches!(reply, Reply::MetaMiss { .. } | Reply::End) {
+                self.is_lacked(&fill);
             }
-            return;
+            return self.not_found(now, waiters, refused);
         };
         let server = fill.server;
         let put = self.put_back(now, id, &found);
         self.hand_out(now, server, put.then_some(id), &found, waiters);
+    }
+
+    /// Neither has it: that need not be found out again before it is written.
+    fn is_lacked(&self, fill: &Fill) {
+        let holds = |stamp| self.guard.holds(&fill.key, stamp);
+        if fill.shared && fill.stamp.is_some_and(holds) {
+            let lacked = self.guard.cold().lacked();
+            lacked.add(&fill.key);
+            if !fill.stamp.is_some_and(holds) {
+                lacked.forget(&fill.key);
+            }
+        }
+    }
+
+    /// `lost`: the backup has not answered.
+    fn not_found(&mut self, now: Now, waiters: Vec<Waiter>, lost: bool) {
+        for waiter in waiters {
+            match waiter {
+                Waiter::Slot { read, slot } => self.fill_missed(read, slot),
+                Waiter::Write { write } => self.write_filled(now, write, false),
+                Waiter::Walk { step, .. } => {
+                    let outcome = if lost { Outcome::Lost } else { Outcome::Fine };
+                    self.walk_done(now, step, outcome);
+                }
+            }
+        }
     }
 
     /// `put`: the fill whose add is on its way.
@@ -220,7 +306,7 @@ impl Relay {
                     } else {
                         if let Some(fill) = put {
                             self.reads[read].hold_open();
-                            self.fills[fill as usize].readers.push(read);
+                            self.fills[fill as usize].readers.push((read, slot));
                         }
                         self.fill_hit(read, slot, found.flags, found.cas, found.data);
                     }
@@ -229,6 +315,14 @@ impl Relay {
                     changed = true;
                     self.write_filled(now, write, put.is_some());
                 }
+                Waiter::Walk { step, .. } => match put {
+                    Some(fill) => self.fills[fill as usize].steps.push(step),
+                    None if found.ttl == 0 => self.walk_done(now, step, Outcome::Fine),
+                    None if self.usable(server) != Usable::Down => {
+                        self.walk_done(now, step, Outcome::Later);
+                    }
+                    None => self.walk_done(now, step, Outcome::Lost),
+                },
             }
         }
     }
@@ -267,13 +361,16 @@ impl Relay {
     }
 
     /// The server will not answer the add.
-    pub(super) fn fill_not_added(&mut self, id: u32) {
+    pub(super) fn fill_not_added(&mut self, now: Now, id: u32) {
         let Some(fill) = self.fills.try_remove(id as usize) else { return };
         self.let_go(&fill.readers);
+        for step in fill.steps {
+            self.walk_done(now, step, Outcome::Lost);
+        }
     }
 
-    fn let_go(&mut self, readers: &[usize]) {
-        for &read in readers {
+    fn let_go(&mut self, readers: &[(usize, usize)]) {
+        for &(read, _) in readers {
             self.read_let_go(read);
         }
     }
@@ -281,11 +378,25 @@ impl Relay {
     /// The server has answered the add.
     pub(super) fn fill_added(&mut self, now: Now, id: u32, reply: Reply<'_>) {
         let Some(fill) = self.fills.try_remove(id as usize) else { return };
+        if reply == Reply::NotStored && self.usable(fill.server) == Usable::Yes {
+            // Somebody has written it since the server was asked: what the backup had is old.
+            for &(read, slot) in &fill.readers {
+                self.read_again(now, read, slot, fill.server);
+            }
+        }
         self.let_go(&fill.readers);
         if reply == Reply::Stored {
             self.count.fill_backs.add(1);
             let server = self.writer(fill.server);
             self.backends[server].figures().fill_backs.add(1);
+        }
+        for &step in &fill.steps {
+            let outcome = match reply {
+                Reply::Stored => Outcome::Copied,
+                Reply::Error(_) => Outcome::Refused,
+                _ => Outcome::Fine,
+            };
+            self.walk_done(now, step, outcome);
         }
         // Whatever the answer: after a lost connection it may be the second.
         let overtaken = |stamp| self.guard.overtaken(&fill.key, stamp, self.worker);
@@ -294,8 +405,23 @@ impl Relay {
             // The backup has the newer state, and this server is told to ask it again.
             let request = Request::Delete { key: &fill.key, noreply: false };
             let write = |out: &mut Vec<u8>| encode::request(out, &request);
+            self.places[fill.server].slot.owe(now, &fill.key);
             self.ask(self.writer(fill.server), now, Call::Forget, Expect::Deleted, write);
         }
+    }
+}
+
+/// Seconds that a value without a known lifetime may live where it is put: what the dump said of
+/// it, if a walk asks for it too.
+fn lifetime(now: Now, waiters: &[Waiter]) -> i64 {
+    let told = waiters.iter().find_map(|waiter| match waiter {
+        Waiter::Walk { expires, .. } if *expires != 0 => Some(*expires),
+        _ => None,
+    });
+    match told {
+        None => UNKNOWN_LIFETIME_SECS,
+        Some(..0) => -1,
+        Some(at) => (at - i64::from(now.unix_secs())).max(0),
     }
 }
 

@@ -25,6 +25,8 @@ const LANES_PER_SERVER: usize = 4;
 pub(super) enum Job {
     /// Nothing.
     Idle,
+    /// The keys of a server, for those that have lost them.
+    Dump,
     /// A value on its way to a client.
     Get(GetId),
     /// A value on its way from a client: to the server, or the backup.
@@ -91,6 +93,7 @@ impl Relay {
         match seat.job {
             // Nobody asked for anything.
             Job::Idle => self.drop_lane(id),
+            Job::Dump => self.dump_received(now, id),
             Job::Get(get) => self.get_received(now, id, get),
             Job::Put { put, leg } => self.put_received(now, id, put, leg),
         }
@@ -106,6 +109,7 @@ impl Relay {
         }
         match seat.job {
             Job::Idle => {}
+            Job::Dump => self.dump_lost(now, id, why),
             Job::Get(get) => self.get_failed(now, get),
             Job::Put { put, leg } => self.put_failed(put, leg),
         }

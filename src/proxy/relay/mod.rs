@@ -29,6 +29,7 @@ mod lanes;
 mod places;
 mod read;
 mod single;
+mod walk;
 mod write;
 
 use std::collections::HashMap;
@@ -129,6 +130,8 @@ enum Call {
     Touch { touch: u32 },
     /// flush_all or verbosity.
     All { all: u32 },
+    /// A key that may have to be put back.
+    Walk { step: u32 },
     /// Nobody needs to know.
     Forget,
 }
@@ -161,9 +164,16 @@ pub struct Relay {
     /// This worker's.
     count: Arc<figures::Worker>,
     held: usize,
+    walker: walk::Walker,
     bulk: bulk::Bulk,
     /// The time of the present turn.
     last_now: Now,
+    /// Writes that wait for another worker's to end.
+    turns_wanted: Vec<u32>,
+    /// A turn has ended that somebody waits for.
+    turn_ended: bool,
+    /// The ends of turns that have been looked at.
+    turns_seen: u32,
 }
 
 impl Relay {
@@ -205,8 +215,12 @@ impl Relay {
             count: figures.worker(worker),
             figures,
             held: 0,
+            walker: walk::Walker::new(config.cold_secs),
             bulk: bulk::Bulk::new(),
             last_now: Now { unix_us: 0, mono_us: 0 },
+            turns_wanted: Vec::new(),
+            turn_ended: false,
+            turns_seen: 0,
         };
         relay.reload(routes);
         relay
@@ -303,7 +317,8 @@ impl Relay {
 
     /// Whether nothing names a place or a backend any more.
     fn is_quiet(&self) -> bool {
-        self.in_flight() == 0 && self.fills.is_empty() && self.touches.is_empty()
+        let calls = self.fills.is_empty() && self.touches.is_empty();
+        self.in_flight() == 0 && calls && self.walker.is_quiet()
     }
 
     /// What has ended since the last call.
@@ -324,7 +339,8 @@ impl Relay {
     pub fn deadline(&self) -> Option<u64> {
         let backends = self.backends.iter().filter_map(|(_, backend)| backend.deadline());
         let lanes = self.lanes.iter().filter_map(|(_, seat)| seat.lane.deadline());
-        backends.chain(lanes).chain(self.look_at).chain(self.tick_due()).min()
+        let own = [self.look_at, self.tick_due(), self.walker.deadline()];
+        backends.chain(lanes).chain(own.into_iter().flatten()).min()
     }
 
     /// Understands what was received from a server. `false`: its connection is to be closed, and
@@ -337,7 +353,10 @@ impl Relay {
         loop {
             let used = match self.backends[id].step(now, input.data()) {
                 Step::Wait => break,
-                Step::Own { used } => used,
+                Step::Own { used } => {
+                    self.hear(id, now);
+                    used
+                }
                 Step::Gone { call } => {
                     self.call_failed(id, now, call, true);
                     0
@@ -382,6 +401,9 @@ impl Relay {
             self.call_failed(id, now, call, sent);
         }
         self.backends[id].resume(now);
+        if matches!(why, Why::Lost(_)) {
+            self.noticed_close(now, id);
+        }
     }
 
     fn value(
@@ -397,6 +419,7 @@ impl Relay {
             Call::Read { read, chunk } => self.read_value(now, read, chunk, key, flags, cas, data),
             Call::Single { single } => self.single_value(single, key, flags, cas, data),
             Call::FillAsk { fill } => self.fill_value(fill, key, flags, cas, data),
+            Call::Walk { step } => self.walk_value(step, key),
             Call::Write { write } => self.write_value(write, key, flags, cas, data),
             _ => false,
         }
@@ -421,6 +444,7 @@ impl Relay {
                 self.touches.try_remove(touch as usize);
             }
             Call::All { all } => self.all_done(now, all, reply, raw),
+            Call::Walk { step } => self.walk_checked(now, step, reply),
             Call::Forget => {}
         }
         let _ = id;
@@ -451,14 +475,15 @@ impl Relay {
             Call::Read { read, chunk } => self.read_failed(now, read, chunk),
             Call::Single { single } => self.single_failed(now, single, id),
             Call::Write { write } => self.write_failed(now, write, id, sent),
-            Call::FillAsk { fill } => self.fill_asked(now, fill, Reply::End, &[]),
-            Call::FillAdd { fill } => self.fill_not_added(fill),
+            Call::FillAsk { fill } => self.fill_asked(now, fill, Reply::Error(b""), &[]),
+            Call::FillAdd { fill } => self.fill_not_added(now, fill),
             Call::Touch { touch } => {
                 if let Some((backup, key)) = self.touches.try_remove(touch as usize) {
                     self.missed_key(backup, &key);
                 }
             }
             Call::All { all } => self.all_failed(now, all, id),
+            Call::Walk { step } => self.walk_done(now, step, walk::Outcome::Lost),
             Call::Forget => {}
         }
     }
@@ -495,6 +520,8 @@ pub trait Connection {
     fn wants_read(&self) -> bool;
     /// See [`Backend::check`].
     fn check(&self, now: Now) -> Option<Why>;
+    /// Whether nobody waits for an answer.
+    fn is_quiet(&self) -> bool;
 }
 
 /// The two kinds of connections.
@@ -548,6 +575,13 @@ impl Connection for Either<'_> {
 
     fn received(&mut self, now: Now, n: usize) {
         each!(self, c => c.received(now, n));
+    }
+
+    fn is_quiet(&self) -> bool {
+        match self {
+            Either::Backend(backend) => backend.is_quiet(),
+            Either::Lane(lane) => lane.is_idle(),
+        }
     }
 
     fn wants_read(&self) -> bool {

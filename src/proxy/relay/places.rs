@@ -12,10 +12,12 @@
 
 use std::sync::Arc;
 
-use super::super::backend::{Backend, Usable};
+use super::super::backend::{Backend, News, Usable};
+use super::super::cold::{Reason, Slot};
 use super::super::config::Endpoint;
 use super::super::route::Routes;
 use super::{LinkId, Relay, LANES};
+use crate::base::clock::Now;
 
 /// A place in this relay. Not its index on the ring: that one changes with a reload.
 pub type PlaceId = usize;
@@ -44,6 +46,8 @@ pub(super) struct Place {
     pub members: Vec<BackendId>,
     /// The index of the nearest of them: see [`super::group`].
     pub nearest: usize,
+    /// What it has lost; all workers know.
+    pub slot: Arc<Slot>,
 }
 
 /// A server and how it is reached.
@@ -88,9 +92,35 @@ impl Relay {
 
     /// A write of `key` did not reach this place, or may not have.
     pub(super) fn missed_key(&mut self, place: PlaceId, key: &[u8]) {
+        let now = self.last_now;
+        // Whatever was read for a fill before is old.
+        self.guard.missed(key);
         let Relay { places, backends, .. } = self;
         for &id in &places[place].members {
             backends[id].missed_key(key);
+        }
+        if !self.router.backups.is_empty() {
+            places[place].slot.owe(now, key);
+        }
+    }
+
+    /// Takes in what a server has told about what it holds.
+    pub(super) fn hear(&mut self, id: BackendId, now: Now) {
+        let news = self.backends[id].take_news();
+        if news.is_empty() {
+            return;
+        }
+        let places = self.places.iter().filter(|(_, place)| place.members.contains(&id));
+        for (_, Place { slot, .. }) in places {
+            for one in &news {
+                match one {
+                    News::Met { who, was_lost } => {
+                        slot.met(now, self.backends[id].name(), *who, *was_lost);
+                    }
+                    News::Deleted(key) => slot.owe(now, key),
+                    News::Flushed => slot.chill(now, Reason::Missed),
+                }
+            }
         }
     }
 
@@ -105,6 +135,7 @@ impl Relay {
         if Arc::ptr_eq(&routes, &self.router.routes) && !self.places.is_empty() {
             return;
         }
+        self.walk_reloaded();
         let leftovers = !self.places.is_empty();
         self.seats.iter_mut().for_each(|(_, seat)| seat.retired = true);
         let places = |relay: &mut Relay, role, list: &[super::super::config::Place]| {
@@ -115,6 +146,8 @@ impl Relay {
         self.router = Router { routes, servers, backups, leftovers };
         let groups = self.places.iter().any(|(_, place)| place.members.len() > 1);
         self.look_at = groups.then_some(0);
+        let paired = !self.router.backups.is_empty();
+        self.backends.iter_mut().for_each(|(_, backend)| backend.watch(paired));
         self.tidy_up();
     }
 
@@ -124,7 +157,15 @@ impl Relay {
         let same = self.places.iter().find(|(_, p)| p.role == role && p.members == members);
         match same {
             Some((id, _)) => id,
-            None => self.places.insert(Place { role, members, nearest: 0 }),
+            None => {
+                let name = match role {
+                    Role::Server => place.to_string(),
+                    Role::Backup => format!("backup {place}"),
+                };
+                // Whether a backup has lost anything is only known when it is seen to.
+                let slot = self.guard.cold().slot(&name, role == Role::Server);
+                self.places.insert(Place { role, members, nearest: 0, slot })
+            }
         }
     }
 

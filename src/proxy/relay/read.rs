@@ -438,6 +438,7 @@ impl Relay {
     pub(super) fn read_again(&mut self, now: Now, id: usize, slot: usize, server: PlaceId) {
         // Where it was put back, and not another member of a group.
         let server = self.writer(server);
+        self.reads[id].fan.reopen(slot);
         self.send_chunk(now, id, server, Stage::Again, vec![slot as u32], 0);
         self.finish_read(id);
     }

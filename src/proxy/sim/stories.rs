@@ -22,13 +22,15 @@ fn some(a: &str, b: &str) -> (Option<String>, Option<String>) {
 
 /// The server dies and is back, empty, and the proxy has noticed both.
 fn lose_server(world: &mut World) {
-    world.servers[0].items.clear();
+    world.servers[0].restart();
+    // Nobody lists what it had: whoever wants a key has to ask for it.
+    world.servers[1].busy = usize::MAX;
     world.heal(0);
 }
 
 fn kill(world: &mut World, id: usize) {
     world.servers[id].dead = true;
-    world.servers[id].items.clear();
+    world.servers[id].restart();
     world.cut(id);
 }
 

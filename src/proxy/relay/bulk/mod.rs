@@ -113,10 +113,17 @@ impl Bulk {
 }
 
 impl Relay {
-    /// To be called once in a turn: lets those go on who waited for a lane, or for room.
+    /// To be called once in a turn: lets those go on who waited for a lane, or for room,
+    /// and the walk over cold places' keys.
     pub fn tick(&mut self, now: Now) {
         self.last_now = now;
+        let ended = self.guard.turns().ended();
+        if std::mem::replace(&mut self.turns_seen, ended) != ended {
+            self.bulk.freed = true;
+            self.try_turns(now);
+        }
         self.tick_groups(now);
+        self.walk(now);
         if self.bulk.in_flight() == 0 {
             return;
         }
@@ -130,6 +137,12 @@ impl Relay {
             }
         }
         self.nudge_puts();
+    }
+
+    /// Whether a turn to write has ended for which somebody waits, here or in another worker: all
+    /// are to be woken, so that [`Relay::tick`] lets him go on.
+    pub fn take_turn_ended(&mut self) -> bool {
+        std::mem::take(&mut self.turn_ended)
     }
 
     /// When [`Relay::tick`] has something to do without anything else happening.

@@ -59,6 +59,10 @@ pub(in super::super) struct Put {
     legs: Vec<Leg>,
     /// Not sent to the backup, which forgets the key where the server takes the value.
     bypassed: Option<PlaceId>,
+    /// The key has a backup.
+    mirrored: bool,
+    /// It has its turn to write the key.
+    turn: bool,
     /// There was no room, and the front has not been told that there is again.
     starved: bool,
     /// All data has come.
@@ -95,9 +99,6 @@ impl Relay {
         let mut legs: Vec<Leg> = route.iter().map(|route| leg(route.server)).collect();
         legs.extend(backup.filter(|_| both).map(leg));
         let bypassed = backup.filter(|_| !both);
-        if backup.is_some() {
-            self.guard.begin(&key, self.worker);
-        }
         self.bulk.big_keys.note(&key, true);
         let id = self.bulk.puts.insert(Put {
             client,
@@ -107,6 +108,8 @@ impl Relay {
             line: line.into(),
             legs,
             bypassed,
+            mirrored: backup.is_some(),
+            turn: false,
             starved: true,
             ended: false,
         }) as PutId;
@@ -117,7 +120,16 @@ impl Relay {
     /// Gets lanes for the legs that have none, the server's first: so nobody can wait for the other
     /// one's lane in a circle.
     pub(super) fn start_put(&mut self, now: Now, id: PutId) {
-        let Some(put) = self.bulk.puts.get(id as usize) else { return };
+        let Some(put) = self.bulk.puts.get_mut(id as usize) else { return };
+        if put.mirrored && !put.turn {
+            // Its connections are its own: nothing else may keep the order for it.
+            put.turn = self.guard.turns().begin(&put.key, self.worker, true);
+            if !put.turn {
+                return self.bulk.waiting.push_back(Waiter::Put(id));
+            }
+            self.guard.begin(&put.key, self.worker);
+        }
+        let put = &self.bulk.puts[id as usize];
         for leg in 0..put.legs.len() {
             let Leg { place, state, .. } = self.bulk.puts[id as usize].legs[leg];
             if state != State::Waiting {
@@ -196,8 +208,9 @@ impl Relay {
                 self.drop_lane(lane);
             }
         }
-        if put.legs.len() > 1 || put.bypassed.is_some() {
+        if put.turn {
             self.guard.end(&put.key);
+            self.end_turn(&put.key);
         }
     }
 
@@ -276,15 +289,16 @@ impl Relay {
                 State::Answered { stored: has } => has == stored && has,
                 _ => false,
             };
-            if !agrees && (put.legs.len() > 1 || put.bypassed.is_some()) {
+            if !agrees && put.mirrored {
                 self.missed_key(leg.place, &put.key);
             }
         }
         if let Some(backup) = put.bypassed.filter(|_| stored) {
             self.missed_key(backup, &put.key);
         }
-        if put.legs.len() > 1 || put.bypassed.is_some() {
+        if put.turn {
             self.guard.end(&put.key);
+            self.end_turn(&put.key);
         }
         self.tell(put.client, put.ticket, answer, Verdict::Reached, false);
     }

@@ -70,6 +70,8 @@ const ROUNDS_MAX: u8 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    /// Another worker is writing the key.
+    Turn,
     /// Which protocol the server speaks is being asked.
     Greet,
     /// Asked first.
@@ -96,6 +98,8 @@ pub(super) struct Write {
     stage: Stage,
     /// It is counted in the guard.
     guarded: bool,
+    /// It has its turn to write the key.
+    turn: bool,
     /// A member of its backup was lost, and another has been asked.
     mirrored: bool,
     /// Members of its place that were lost with it, as bits.
@@ -221,6 +225,7 @@ impl Relay {
             route,
             stage: Stage::Server,
             guarded: false,
+            turn: false,
             mirrored: false,
             tried: 0,
             rounds: 0,
@@ -236,11 +241,38 @@ impl Relay {
             answer_held: 0,
             largest: 0,
         });
+        self.begin_write(now, id);
+        self.writes.get(id).is_some_and(|write| {
+            let waits = matches!(write.stage, Stage::Turn | Stage::Greet | Stage::GreetBackup);
+            write.client == client && waits
+        })
+    }
+
+    /// Sends it, if nobody else is writing the key.
+    fn begin_write(&mut self, now: Now, id: usize) {
+        let write = &mut self.writes[id];
+        if write.route.backup.is_some() && !write.only_reads() {
+            write.turn = self.guard.turns().begin(&write.key, self.worker, false);
+            if !write.turn {
+                write.stage = Stage::Turn;
+                return self.turns_wanted.push(id as u32);
+            }
+        }
+        write.stage = Stage::Server;
         self.begin_guard(id);
         self.write_to_server(now, id);
-        self.writes.get(id).is_some_and(|write| {
-            write.client == client && matches!(write.stage, Stage::Greet | Stage::GreetBackup)
-        })
+    }
+
+    /// A turn to write has ended somewhere: who waits for one tries again.
+    pub(super) fn try_turns(&mut self, now: Now) {
+        for id in std::mem::take(&mut self.turns_wanted) {
+            self.begin_write(now, id as usize);
+        }
+    }
+
+    /// Ends the turn of writing `key`; others may wait for it.
+    pub(super) fn end_turn(&mut self, key: &[u8]) {
+        self.turn_ended |= self.guard.turns().end(key);
     }
 
     fn begin_guard(&mut self, id: usize) {
@@ -544,7 +576,7 @@ impl Relay {
                 }
                 self.finish_with_answer(id);
             }
-            Stage::Fill => {}
+            Stage::Turn | Stage::Fill => {}
         }
     }
 
@@ -679,6 +711,9 @@ impl Relay {
         self.release(write.data.len());
         if write.guarded {
             self.guard.end(&write.key);
+        }
+        if write.turn {
+            self.end_turn(&write.key);
         }
         let Write { client, ticket, cost, largest, answer_held: held, .. } = write;
         let verdict = Verdict::Reached;
