@@ -12,9 +12,9 @@
 //!           member, at once; what may have been done: an error that says so
 //! ```
 //!
-//! Of one client's requests that are under way at once, a read and a later write of the same key may
-//! be at different members: the read may then show what the write did. Whoever waits for the answer
-//! before he writes never sees that, and reads behind a write always show it.
+//! Of one client's requests that are under way at once, a read and a later write of the same key
+//! may be at different members: the read may then show what the write did. Whoever waits for the
+//! answer before he writes never sees that, and reads behind a write always show it.
 //!
 //! The nearest is who answers `version` soonest: every member is asked once a second, so that one
 //! that nobody reads from is known too. Another becomes the nearest only when it is clearly nearer.
