@@ -2,7 +2,8 @@
 //!
 //! Owns the figures of every worker and of every server as each worker sees it. Each is written by
 //! one thread, without a lock and without a locked instruction, and read by whoever answers
-//! `stats`; the lock here is taken only by those readers and when servers come and go. Never asks the time.
+//! `stats`; the lock here is taken only by those readers and when servers come and go. Never asks
+//! the time.
 //!
 //! ```text
 //!   worker 0:  Worker   Server a   Server b          a row is one thread's,
