@@ -261,6 +261,8 @@ pub struct Backend<C> {
     restarted: Option<C>,
     /// Smoothed time from `version` to its answer, in microseconds; 0: not known.
     distance_us: u64,
+    /// When a probe last found it back.
+    returned_at: Option<u64>,
     /// It has said who it is on this connection.
     greeted: bool,
     who: Who,
@@ -316,6 +318,7 @@ impl<C: Copy> Backend<C> {
             paused: false,
             restarted: None,
             distance_us: 0,
+            returned_at: None,
             greeted: false,
             who: Who::default(),
             news: Vec::new(),
@@ -420,6 +423,11 @@ impl<C: Copy> Backend<C> {
                 encode::request(out, &Request::Version);
             });
         }
+    }
+
+    /// When it was last found to be back after it had been down, on the monotonic clock.
+    pub fn returned_at(&self) -> Option<u64> {
+        self.returned_at
     }
 
     /// How long its answers take, in microseconds: the largest number where that is not known.

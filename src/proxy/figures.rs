@@ -1,8 +1,9 @@
 //! What is counted about the proxy, and how it is shown.
 //!
 //! Owns the figures of every worker and of every server as each worker sees it. Each is written by
-//! one thread, without a lock and without a locked instruction, and read by whoever answers `stats`;
-//! the lock here is taken only by those readers and when servers come and go. Never asks the time.
+//! one thread, without a lock and without a locked instruction, and read by whoever answers
+//! `stats`; the lock here is taken only by those readers and when servers come and go. Never asks
+//! the time.
 //!
 //! ```text
 //!   worker 0:  Worker   Server a   Server b          a row is one thread's,
@@ -52,7 +53,8 @@ impl Figure {
 
 macro_rules! figures {
     ($(#[$what:meta])* $kind:ident, $count:ident:
-        $($(#[$doc:meta])* $name:ident $sort:ident,)*; $($(#[$other_doc:meta])* $other:ident: $type:ty,)*
+        $($(#[$doc:meta])* $name:ident $sort:ident,)*;
+        $($(#[$other_doc:meta])* $other:ident: $type:ty,)*
     ) => {
         $(#[$what])*
         #[derive(Debug, Default)]

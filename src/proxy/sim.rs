@@ -308,7 +308,8 @@ fn config(servers: u16, backups: u16) -> Config {
 
 impl World {
     fn new(seed: u64, config: &Config, clients: usize, meta: bool) -> World {
-        let count = config.servers.len() + config.backups.len();
+        let places = config.servers.iter().chain(&config.backups);
+        let count = places.map(|place| place.members.len()).sum();
         let shared = Shared::new(config);
         World {
             random: Random::new(seed),
@@ -573,6 +574,7 @@ impl World {
 }
 
 mod cold;
+mod groups;
 mod large;
 mod random_worlds;
 mod stories;

@@ -63,6 +63,7 @@ impl<C: Copy> Backend<C> {
                     self.tell_who();
                 }
                 if self.health.greeted() {
+                    self.returned_at = Some(now.mono_us);
                     log::info!("proxy: {} is up", self.name);
                     self.figures.turned(now, figures::State::Up);
                 }

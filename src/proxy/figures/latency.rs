@@ -1,7 +1,7 @@
 //! How long answers took: a histogram of fixed size.
 //!
-//! Owns the buckets. Up to 32 microseconds each microsecond has its own; above, each doubling is cut
-//! into sixteen, so that what is read from it is at most a sixteenth too high.
+//! Owns the buckets. Up to 32 microseconds each microsecond has its own; above, each doubling is
+//! cut into sixteen, so that what is read from it is at most a sixteenth too high.
 //!
 //! ```text
 //!   us:      0 1 2 .. 31 | 32 34 .. 62 | 64 68 .. 124 | 128 .. | ... 33 s, and more

@@ -4,12 +4,17 @@
 //! and tell each other what is written.
 //!
 //! ```text
-//!   write:  the first living member, in the order of the list: all workers choose alike
+//!   write:  the first living member, in the order of the list: all workers choose alike (but for
+//!           a key that another one was given while that one was away, a moment ago)
 //!   read:   written within the last second?  where it was written
 //!           else                             the nearest living member
 //!   lost:   what does the same when it is done twice, and what was never sent: the next living
 //!           member, at once; what may have been done: an error that says so
 //! ```
+//!
+//! Of one client's requests that are under way at once, a read and a later write of the same key
+//! may be at different members: the read may then show what the write did. Whoever waits for the
+//! answer before he writes never sees that, and reads behind a write always show it.
 //!
 //! The nearest is who answers `version` soonest: every member is asked once a second, so that one
 //! that nobody reads from is known too. Another becomes the nearest only when it is clearly nearer.
@@ -28,6 +33,11 @@ pub const LOST: &[u8] =
 const LOOK_US: u64 = 1_000_000;
 /// The same while the distance of some living member is not known.
 const FIRST_LOOK_US: u64 = 100_000;
+/// How long after a member's return a key that is being written elsewhere stays there, in
+/// microseconds: most keys rest for the second in which members tell each other, and then change
+/// over without a write being overtaken. Longer would keep proxies that saw the loss apart from
+/// those that did not.
+const CHANGE_OVER_US: u64 = 10_000_000;
 /// A member is nearer only by more than this, in microseconds: below is noise.
 const NEARER_US: u64 = 300;
 
@@ -45,6 +55,21 @@ impl Relay {
     pub(super) fn writer(&self, place: PlaceId) -> BackendId {
         let members = &self.places[place].members;
         members.iter().copied().find(|&id| self.lives(id)).unwrap_or(members[0])
+    }
+
+    /// The member of a place that `key` is written on.
+    pub(super) fn key_writer(&self, place: PlaceId, key: &[u8]) -> BackendId {
+        let first = self.writer(place);
+        let members = &self.places[place].members;
+        let now_us = self.last_now.mono_us;
+        let back = self.backends[first].returned_at();
+        if members.len() == 1 || back.is_none_or(|at| now_us >= at + CHANGE_OVER_US) {
+            return first;
+        }
+        match self.guard.recent().written(now_us, hash(self.places[place].role, key)) {
+            Written::On(n) if n < members.len() && self.lives(members[n]) => members[n],
+            _ => first,
+        }
     }
 
     /// The first living member of a place that is not among `tried`, by their numbers in it.

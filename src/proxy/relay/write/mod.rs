@@ -378,6 +378,9 @@ impl Relay {
         if write.tried == 0 && write.only_reads() {
             return self.reader(server, &write.key);
         }
+        if write.tried == 0 {
+            return self.key_writer(server, &write.key);
+        }
         self.next_writer(server, write.tried).unwrap_or_else(|| self.writer(server))
     }
 
@@ -449,7 +452,7 @@ impl Relay {
     fn mirror_write(&mut self, now: Now, id: usize, stage: Stage) {
         let Some(backup) = self.writes[id].route.backup else { return self.finish_with_answer(id) };
         self.writes[id].stage = stage;
-        let to = self.writer(backup);
+        let to = self.key_writer(backup, &self.writes[id].key);
         self.wrote(backup, &self.writes[id].key, to);
         let Relay { writes, backends, .. } = self;
         let write = &writes[id];
