@@ -42,7 +42,8 @@ pub enum Message {
     Stop,
 }
 
-/// The addresses of servers that have names or addresses: of all of a name, in the resolver's order.
+/// The addresses of servers that have names or addresses: of all of a name, in the resolver's
+/// order.
 pub type Addresses = HashMap<Endpoint, Vec<SocketAddr>>;
 
 /// Which servers there are and where.

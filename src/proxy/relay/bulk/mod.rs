@@ -9,8 +9,8 @@
 //!                            \= lane ==> backup
 //! ```
 //!
-//! A value that turns out to be large on the pipelined connection is dropped there and fetched again
-//! on a lane; its key is remembered, so that the next time it is fetched there at once.
+//! A value that turns out to be large on the pipelined connection is dropped there and fetched
+//! again on a lane; its key is remembered, so that the next time it is fetched there at once.
 
 pub(super) mod get;
 pub(super) mod put;
