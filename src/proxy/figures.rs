@@ -86,21 +86,21 @@ figures! {
     total_connections count,
     /// Clients closed because of `-o idle_timeout`.
     idle_kicks count,
-    /// Keys asked for by get and gets.
+    /// Keys asked for by get, gets and mg.
     cmd_get count,
-    /// Storage commands.
+    /// Storage commands, ms among them.
     cmd_set count,
     /// touch, and keys asked for by gat and gats.
     cmd_touch count,
-    /// delete.
+    /// delete and md.
     cmd_delete count,
-    /// incr and decr.
+    /// incr, decr and ma.
     cmd_arith count,
     /// flush_all.
     cmd_flush count,
     /// Meta commands.
     cmd_meta count,
-    /// Keys of get, gets, gat and gats that were found.
+    /// Keys of get, gets, gat, gats and mg that were found.
     get_hits count,
     /// Keys of theirs that were not.
     get_misses count,

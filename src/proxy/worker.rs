@@ -135,6 +135,8 @@ pub struct Worker {
     clock: RealClock,
     relay: Relay,
     setup: Arc<Setup>,
+    /// Addresses of servers that a reload has removed and that still have something to answer.
+    leaving: Addresses,
     /// By link.
     targets: HashMap<LinkId, Target>,
     /// The links of this turn.
@@ -177,6 +179,7 @@ impl Worker {
             clock,
             relay,
             setup,
+            leaving: Addresses::new(),
             targets: HashMap::new(),
             links: Vec::new(),
             clients: Slab::new(),
@@ -195,7 +198,7 @@ impl Worker {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         loop {
             let now = self.clock.now();
-            if self.stop_at.is_some_and(|at| now.mono_us >= at || self.relay.in_flight() == 0) {
+            if self.stop_at.is_some_and(|at| now.mono_us >= at || self.is_done()) {
                 return;
             }
             match self.poll.poll(&mut events, self.timeout(now)) {
@@ -218,6 +221,14 @@ impl Worker {
         }
     }
 
+    /// Whether nobody waits for anything: what was asked is answered, and the answers have left.
+    fn is_done(&self) -> bool {
+        let told = |client: &Client| client.front.sendable().is_empty();
+        self.relay.in_flight() == 0
+            && self.queue.is_empty()
+            && self.clients.iter().all(|(_, client)| told(client))
+    }
+
     fn timeout(&self, now: Now) -> Option<Duration> {
         if self.busy || !self.queue.is_empty() {
             return Some(Duration::ZERO);
@@ -237,24 +248,35 @@ impl Worker {
                 Message::TurnOver => {}
                 Message::Reload(setup) => {
                     self.relay.reload(Arc::clone(&setup.routes));
-                    self.setup = setup;
                     // The next one may give their numbers to others.
                     self.close_gone();
-                    self.leave_old_addresses();
+                    self.change_addresses(setup);
                 }
             }
         }
     }
 
-    /// Marks connections to addresses that their server's name does not have any more.
-    fn leave_old_addresses(&mut self) {
-        let Worker { targets, relay, setup, .. } = self;
-        for (&id, target) in targets.iter_mut() {
-            let Some(link) = &mut target.link else { continue };
-            let Some(addr) = link.addr.filter(|_| relay.has_link(id)) else { continue };
-            let known = setup.addrs.get(relay.endpoint(id));
-            link.moved = !known.is_some_and(|addrs| addrs.contains(&addr));
+    /// Takes other addresses, and marks connections to those that their server's name does not have
+    /// any more. Servers that are gone keep theirs until they have answered.
+    fn change_addresses(&mut self, setup: Arc<Setup>) {
+        let old = std::mem::replace(&mut self.setup, setup);
+        self.list_links();
+        let mut left = Addresses::new();
+        for &id in &self.links {
+            let endpoint = self.relay.endpoint(id);
+            let link = self.targets.get_mut(&id).and_then(|target| target.link.as_mut());
+            match (self.setup.addrs.get(endpoint), link) {
+                (Some(addrs), Some(Link { addr: Some(addr), moved, .. })) => {
+                    *moved = !addrs.contains(addr);
+                }
+                (Some(_), _) => {}
+                (None, _) => {
+                    let had = old.addrs.get(endpoint).or_else(|| self.leaving.get(endpoint));
+                    left.extend(had.map(|addrs| (endpoint.clone(), addrs.clone())));
+                }
+            }
         }
+        self.leaving = left;
     }
 
     fn close_gone(&mut self) {
@@ -562,7 +584,8 @@ impl Worker {
         let (mut stream, addr) = match endpoint {
             Endpoint::Unix(path) => (Stream::connect_unix(path)?, None),
             Endpoint::Tcp { .. } => {
-                let addrs = self.setup.addrs.get(endpoint).map_or(&[][..], Vec::as_slice);
+                let known = self.setup.addrs.get(endpoint).or_else(|| self.leaving.get(endpoint));
+                let addrs = known.map_or(&[][..], Vec::as_slice);
                 let addr = addrs.get(target.next % addrs.len().max(1));
                 let addr = *addr.ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?;
                 (Stream::connect(addr)?, Some(addr))

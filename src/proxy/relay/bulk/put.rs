@@ -100,6 +100,8 @@ impl Relay {
         transfer: Transfer,
     ) -> PutId {
         let Transfer { key, line, both, quiet } = transfer;
+        self.count.cmd_set.add(1);
+        self.count.cmd_meta.add(u64::from(line.starts_with(b"ms")));
         let leg = |place| Leg { place, state: State::Waiting, answer: Vec::new() };
         let route = self.route(&key);
         let backup = route.and_then(|route| route.backup);

@@ -126,6 +126,8 @@ pub(super) struct Write {
     answer_held: usize,
     /// Length of the value in it.
     largest: usize,
+    /// Of an mg: whether the item was found.
+    found: Option<bool>,
 }
 
 /// What became of an attempt to send.
@@ -211,7 +213,7 @@ impl Relay {
             None => return false,
         };
         let Parts { verb, key, flags, exptime, delta, line } = parts;
-        verb.figure(&self.count).add(1);
+        verb.count(&self.count);
         let key = key.as_bytes();
         let Some(route) = self.route(key) else {
             self.complete(client, ticket, cost, CAN_NOT_CONNECT.to_vec());
@@ -241,6 +243,7 @@ impl Relay {
             answer: Vec::new(),
             answer_held: 0,
             largest: 0,
+            found: None,
         });
         self.begin_write(now, id);
         self.writes.get(id).is_some_and(|write| {
@@ -597,11 +600,17 @@ impl Relay {
             Reply::MetaValue { len, .. } if !silent => len as usize,
             _ => 0,
         };
+        let found = match reply {
+            Reply::MetaMiss { .. } => Some(false),
+            Reply::MetaHit { .. } | Reply::MetaValue { .. } => Some(true),
+            _ => None,
+        };
         let held = if value > 0 { raw.len() } else { 0 };
         let fits = self.hold(held);
         let write = &mut self.writes[id];
         let before = std::mem::replace(&mut write.answer_held, if fits { held } else { 0 });
         write.largest = value;
+        write.found = found;
         write.answer = match (silent, fits) {
             (true, _) => Vec::new(),
             (false, true) => raw.to_vec(),
@@ -709,6 +718,7 @@ impl Relay {
         let mut line = Vec::new();
         write.encode(&mut line, How { no_vivify: false, backup: false });
         let piece = Piece::Meta { key: write.key.clone(), line: line.into() };
+        write.found = Some(true);
         self.finish_write(id as usize, b"");
         if let Some(completion) = self.completions.last_mut() {
             completion.pieces.push(piece);
@@ -717,6 +727,11 @@ impl Relay {
 
     fn end_write(&mut self, write: Write, reply: Vec<u8>) {
         self.release(write.data.len());
+        if let (Verb::Meta(MetaVerb::Get), Some(found)) = (write.verb, write.found) {
+            self.count.cmd_get.add(1);
+            self.count.get_hits.add(u64::from(found));
+            self.count.get_misses.add(u64::from(!found));
+        }
         if write.guarded {
             self.guard.end(&write.key);
         }

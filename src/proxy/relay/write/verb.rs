@@ -4,7 +4,7 @@
 //! is asked.
 
 use super::super::super::backend::{Expect, Kind};
-use super::super::super::figures::{Figure, Worker};
+use super::super::super::figures::Worker;
 use super::super::BACKUP_UNIQUE;
 use super::meta::{How, MetaVerb, Mirror};
 use super::Write;
@@ -38,15 +38,18 @@ pub(super) enum Outcome {
 }
 
 impl Verb {
-    /// Where it is counted.
-    pub(super) fn figure(self, count: &Worker) -> &Figure {
-        match self {
-            Verb::Store(_) => &count.cmd_set,
-            Verb::Delete => &count.cmd_delete,
-            Verb::Incr | Verb::Decr => &count.cmd_arith,
+    /// Counts it. A meta command counts as such and as what it does; an mg as a get when it is
+    /// known what it found.
+    pub(super) fn count(self, count: &Worker) {
+        let figure = match self {
+            Verb::Store(_) | Verb::Meta(MetaVerb::Set) => &count.cmd_set,
+            Verb::Delete | Verb::Meta(MetaVerb::Delete) => &count.cmd_delete,
+            Verb::Incr | Verb::Decr | Verb::Meta(MetaVerb::Arith) => &count.cmd_arith,
             Verb::Touch => &count.cmd_touch,
-            Verb::Meta(_) => &count.cmd_meta,
-        }
+            Verb::Meta(MetaVerb::Get | MetaVerb::Debug) => return count.cmd_meta.add(1),
+        };
+        figure.add(1);
+        count.cmd_meta.add(u64::from(matches!(self, Verb::Meta(_))));
     }
 }
 
