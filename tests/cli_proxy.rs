@@ -126,7 +126,7 @@ fn proxy_flags() {
         ("-s a -o hash_tag={", "-o hash_tag must be two characters such as {}, not \"{\""),
         ("-s a -o hash_tag=é", "-o hash_tag must be two characters such as {}, not \"é\""),
         ("-s a -o hash_tag", "Missing argument for suboption \"hash_tag\""),
-        ("-s a -o server_connections=2", "Illegal suboption \"server_connections\""),
+        ("-s a -o server_connections=2", "Illegal suboption \"server_connections=2\""),
         ("-s a -o in_flight=0", "-o in_flight must be a number from 1 to 1000000, not \"0\""),
         ("-s a:1:2", "-s a:1: the distribution magent knows no weights; see -o distribution"),
         ("-s a:1:x", "-s: a weight is a number from 1 to 1000000, not \"x\""),

@@ -171,6 +171,151 @@ fn a_stop_answers_what_was_asked() {
     }
 }
 
+/// A server that we play.
+struct Played(TcpListener);
+
+impl Played {
+    fn new() -> Played {
+        Played(TcpListener::bind("127.0.0.1:0").expect("bound"))
+    }
+
+    fn address(&self) -> String {
+        self.0.local_addr().expect("address").to_string()
+    }
+
+    /// Accepts, and reads until `word` has come, after a greeting perhaps.
+    fn asked(&self, word: &str) -> TcpStream {
+        let mut link = self.0.accept().expect("the proxy connects").0;
+        let mut asked = String::new();
+        while !asked.contains(word) {
+            let mut some = [0; 1024];
+            let n = link.read(&mut some).expect("read");
+            asked.push_str(std::str::from_utf8(&some[..n]).expect("text"));
+        }
+        if asked.starts_with("version") {
+            link.write_all(b"VERSION 1.6.18\r\n").expect("answered");
+        }
+        link
+    }
+}
+
+/// What is in flight to another server does not keep the connections of a server that has gone, and
+/// what such a server was asked it may still be asked again.
+#[test]
+fn a_removed_server_goes_when_it_has_answered() {
+    let scratch = Scratch::new("living-removed");
+    let file = scratch.path("servers");
+    let servers = [Played::new(), Played::new(), Played::new()];
+    let list = |some: &[usize]| {
+        some.iter().map(|&n| format!("-s {}\n", servers[n].address())).collect::<String>()
+    };
+    // The first key of each server.
+    let addr = |n: usize| ServerAddr::tcp("127.0.0.1", servers[n].0.local_addr().unwrap().port());
+    let ring = Ring::new(&Config::default(), &[addr(0), addr(1), addr(2)]);
+    let keys = [0, 1, 2].map(|n| {
+        let mut all = (0..KEYS).map(|n| format!("key{n}"));
+        all.find(|key| ring.pick(key.as_bytes()) == Some(n)).expect("a key")
+    });
+    let answer = |key: &str| format!("VALUE {key} 0 2\r\nhi\r\nEND\r\n");
+    replace(&file, &list(&[0, 1, 2]));
+    let option = format!("servers_file={file},request_timeout=60000,resolve_interval=0");
+    let proxy = start_proxy(&["-o", &option]);
+    let mut clients = [proxy.client(), proxy.client(), proxy.client()];
+    let mut links = [0, 1, 2].map(|n| {
+        clients[n].send(format!("get {}\r\n", keys[n]));
+        servers[n].asked(&keys[n])
+    });
+    links[1].write_all(answer(&keys[1]).as_bytes()).expect("answered");
+    assert_eq!(clients[1].bytes(answer(&keys[1]).len()), answer(&keys[1]).as_bytes());
+    replace(&file, &list(&[0]));
+    proxy.signal("HUP");
+    await_line(&proxy, &["removed server", &servers[2].address()]);
+    assert_eq!(links[1].read(&mut [0; 100]).expect("its end"), 0, "nobody waits for it");
+    // The other one is lost with a question that may be asked again.
+    drop(links);
+    let mut again = servers[2].asked(&keys[2]);
+    again.write_all(answer(&keys[2]).as_bytes()).expect("answered");
+    assert_eq!(clients[2].bytes(answer(&keys[2]).len()), answer(&keys[2]).as_bytes());
+    assert_eq!(again.read(&mut [0; 100]).expect("its end"), 0);
+    let stats = clients[2].ask("stats");
+    assert_eq!(stats, "memcached agent v0.6");
+}
+
+/// One line of the proxy's `stats`.
+fn figure(client: &mut Client, name: &str) -> String {
+    client.send("stats\r\n");
+    let mut found = None;
+    loop {
+        let line = client.line();
+        if line == "END" {
+            return found.unwrap_or_else(|| panic!("{name} is not there"));
+        }
+        let value = line.strip_prefix("STAT ").and_then(|line| line.strip_prefix(name));
+        found = value.and_then(|value| value.strip_prefix(' ')).map(str::to_owned).or(found);
+    }
+}
+
+#[test]
+fn meta_commands_are_counted_as_what_they_do() {
+    let node = Node::plain(free_port(), &[]);
+    let proxy = start_proxy(&["-s", &format!("127.0.0.1:{}", node.port)]);
+    let mut client = proxy.client();
+    client.send("ms m 1\r\n5\r\nmg m v\r\nmg none v\r\nmg none v q\r\nma m\r\nget m none\r\n");
+    client.send("me m\r\nmd m\r\nmn\r\n");
+    while client.line() != "MN" {}
+    for (name, value) in [
+        ("cmd_get", "5"),
+        ("get_hits", "2"),
+        ("get_misses", "3"),
+        ("cmd_set", "1"),
+        ("cmd_arith", "1"),
+        ("cmd_delete", "1"),
+        ("cmd_meta", "7"),
+    ] {
+        assert_eq!(figure(&mut client, name), value, "{name}");
+    }
+}
+
+/// As memcached's: silent clients are closed, and those that wait for an answer are not.
+#[test]
+fn silent_clients_are_closed_after_idle_timeout() {
+    let server = Played::new();
+    let option = "idle_timeout=1,request_timeout=60000";
+    let proxy = start_proxy(&["-s", &server.address(), "-o", option]);
+    let mut waiting = proxy.client();
+    waiting.send("get slow\r\n");
+    let mut link = server.asked("slow");
+    let mut silent = [proxy.client(), proxy.client()];
+    silent[1].send("get unfinished");
+    for client in &mut silent {
+        assert_eq!(client.rest(), b"");
+    }
+    link.write_all(b"VALUE slow 0 4\r\nhere\r\nEND\r\n").expect("answered");
+    let answer = b"VALUE slow 0 4\r\nhere\r\nEND\r\n";
+    assert_eq!(waiting.bytes(answer.len()), answer);
+    assert_eq!(figure(&mut proxy.client(), "idle_kicks"), "2");
+    assert_eq!(waiting.rest(), b"");
+}
+
+/// A value that is on its way to a slow reader arrives whole.
+#[test]
+fn a_stop_lets_answers_leave() {
+    const LEN: usize = 24 << 20;
+    let node = Node::plain(free_port(), &["-m", "256", "-I", "64m"]);
+    let mut writer = node.client();
+    writer.send(format!("set big 0 0 {LEN}\r\n{}\r\n", "x".repeat(LEN)));
+    assert_eq!(writer.line(), "STORED");
+    let server = format!("127.0.0.1:{}", node.port);
+    let mut proxy = start_proxy(&["-s", &server, "-o", "request_timeout=10000"]);
+    let mut client = proxy.client();
+    client.send("get big\r\n");
+    assert_eq!(client.line(), format!("VALUE big 0 {LEN}"));
+    proxy.signal("TERM");
+    eventually("new clients are refused", || (!proxy.port_open()).then_some(()));
+    assert_eq!(client.rest().len(), LEN + "\r\nEND\r\n".len());
+    assert_eq!(proxy.exit_code(), Some(0));
+}
+
 #[test]
 fn places_are_shown_as_they_are_read() {
     for text in ["127.0.0.1:5", "[::1]:5", "/run/m.sock", "a:1,b:2"] {

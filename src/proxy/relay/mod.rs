@@ -340,7 +340,7 @@ impl Relay {
     pub fn deadline(&self) -> Option<u64> {
         let backends = self.backends.iter().filter_map(|(_, backend)| backend.deadline());
         let lanes = self.lanes.iter().filter_map(|(_, seat)| seat.lane.deadline());
-        let own = [self.look_at, self.tick_due(), self.walker.deadline()];
+        let own = [self.look_at, self.tick_due(), self.walker.deadline(), self.router.tidy_due()];
         backends.chain(lanes).chain(own.into_iter().flatten()).min()
     }
 

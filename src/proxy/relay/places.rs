@@ -93,6 +93,11 @@ impl Router {
     pub(super) fn new(routes: Arc<Routes>) -> Router {
         Router { routes, servers: Vec::new(), backups: Vec::new(), leftovers: None }
     }
+
+    /// When [`Relay::tidy_up`] has something to look at.
+    pub(super) fn tidy_due(&self) -> Option<u64> {
+        self.leftovers
+    }
 }
 
 impl Relay {
