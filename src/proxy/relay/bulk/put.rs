@@ -125,7 +125,7 @@ impl Relay {
             // Its connections are its own: nothing else may keep the order for it.
             put.turn = self.guard.turns().begin(&put.key, self.worker, true);
             if !put.turn {
-                return self.bulk.waiting.push_back(Waiter::Put(id));
+                return self.bulk.wait(Waiter::Put(id), None);
             }
             self.guard.begin(&put.key, self.worker);
         }
@@ -142,7 +142,7 @@ impl Relay {
             }
             let job = Job::Put { put: id, leg: leg as u8 };
             let Some(lane) = self.begin_lane(now, backend, job, self.limits.request_us) else {
-                return self.bulk.waiting.push_back(Waiter::Put(id));
+                return self.bulk.wait(Waiter::Put(id), Some(backend));
             };
             self.wrote(place, &self.bulk.puts[id as usize].key, backend);
             let put = &mut self.bulk.puts[id as usize];
@@ -151,6 +151,12 @@ impl Relay {
             seat.lane.out().extend_from_slice(&put.line);
             seat.lane.feed(now, true);
         }
+    }
+
+    /// Whether one of its legs still waits for a lane, while the other one's client is not read.
+    pub(super) fn is_put_waiting(&self, id: PutId) -> bool {
+        let put = self.bulk.puts.get(id as usize);
+        put.is_some_and(|put| put.legs.iter().any(|leg| leg.state == State::Waiting))
     }
 
     /// How many bytes of data may be brought now. Where nobody takes them any more they are
@@ -175,9 +181,7 @@ impl Relay {
         let Some(put) = bulk.puts.get_mut(id as usize) else { return };
         for leg in &put.legs {
             if let State::Open(lane) = leg.state {
-                let lane = &mut lanes[lane].lane;
-                lane.out().extend_from_slice(data);
-                lane.feed(now, true);
+                lanes[lane].lane.bring(now, data);
             }
         }
     }
@@ -203,6 +207,7 @@ impl Relay {
             return;
         }
         let put = self.bulk.puts.remove(id as usize);
+        self.bulk.leave_line(Waiter::Put(id));
         for leg in &put.legs {
             if let State::Open(lane) = leg.state {
                 self.drop_lane(lane);
