@@ -9,8 +9,8 @@
 //!                            \= lane ==> backup
 //! ```
 //!
-//! A value that turns out to be large on the pipelined connection is dropped there and fetched again
-//! on a lane; its key is remembered, so that the next time it is fetched there at once.
+//! A value that turns out to be large on the pipelined connection is dropped there and fetched
+//! again on a lane; its key is remembered, so that the next time it is fetched there at once.
 
 pub(super) mod get;
 pub(super) mod put;
@@ -18,7 +18,7 @@ pub(super) mod put;
 use std::collections::VecDeque;
 
 use super::lanes::Job;
-use super::places::BackendId;
+use super::places::{BackendId, Named};
 use super::{Client, Completion, Relay};
 use crate::base::clock::Now;
 use crate::base::hash::hash_key;
@@ -128,6 +128,12 @@ impl Bulk {
     /// He is gone: whoever has his number next must not be taken for him.
     pub(super) fn leave_line(&mut self, who: Waiter) {
         self.waiting.retain(|one| one.who != who);
+    }
+
+    /// Where the values on their way come from and go to.
+    pub(super) fn name(&self, named: &mut Named) {
+        self.gets.iter().for_each(|(_, get)| get.name(named));
+        self.puts.iter().for_each(|(_, put)| put.name(named));
     }
 }
 
