@@ -454,8 +454,10 @@ impl World {
         let Some((input, output)) = self.lanes.get_mut(&link) else { return };
         let mut connection = self.relay.connection(link);
         let n = connection.sendable().len();
-        input.extend(connection.sendable());
-        connection.sent(self.now, n);
+        if n > 0 {
+            input.extend(connection.sendable());
+            connection.sent(self.now, n);
+        }
         let server = &mut self.servers[server];
         std::mem::swap(&mut server.input, input);
         std::mem::swap(&mut server.output, output);

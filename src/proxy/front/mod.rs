@@ -236,7 +236,11 @@ impl Front {
     }
 
     fn blocked(&self) -> bool {
-        self.full || self.tight || self.in_flight >= IN_FLIGHT_MAX || self.cost >= COST_MAX
+        // A block that is passed on has its own limit, and nothing in flight whose end would let it
+        // go on.
+        let passes = matches!(self.state, State::Upload(_));
+        let held_back = self.full || self.tight;
+        !passes && (held_back || self.in_flight >= IN_FLIGHT_MAX || self.cost >= COST_MAX)
     }
 
     /// A request of this client has ended. [`Front::process`] should follow.
@@ -309,7 +313,7 @@ impl Front {
     /// Whether [`Front::process`] stopped because of output that has left since: nothing else will
     /// tell that it can go on.
     pub fn can_go_on(&mut self, relay: &Relay) -> bool {
-        let held_back = self.full || self.tight;
+        let held_back = (self.full || self.tight) && self.blocked();
         self.look(relay);
         held_back && !self.closing && !self.blocked()
     }

@@ -146,7 +146,7 @@ pub struct Relay {
     /// By [`BackendId`], as `backends`.
     seats: Slab<places::Seat>,
     backends: Slab<Backend<Call>>,
-    lanes: Slab<lanes::Seat>,
+    lanes: lanes::Lanes,
     /// Backends and lanes that were removed and may still have a socket.
     gone: Vec<LinkId>,
     guard: Arc<Guard>,
@@ -200,7 +200,7 @@ impl Relay {
             places: Slab::new(),
             seats: Slab::new(),
             backends: Slab::new(),
-            lanes: Slab::new(),
+            lanes: lanes::Lanes::default(),
             gone: Vec::new(),
             guard,
             worker,
