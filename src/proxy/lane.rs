@@ -1,8 +1,9 @@
 //! An extra connection to a server, for one long transfer at a time.
 //!
 //! Owns the bytes in both directions of one transfer and its deadlines. What is short shares a
-//! server's pipelined connection ([`super::backend`]); what is long has a lane, where it can be slow
-//! without anybody waiting behind it. Never touches a socket and never knows what is transferred.
+//! server's pipelined connection ([`super::backend`]); what is long has a lane, where it can be
+//! slow without anybody waiting behind it. Never touches a socket and never knows what is
+//! transferred.
 //!
 //! ```text
 //!   begin --> Connecting --connected--> Up: one transfer ... end --> idle, for the next one

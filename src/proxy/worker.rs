@@ -42,7 +42,8 @@ pub enum Message {
     Stop,
 }
 
-/// The addresses of servers that have names or addresses: of all of a name, in the resolver's order.
+/// The addresses of servers that have names or addresses: of all of a name, in the resolver's
+/// order.
 pub type Addresses = HashMap<Endpoint, Vec<SocketAddr>>;
 
 /// Which servers there are and where.
@@ -67,12 +68,17 @@ const READ_PER_TURN: usize = 1 << 20;
 /// Clients that may wait to be adopted.
 const HANDOVER_MAX: usize = 4096;
 
+/// How often a worker looks for clients that `-o idle_timeout` closes: its unit is a second.
+const IDLE_SWEEP_US: u64 = 1_000_000;
+
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 struct Client {
     stream: Stream,
     front: Front,
     generation: u32,
+    /// When it last sent or took something, on the monotonic clock in microseconds.
+    active_us: u64,
     /// The socket may have more to read.
     readable: bool,
     /// The socket may take more.
@@ -113,6 +119,8 @@ pub struct Common {
     pub live: AtomicUsize,
     /// How long a stop waits for requests in flight, in microseconds.
     pub grace_us: u64,
+    /// For how long a client may be silent, in microseconds. 0: for ever.
+    pub idle_us: u64,
     /// Connections have gone, and their memory may be given back.
     pub freed: AtomicBool,
     /// Every worker, once all are there.
@@ -144,6 +152,8 @@ pub struct Worker {
     busy: bool,
     /// When a stop gives up waiting.
     stop_at: Option<u64>,
+    /// When silent clients are looked for again.
+    sweep_at: u64,
 }
 
 impl Worker {
@@ -175,6 +185,7 @@ impl Worker {
             scratch: Buf::new(),
             busy: false,
             stop_at: None,
+            sweep_at: 0,
         };
         Ok((worker, sender))
     }
@@ -211,7 +222,9 @@ impl Worker {
         if self.busy || !self.queue.is_empty() {
             return Some(Duration::ZERO);
         }
-        let deadline = [self.relay.deadline(), self.stop_at].into_iter().flatten().min()?;
+        let sweep = self.may_idle_out().then_some(self.sweep_at);
+        let deadlines = [self.relay.deadline(), self.stop_at, sweep];
+        let deadline = deadlines.into_iter().flatten().min()?;
         // Rounded up: waking a little early would only mean waking twice.
         Some(Duration::from_micros(deadline.saturating_sub(now.mono_us)) + Duration::from_millis(1))
     }
@@ -220,11 +233,13 @@ impl Worker {
         while let Some(message) = self.mailbox.pop() {
             match message {
                 Message::Stop => self.stop_at = Some(now.mono_us + self.common.grace_us),
-                Message::Serve(stream) => self.adopt(stream),
+                Message::Serve(stream) => self.adopt(stream, now),
                 Message::TurnOver => {}
                 Message::Reload(setup) => {
                     self.relay.reload(Arc::clone(&setup.routes));
                     self.setup = setup;
+                    // The next one may give their numbers to others.
+                    self.close_gone();
                     self.leave_old_addresses();
                 }
             }
@@ -249,7 +264,7 @@ impl Worker {
         }
     }
 
-    fn adopt(&mut self, mut stream: Stream) {
+    fn adopt(&mut self, mut stream: Stream, now: Now) {
         let entry = self.clients.vacant_entry();
         let id = entry.key();
         let token = Token(id);
@@ -265,6 +280,7 @@ impl Worker {
             stream,
             front: Front::new(self.common.shared.clone()),
             generation: self.generation,
+            active_us: now.mono_us,
             readable: true,
             writable: true,
             ended: false,
@@ -316,6 +332,7 @@ impl Worker {
         self.deliver();
         self.flush_delivered(now);
         self.close_gone();
+        self.close_idle(now);
         if self.relay.take_turn_ended() {
             for worker in self.common.workers.get().into_iter().flatten() {
                 // One whose mailbox is full, or who was not woken, looks at his next turn.
@@ -372,12 +389,12 @@ impl Worker {
 
     /// Replies that became ready after their clients' visit leave in the same turn.
     fn flush_delivered(&mut self, now: Now) {
-        let _ = now;
         for id in 0..self.queue.len() {
             let id = self.queue[id];
             if let Some(client) = self.clients.get_mut(id) {
                 // A failure shows again at the visit.
                 let sent = client.flush().unwrap_or(0);
+                client.moved(now, sent);
                 self.relay.count().bytes_written.add(sent as u64);
             }
         }
@@ -412,6 +429,7 @@ impl Worker {
             self.scratch = std::mem::take(&mut client.front.input);
         }
         let sent = client.flush();
+        client.moved(now, read + *sent.as_ref().unwrap_or(&0));
         self.relay.count().bytes_read.add(read as u64);
         self.relay.count().bytes_written.add(*sent.as_ref().unwrap_or(&0) as u64);
         client.front.settle(&mut self.relay);
@@ -420,6 +438,31 @@ impl Worker {
             self.queue.push_back(id);
         }
         sent.is_ok() && !client.front.is_finished()
+    }
+
+    fn may_idle_out(&self) -> bool {
+        self.common.idle_us > 0 && !self.clients.is_empty()
+    }
+
+    /// Closes who has been silent for longer than `-o idle_timeout`. As in memcached, that is
+    /// between two commands or in a command line; whoever waits for an answer is not idle.
+    fn close_idle(&mut self, now: Now) {
+        if !self.may_idle_out() || now.mono_us < self.sweep_at {
+            return;
+        }
+        self.sweep_at = now.mono_us + IDLE_SWEEP_US;
+        let limit = self.common.idle_us;
+        let silent = |client: &Client| now.mono_us.saturating_sub(client.active_us) > limit;
+        let idle: Vec<usize> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| silent(client) && client.front.is_idle())
+            .map(|(id, _)| id)
+            .collect();
+        self.relay.count().idle_kicks.add(idle.len() as u64);
+        for id in idle {
+            self.drop_client(id);
+        }
     }
 
     fn drop_client(&mut self, id: usize) {
@@ -577,6 +620,13 @@ impl Link {
 }
 
 impl Client {
+    /// So many bytes came from it or went there.
+    fn moved(&mut self, now: Now, bytes: usize) {
+        if bytes > 0 {
+            self.active_us = now.mono_us;
+        }
+    }
+
     /// One read. 0: the client sends nothing more.
     fn read(&mut self) -> io::Result<usize> {
         let space = self.front.input.space(self.front.input_room());

@@ -236,6 +236,12 @@ impl Front {
         self.replies.is_empty() && (self.closing || done)
     }
 
+    /// Whether it is between two commands, or in a command line, and waits for nothing.
+    pub fn is_idle(&self) -> bool {
+        let command = matches!(self.state, State::Command) && self.want == 0;
+        command && self.in_flight == 0 && self.replies.is_empty()
+    }
+
     /// What may be sent now.
     pub fn sendable(&self) -> &[u8] {
         self.replies.sendable()

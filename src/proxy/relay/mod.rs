@@ -287,7 +287,7 @@ impl Relay {
     /// Appends the lines of `stats` that follow magent's, without an end.
     pub fn stats(&self, out: &mut Vec<u8>, now: Now) {
         self.publish();
-        self.figures.stats(out, now);
+        self.figures.stats(out, now, &self.router.routes);
     }
 
     /// Appends the lines of `stats servers`, without an end.

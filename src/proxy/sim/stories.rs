@@ -272,7 +272,7 @@ fn magents_own_answers() {
 #[test]
 fn a_binary_client_is_told_so_once_and_left() {
     let mut world = pair(true);
-    let mut packet = vec![0; 24];
+    let mut packet = [0; 24];
     (packet[0], packet[1], packet[15]) = (0x80, 0x0b, 7);
     for byte in &packet[..23] {
         world.send(0, [*byte]);

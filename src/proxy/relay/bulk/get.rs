@@ -5,7 +5,7 @@
 //! over; afterwards the client's connection breaks with it, as its server's would have.
 
 use super::super::lanes::{Job, LaneId};
-use super::super::places::Route;
+use super::super::places::{Named, Route};
 use super::super::{Client, Relay, BACKUP_UNIQUE};
 use super::{Waiter, WINDOW};
 use crate::base::buf::Buf;
@@ -250,6 +250,10 @@ impl Relay {
 }
 
 impl Get {
+    pub(super) fn name(&self, named: &mut Named) {
+        self.route.iter().for_each(|route| named.route(route));
+    }
+
     /// What comes before the value, or instead of it.
     fn head(&mut self, reply: &Reply<'_>, raw: &[u8]) -> Next {
         let used = raw.len();

@@ -9,8 +9,8 @@
 //!                            \= lane ==> backup
 //! ```
 //!
-//! A value that turns out to be large on the pipelined connection is dropped there and fetched again
-//! on a lane; its key is remembered, so that the next time it is fetched there at once.
+//! A value that turns out to be large on the pipelined connection is dropped there and fetched
+//! again on a lane; its key is remembered, so that the next time it is fetched there at once.
 
 pub(super) mod get;
 pub(super) mod put;
@@ -18,6 +18,7 @@ pub(super) mod put;
 use std::collections::VecDeque;
 
 use super::lanes::Job;
+use super::places::Named;
 use super::{Client, Completion, Relay};
 use crate::base::clock::Now;
 use crate::base::hash::hash_key;
@@ -109,6 +110,12 @@ impl Bulk {
 
     pub(super) fn in_flight(&self) -> usize {
         self.gets.len() + self.puts.len()
+    }
+
+    /// Where the values on their way come from and go to.
+    pub(super) fn name(&self, named: &mut Named) {
+        self.gets.iter().for_each(|(_, get)| get.name(named));
+        self.puts.iter().for_each(|(_, put)| put.name(named));
     }
 }
 

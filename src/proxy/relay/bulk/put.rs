@@ -14,7 +14,7 @@
 //! or stored what the other one refused, has its key deleted before it is trusted again.
 
 use super::super::lanes::{Job, LaneId};
-use super::super::places::PlaceId;
+use super::super::places::{Named, PlaceId};
 use super::super::{Client, Relay, CAN_NOT_CONNECT};
 use super::{Waiter, WINDOW};
 use crate::base::clock::Now;
@@ -80,6 +80,13 @@ pub struct Transfer {
     pub both: bool,
     /// Success is not told.
     pub quiet: bool,
+}
+
+impl Put {
+    pub(super) fn name(&self, named: &mut Named) {
+        named.places.extend(self.legs.iter().map(|leg| leg.place));
+        named.places.extend(self.bypassed);
+    }
 }
 
 impl Relay {

@@ -53,7 +53,7 @@ mod verb;
 
 use super::super::backend::{Dialect, Expect, Usable};
 use super::super::fanout::{Piece, Verdict};
-use super::places::{BackendId, PlaceId, Route};
+use super::places::{BackendId, Named, PlaceId, Route};
 use super::{
     Call, Client, Completion, Relay, BACKUP_UNIQUE, CAN_NOT_CONNECT, LOST, NO_ROOM,
     OUT_OF_CONNECTION,
@@ -709,6 +709,11 @@ impl Relay {
         } else {
             self.finish_with_answer(id);
         }
+    }
+
+    /// Where the writes in flight go.
+    pub(super) fn name_writes(&self, named: &mut Named) {
+        self.writes.iter().for_each(|(_, write)| named.route(&write.route));
     }
 
     fn finish_with_answer(&mut self, id: usize) {
