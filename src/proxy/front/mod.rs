@@ -110,6 +110,24 @@ fn instead<'a>(request: &Request<'a>) -> Option<Request<'a>> {
     }
 }
 
+/// What is wrong with the line of an ms whose data block is bad, too: of that its server would have
+/// spoken.
+fn line_fault(request: &Request<'_>) -> Option<&'static [u8]> {
+    match *request {
+        Request::MetaSet { key, flags, .. } => {
+            Meta::parse(Verb::Set, key, flags).err().map(|reject| reject.line)
+        }
+        _ => None,
+    }
+}
+
+/// Whether an administrator's line asks for a dump of all keys. Whoever does waits for its END, which
+/// cannot come, and reads no other answer as one.
+fn asks_for_dump(line: &[u8]) -> bool {
+    use classic::admin::{parse, Admin};
+    matches!(parse(line), Ok(Admin::Metadump(_) | Admin::Mgdump(_)))
+}
+
 /// One client connection.
 #[derive(Debug)]
 pub struct Front {
@@ -468,7 +486,12 @@ impl Front {
             Request::Shutdown { .. } | Request::DebugTime(_) | Request::Watch { .. } => {
                 self.say(UNSUPPORTED);
             }
-            Request::Admin { .. } => self.say(UNSUPPORTED),
+            Request::Admin { line } => {
+                self.say(UNSUPPORTED);
+                if asks_for_dump(line) {
+                    self.close();
+                }
+            }
             Request::Quit => {
                 self.close();
             }
@@ -527,6 +550,7 @@ impl Front {
                 None
             }
             Parsed::Reject { reject, used } => {
+                let reject = Reject { line: line_fault(request).unwrap_or(reject.line), ..reject };
                 self.refuse(reject.quiet_if(noreply));
                 Some(used)
             }
