@@ -247,6 +247,8 @@ impl Worker {
                 Message::Serve(stream) => self.adopt(stream, now),
                 Message::TurnOver => {}
                 Message::Reload(setup) => {
+                    // The new servers may have the numbers of those that went before.
+                    self.close_gone();
                     self.relay.reload(Arc::clone(&setup.routes));
                     // The next one may give their numbers to others.
                     self.close_gone();
@@ -342,6 +344,7 @@ impl Worker {
         }
         self.deliver();
         self.visit_clients(now);
+        self.relay.admit(now);
         self.list_links();
         for at in 0..self.links.len() {
             let id = self.links[at];
@@ -566,7 +569,7 @@ impl Worker {
     /// Connects where a server is wanted, and sends what it is to get.
     fn flush_backend(&mut self, id: usize, now: Now) {
         if self.relay.connection(id).wants_connect(now) {
-            // A lane's number may have been another's until a moment ago.
+            // A number may have been another server's until a moment ago.
             self.close_gone();
             self.relay.connection(id).connecting(now);
             if let Err(error) = self.connect(id) {
@@ -579,14 +582,15 @@ impl Worker {
     }
 
     fn connect(&mut self, id: usize) -> io::Result<()> {
-        let target = self.targets.entry(id).or_default();
+        // Lanes lead where the server's own connection does.
+        let next = self.targets.get(&self.relay.backend_of(id)).map_or(0, |target| target.next);
         let endpoint = self.relay.endpoint(id);
         let (mut stream, addr) = match endpoint {
             Endpoint::Unix(path) => (Stream::connect_unix(path)?, None),
             Endpoint::Tcp { .. } => {
                 let known = self.setup.addrs.get(endpoint).or_else(|| self.leaving.get(endpoint));
                 let addrs = known.map_or(&[][..], Vec::as_slice);
-                let addr = addrs.get(target.next % addrs.len().max(1));
+                let addr = addrs.get(next % addrs.len().max(1));
                 let addr = *addr.ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?;
                 (Stream::connect(addr)?, Some(addr))
             }
@@ -594,7 +598,8 @@ impl Worker {
         self.poll.registry().register(&mut stream, Token(LINKS + id), BOTH)?;
         let (connected, readable, writable, ended) = (false, false, false, false);
         let moved = false;
-        target.link = Some(Link { stream, connected, readable, writable, ended, addr, moved });
+        self.targets.entry(id).or_default().link =
+            Some(Link { stream, connected, readable, writable, ended, addr, moved });
         Ok(())
     }
 
@@ -619,9 +624,16 @@ impl Worker {
     fn fail_backend(&mut self, id: usize, now: Now, why: &Why) {
         self.close_link(id);
         // The next attempt is made at the next address of the name, if it has several.
-        let target = self.targets.entry(id).or_default();
-        target.next = target.next.wrapping_add(1);
+        let backend = self.relay.backend_of(id);
+        let target = self.targets.entry(backend).or_default();
+        if target.link.is_none() {
+            target.next = target.next.wrapping_add(1);
+        }
         self.relay.failed(id, now, why);
+        if !self.relay.has_link(id) {
+            // A lane, which does not come back.
+            self.targets.remove(&id);
+        }
     }
 
     fn link(&mut self, id: LinkId) -> Option<&mut Link> {

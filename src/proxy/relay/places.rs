@@ -275,7 +275,6 @@ impl Relay {
 
     /// Where a connection leads.
     pub fn endpoint(&self, id: LinkId) -> &Endpoint {
-        let backend = id.checked_sub(LANES).map_or(id, |lane| self.lanes[lane].backend);
-        &self.seats[backend].endpoint
+        &self.seats[self.backend_of(id)].endpoint
     }
 }

@@ -100,6 +100,7 @@ impl Relay {
             return;
         }
         let get = self.bulk.gets.remove(id as usize);
+        self.bulk.leave_line(Waiter::Get(id));
         if let Some(lane) = get.lane {
             self.drop_lane(lane);
         }
@@ -120,7 +121,7 @@ impl Relay {
             return self.next_stage(now, id);
         }
         let Some(lane) = self.begin_lane(now, backend, Job::Get(id), self.limits.request_us) else {
-            return self.bulk.waiting.push_back(Waiter::Get(id));
+            return self.bulk.wait(Waiter::Get(id), Some(backend));
         };
         let get = &mut self.bulk.gets[id as usize];
         get.lane = Some(lane);

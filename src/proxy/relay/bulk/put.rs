@@ -134,7 +134,7 @@ impl Relay {
             // Its connections are its own: nothing else may keep the order for it.
             put.turn = self.guard.turns().begin(&put.key, self.worker, true);
             if !put.turn {
-                return self.bulk.waiting.push_back(Waiter::Put(id));
+                return self.bulk.wait(Waiter::Put(id), None);
             }
             self.guard.begin(&put.key, self.worker);
         }
@@ -151,7 +151,7 @@ impl Relay {
             }
             let job = Job::Put { put: id, leg: leg as u8 };
             let Some(lane) = self.begin_lane(now, backend, job, self.limits.request_us) else {
-                return self.bulk.waiting.push_back(Waiter::Put(id));
+                return self.bulk.wait(Waiter::Put(id), Some(backend));
             };
             self.wrote(place, &self.bulk.puts[id as usize].key, backend);
             let put = &mut self.bulk.puts[id as usize];
@@ -160,6 +160,12 @@ impl Relay {
             seat.lane.out().extend_from_slice(&put.line);
             seat.lane.feed(now, true);
         }
+    }
+
+    /// Whether one of its legs still waits for a lane, while the other one's client is not read.
+    pub(super) fn is_put_waiting(&self, id: PutId) -> bool {
+        let put = self.bulk.puts.get(id as usize);
+        put.is_some_and(|put| put.legs.iter().any(|leg| leg.state == State::Waiting))
     }
 
     /// How many bytes of data may be brought now. Where nobody takes them any more they are
@@ -184,9 +190,7 @@ impl Relay {
         let Some(put) = bulk.puts.get_mut(id as usize) else { return };
         for leg in &put.legs {
             if let State::Open(lane) = leg.state {
-                let lane = &mut lanes[lane].lane;
-                lane.out().extend_from_slice(data);
-                lane.feed(now, true);
+                lanes[lane].lane.bring(now, data);
             }
         }
     }
@@ -212,6 +216,7 @@ impl Relay {
             return;
         }
         let put = self.bulk.puts.remove(id as usize);
+        self.bulk.leave_line(Waiter::Put(id));
         for leg in &put.legs {
             if let State::Open(lane) = leg.state {
                 self.drop_lane(lane);

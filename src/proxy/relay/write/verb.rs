@@ -81,6 +81,20 @@ impl Write {
         matches!(self.verb, Verb::Meta(verb) if self.line.only_reads(verb))
     }
 
+    /// Whether it makes an item where there is none, and so would hide what the backup has.
+    pub(super) fn vivifies(&self) -> bool {
+        matches!(self.verb, Verb::Meta(verb) if self.line.vivifies(verb))
+    }
+
+    /// Whether it does nothing where there is an item.
+    pub(super) fn only_adds(&self) -> bool {
+        match self.verb {
+            Verb::Store(verb) => verb == StoreVerb::Add,
+            Verb::Meta(verb) => self.line.only_adds(verb),
+            _ => false,
+        }
+    }
+
     /// What an answer of the server means.
     pub(super) fn outcome(&self, reply: &Reply<'_>) -> Outcome {
         use StoreVerb::{Append, Prepend, Replace, Set};
@@ -92,6 +106,7 @@ impl Write {
             (_, Reply::Error(_)) => Outcome::Final,
             (Verb::Store(_), Reply::Stored) => Outcome::Done,
             (Verb::Store(Append | Prepend | Replace), Reply::NotStored) => Outcome::Absent,
+            (Verb::Store(StoreVerb::Cas(_)), Reply::NotFound) => Outcome::Absent,
             (Verb::Delete, Reply::Deleted) => Outcome::Done,
             (Verb::Delete, Reply::NotFound) => Outcome::Gone,
             (Verb::Incr | Verb::Decr, Reply::Number(_)) => Outcome::Done,
