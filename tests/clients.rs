@@ -1,6 +1,6 @@
 //! Real client libraries through their real APIs: against our server, through a replicated pair
-//! (what is written on one node is read on the other), and against the real memcached, so that
-//! what the scripts expect is proven.
+//! (what is written on one node is read on the other), through our proxy, and against the real
+//! memcached, so that what the scripts expect is proven.
 //!
 //! The scripts are in tests/clients/; cases.py there says how they are started. `.ci/run` installs
 //! the libraries. Where one is missing that is a loud note, and a failure under
@@ -98,6 +98,32 @@ fn memcached(auth: Auth, folder: &Path) -> Option<Servers> {
     Some(Servers { name: "memcached", write: port, read: port, nodes: vec![node] })
 }
 
+/// Two servers and a backup behind our proxy, all of them the real `program` or else ours.
+fn behind_a_proxy(program: Option<&str>) -> Servers {
+    let server = || match program {
+        None => Node::plain(free_port(), &MEMORY),
+        Some(program) => {
+            let port = free_port();
+            let mut command = Command::new(program);
+            command.args(["-u", "root", "-l", "127.0.0.1", "-U", "0", "-p", &port.to_string()]);
+            let node = Node::spawn(&mut command, port);
+            node.await_port();
+            node
+        }
+    };
+    let mut nodes = vec![server(), server(), server()];
+    let port = free_port();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_twincached"));
+    command.args(["proxy", "-D", "-u", "root", "-l", "127.0.0.1", "-p", &port.to_string()]);
+    for (flag, node) in ["-s", "-s", "-b"].iter().zip(&nodes) {
+        command.args([flag, &format!("127.0.0.1:{}", node.port)[..]]);
+    }
+    let proxy = Node::spawn(&mut command, port);
+    proxy.await_port();
+    nodes.push(proxy);
+    Servers { name: "proxy", write: port, read: port, nodes }
+}
+
 /// Makes the database that the real memcached asks through the SASL library.
 fn sasl_database(folder: &Path) -> Option<()> {
     let program = peer_program("saslpasswd2")?;
@@ -186,7 +212,10 @@ fn sasl_plugins() -> Option<PathBuf> {
 fn check(script: &str, library: &str, auth: Auth) {
     let kind = ["plain", "sasl", "ascii"][auth as usize];
     let folder = |name: &str| folder(&format!("clients-{script}-{kind}-{name}"));
+    let plain = auth == Auth::None;
     let servers = [
+        plain.then(|| behind_a_proxy(None)),
+        peer_program("memcached").filter(|_| plain).map(|real| behind_a_proxy(Some(real))),
         Some(ours(auth, &folder("ours"))),
         Some(our_pair(auth, &folder("pair"))),
         memcached(auth, &folder("memcached")),

@@ -8,7 +8,7 @@ mod common;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use common::{eventually, free_port, node_of_pair, Client, Node};
+use common::{eventually, free_port, node_of_pair, Client};
 use twincached::proxy::{self, Config, Place, ServerAddr};
 
 const LOST: &str = "SERVER_ERROR the server was lost, it is not known whether it did this";

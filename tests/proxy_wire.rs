@@ -77,7 +77,8 @@ struct Manner {
     /// The server is a memcached of before 1.6.45.
     old: bool,
     /// Values are appended to and counted, and then nothing is marked as stale or to be renewed:
-    /// whether memcached does it in place, and so keeps the mark, depends on who still reads the value. `None`: both.
+    /// whether memcached does it in place, and so keeps the mark, depends on who still reads the
+    /// value. `None`: both.
     appends: Option<bool>,
     /// CAS uniques can be told apart: those of two memcached are the same numbers.
     uniques: bool,

@@ -15,8 +15,6 @@ const CONNS_MAX: usize = 1 << 30;
 const TIMEOUT_MAX_MS: u64 = 3_600_000;
 /// Most that the keys in seconds take: a week.
 const SECONDS_MAX: u64 = 7 * 24 * 3600;
-/// Most that `-o server_connections` takes: one for each of a machine's cores would be too many.
-const SERVER_CONNS_MAX: usize = 64;
 /// Most that `-o server_failure_limit` takes: each costs some client a timeout.
 const FAILURE_LIMIT_MAX: u32 = 1000;
 /// Most that `-o in_flight` takes: answers to so many are a gigabyte already.
@@ -265,7 +263,7 @@ pub static KEYS: &[Key<Draft>] = &[
     Key {
         name: "hash_tag",
         takes: KeyTakes::Value("two characters", |d, v| {
-            let &[open, close] = v.as_bytes() else {
+            let (&[open, close], true) = (v.as_bytes(), v.is_ascii()) else {
                 return Err(format!(
                     "-o hash_tag must be two characters such as {{}}, not \"{v}\""
                 ));
@@ -325,14 +323,6 @@ pub static KEYS: &[Key<Draft>] = &[
         }),
         help: "close connections to servers that nobody used for this long (default: 600; 0: \
                never)",
-    },
-    Key {
-        name: "server_connections",
-        takes: KeyTakes::Value("num", |d, v| {
-            d.config.server_conns = number("-o server_connections", v, 1..=SERVER_CONNS_MAX)?;
-            Ok(())
-        }),
-        help: "pipelined connections of each thread to each server (default: 1)",
     },
     Key {
         name: "server_failure_limit",

@@ -536,8 +536,9 @@ impl<C: Copy> Backend<C> {
     }
 
     /// The connection is over. Returns whose requests it took along, in order, and whether any of
-    /// them was sent: none of them will get an answer. When they have been seen to, [`Backend::resume`] goes on with those that can
-    /// be asked again; [`Backend::take_restarted`] is asked before.
+    /// them was sent: none of them will get an answer. When they have been seen to,
+    /// [`Backend::resume`] goes on with those that can be asked again;
+    /// [`Backend::take_restarted`] is asked before.
     pub fn failed(&mut self, now: Now, why: &Why) -> Vec<(C, bool)> {
         self.greeted = false;
         self.who.was_lost |= *why != Why::Idle;

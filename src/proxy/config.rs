@@ -27,9 +27,6 @@ pub const DEFAULT_VALUE_MAX: usize = 1 << 30;
 /// How long connections to a server may be idle before they are closed, in seconds: longer than
 /// any probe or refill pauses, shorter than the half hour after which firewalls forget them.
 pub const DEFAULT_SERVER_IDLE_SECS: u64 = 600;
-/// Pipelined connections per worker and server. One carries what a worker can ask: more only divide
-/// the batches.
-pub const DEFAULT_SERVER_CONNS: usize = 1;
 /// Failures in a row after which a server is ejected. A second try costs the client another
 /// timeout.
 pub const DEFAULT_FAILURE_LIMIT: u32 = 1;
@@ -359,8 +356,6 @@ pub struct Config {
     /// `-o server_idle_timeout`: seconds after which an unused connection to a server is closed. 0:
     /// never.
     pub server_idle_secs: u64,
-    /// `-o server_connections`: pipelined connections per worker and server, at least 1.
-    pub server_conns: usize,
     /// `-o server_failure_limit`: failures in a row after which a server is ejected, at least 1.
     pub failure_limit: u32,
     /// `-o server_retry_timeout`: milliseconds, the longest wait between probes.
@@ -400,7 +395,6 @@ impl Default for Config {
             request_timeout_ms: DEFAULT_REQUEST_TIMEOUT_MS,
             idle_timeout_secs: 0,
             server_idle_secs: DEFAULT_SERVER_IDLE_SECS,
-            server_conns: DEFAULT_SERVER_CONNS,
             failure_limit: DEFAULT_FAILURE_LIMIT,
             retry_ms: DEFAULT_RETRY_MS,
             in_flight: DEFAULT_IN_FLIGHT,

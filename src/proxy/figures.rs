@@ -10,10 +10,11 @@
 //!   worker 1:  Worker   Server a   Server b          a column is summed for `stats`
 //! ```
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::config::{Endpoint, Place};
+use super::config::Endpoint;
 use super::route::Routes;
 use crate::base::clock::Now;
 use crate::base::num::push_u64;
@@ -83,21 +84,23 @@ figures! {
     curr_connections gauge,
     /// Clients since the start.
     total_connections count,
-    /// Keys asked for by get and gets.
+    /// Clients closed because of `-o idle_timeout`.
+    idle_kicks count,
+    /// Keys asked for by get, gets and mg.
     cmd_get count,
-    /// Storage commands.
+    /// Storage commands, ms among them.
     cmd_set count,
     /// touch, and keys asked for by gat and gats.
     cmd_touch count,
-    /// delete.
+    /// delete and md.
     cmd_delete count,
-    /// incr and decr.
+    /// incr, decr and ma.
     cmd_arith count,
     /// flush_all.
     cmd_flush count,
     /// Meta commands.
     cmd_meta count,
-    /// Keys of get, gets, gat and gats that were found.
+    /// Keys of get, gets, gat, gats and mg that were found.
     get_hits count,
     /// Keys of theirs that were not.
     get_misses count,
@@ -273,15 +276,10 @@ impl Figures {
         server
     }
 
-    /// Forgets servers that `routes` does not name.
-    pub fn keep(&self, routes: &Routes) {
-        let named = |places: &[Place], endpoint: &Endpoint| {
-            places.iter().flat_map(|p| &p.members).any(|member| member.endpoint == *endpoint)
-        };
-        self.shown().columns.retain(|column| {
-            let places = if column.backup { routes.backups() } else { routes.servers() };
-            named(places, &column.endpoint)
-        });
+    /// Forgets servers that no worker knows any more.
+    pub fn sweep(&self) {
+        let known = |server: &Arc<Server>| Arc::strong_count(server) > 1;
+        self.shown().columns.retain(|column| column.workers.iter().any(known));
     }
 
     /// `stats reset`: what only grows begins anew.
@@ -302,8 +300,9 @@ impl Figures {
         sum
     }
 
-    /// The proxy's own lines of `stats`, without an end. `now` is since the proxy started.
-    pub fn stats(&self, out: &mut Vec<u8>, now: Now) {
+    /// The proxy's own lines of `stats`, without an end. `now` is since the proxy started. Of the
+    /// servers, those that `routes` names are counted.
+    pub fn stats(&self, out: &mut Vec<u8>, now: Now, routes: &Routes) {
         number(out, &["pid"], u64::from(std::process::id()));
         number(out, &["uptime"], now.mono_us / 1_000_000);
         number(out, &["time"], u64::from(now.unix_secs()));
@@ -317,8 +316,12 @@ impl Figures {
             let value = if *counts { sum.wrapping_sub(before) } else { *sum };
             number(out, &[name], value);
         }
-        for (name, backup) in [("servers_up", false), ("backups_up", true)] {
-            let up = |c: &&Column| c.backup == backup && c.state().0 <= State::Cold as u64;
+        for (name, backup, places) in
+            [("servers_up", false, routes.servers()), ("backups_up", true, routes.backups())]
+        {
+            let named: HashSet<&Endpoint> =
+                places.iter().flat_map(|p| &p.members).map(|member| &member.endpoint).collect();
+            let up = |c: &&Column| c.is_among(backup, &named) && c.state().0 <= State::Cold as u64;
             number(out, &[name], shown.columns.iter().filter(up).count() as u64);
         }
     }
@@ -357,6 +360,10 @@ fn add_up<const N: usize>(sum: &mut [u64; N], figures: [(&'static str, bool, u64
 }
 
 impl Column {
+    fn is_among(&self, backup: bool, named: &HashSet<&Endpoint>) -> bool {
+        self.backup == backup && named.contains(&self.endpoint)
+    }
+
     fn sum(&self) -> [u64; SERVER_FIGURES] {
         let mut sum = [0u64; SERVER_FIGURES];
         for worker in &self.workers {

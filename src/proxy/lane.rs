@@ -1,8 +1,9 @@
 //! An extra connection to a server, for one long transfer at a time.
 //!
 //! Owns the bytes in both directions of one transfer and its deadlines. What is short shares a
-//! server's pipelined connection ([`super::backend`]); what is long has a lane, where it can be slow
-//! without anybody waiting behind it. Never touches a socket and never knows what is transferred.
+//! server's pipelined connection ([`super::backend`]); what is long has a lane, where it can be
+//! slow without anybody waiting behind it. Never touches a socket and never knows what is
+//! transferred.
 //!
 //! ```text
 //!   begin --> Connecting --connected--> Up: one transfer ... end --> idle, for the next one
@@ -16,6 +17,9 @@ use crate::base::clock::Now;
 
 /// How long a lane without a transfer is kept, in microseconds: long values come in bunches.
 const IDLE_US: u64 = 10_000_000;
+/// A server may take a second more for each so many bytes that move (64 KiB): a slow link is no
+/// failure, single bytes at long intervals are one, or a few such servers would have all lanes.
+const SLOWEST_BYTES_PER_SEC: u64 = 64 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -44,6 +48,11 @@ pub struct Lane {
     busy: bool,
     /// When the last byte moved, or the transfer began or went on.
     moved_at: u64,
+    /// Bytes that have moved since `since`, when the server was last waited for anew.
+    moved: u64,
+    since: u64,
+    /// The server must keep [`SLOWEST_BYTES_PER_SEC`].
+    hurried: bool,
 }
 
 impl Lane {
@@ -60,7 +69,31 @@ impl Lane {
             fed: false,
             busy: true,
             moved_at: now.mono_us,
+            moved: 0,
+            since: now.mono_us,
+            hurried: false,
         }
+    }
+
+    /// Says whether the server must be quick.
+    pub fn hurry(&mut self, hurried: bool) {
+        self.hurried = hurried;
+    }
+
+    /// Whether there ever was a connection.
+    pub fn was_up(&self) -> bool {
+        self.state == State::Up
+    }
+
+    /// From now on the server is waited for.
+    fn wait_anew(&mut self, now: Now) {
+        self.moved_at = now.mono_us;
+        (self.moved, self.since) = (0, now.mono_us);
+    }
+
+    fn progress(&mut self, now: Now, n: usize) {
+        self.moved_at = now.mono_us;
+        self.moved += n as u64;
     }
 
     /// Whether a new transfer could begin on it.
@@ -75,7 +108,7 @@ impl Lane {
         self.paused = false;
         self.fed = false;
         self.patience_us = patience_us;
-        self.moved_at = now.mono_us;
+        self.wait_anew(now);
     }
 
     /// The transfer has ended and left nothing on the way. `false`: something is left, and the lane
@@ -101,7 +134,7 @@ impl Lane {
     /// Stops and starts reading: back pressure from whoever the bytes go to.
     pub fn pause(&mut self, now: Now, paused: bool) {
         if self.paused && !paused {
-            self.moved_at = now.mono_us;
+            self.wait_anew(now);
         }
         self.paused = paused;
     }
@@ -109,6 +142,15 @@ impl Lane {
     /// Says whether a client is still to bring more of what is sent.
     pub fn feed(&mut self, now: Now, fed: bool) {
         self.fed = fed;
+        self.moved_at = now.mono_us;
+    }
+
+    /// More of what is sent.
+    pub fn bring(&mut self, now: Now, data: &[u8]) {
+        if self.waits_for_client() {
+            self.wait_anew(now);
+        }
+        self.out.extend_from_slice(data);
         self.moved_at = now.mono_us;
     }
 
@@ -140,7 +182,7 @@ impl Lane {
     /// See [`super::relay::Connection::connected`].
     pub fn connected(&mut self, now: Now) {
         self.state = State::Up;
-        self.moved_at = now.mono_us;
+        self.wait_anew(now);
     }
 
     /// See [`super::relay::Connection::sendable`].
@@ -154,7 +196,7 @@ impl Lane {
     /// See [`super::relay::Connection::sent`].
     pub fn sent(&mut self, now: Now, n: usize) {
         self.sent += n;
-        self.moved_at = now.mono_us;
+        self.progress(now, n);
         if self.sent >= self.out.len() {
             self.sent = 0;
             self.out.clear();
@@ -164,7 +206,7 @@ impl Lane {
     /// See [`super::relay::Connection::received`].
     pub fn received(&mut self, now: Now, n: usize) {
         self.input.filled(n);
-        self.moved_at = now.mono_us;
+        self.progress(now, n);
     }
 
     /// See [`super::relay::Connection::wants_read`].
@@ -179,7 +221,12 @@ impl Lane {
             State::Connecting { since, open: true } => Some(since + self.connect_us),
             State::Up if !self.busy => Some(self.moved_at + IDLE_US),
             State::Up if self.waits_for_client() => None,
-            State::Up => Some(self.moved_at + self.patience_us),
+            State::Up => {
+                let stuck = self.moved_at;
+                let slow =
+                    self.since + self.moved.saturating_mul(1_000_000) / SLOWEST_BYTES_PER_SEC;
+                Some(self.patience_us + if self.hurried { stuck.min(slow) } else { stuck })
+            }
         }
     }
 
@@ -240,5 +287,40 @@ mod tests {
         lane.pause(at(5000), false);
         assert!(lane.wants_read());
         assert_eq!((lane.stalled_us(at(5500)), lane.deadline()), (0, Some(6000)));
+    }
+
+    #[test]
+    fn a_server_that_trickles_has_an_end_but_a_slow_client_has_not() {
+        let mut lane = Lane::new(at(0), 300, 1_000_000);
+        lane.hurry(true);
+        lane.connecting();
+        lane.connected(at(0));
+        let trickle = |lane: &mut Lane, from: u64| {
+            let mut times = (from..).step_by(100_000);
+            let late = |lane: &mut Lane, now: u64| {
+                lane.input.space(1);
+                lane.received(at(now), 1);
+                lane.input.consume(1);
+                lane.check(at(now)).is_some()
+            };
+            times.find(|&now| late(lane, now)).expect("an end") - from
+        };
+        let end = trickle(&mut lane, 0);
+        assert!((1_000_000..1_200_000).contains(&end), "{end}");
+        // Megabytes give it more time, and a client's rest is not counted.
+        let mut lane = Lane::new(at(0), 300, 1_000_000);
+        lane.hurry(true);
+        lane.connecting();
+        lane.connected(at(0));
+        for n in 1..100 {
+            lane.input.space(10_000);
+            lane.received(at(n * 100_000), 10_000);
+            lane.input.consume(10_000);
+            assert_eq!(lane.check(at(n * 100_000 + 99_999)), None);
+        }
+        lane.pause(at(10_000_000), true);
+        lane.pause(at(900_000_000), false);
+        let end = trickle(&mut lane, 900_000_000);
+        assert!((1_000_000..1_200_000).contains(&end), "{end}");
     }
 }

@@ -164,6 +164,7 @@ fn serve(servers: Servers, bound: Vec<Bound>) -> io::Result<()> {
         freed: AtomicBool::new(false),
         workers: OnceLock::new(),
         grace_us: grace_us(config),
+        idle_us: config.idle_timeout_secs * 1_000_000,
     });
     let waker = Arc::new(Waker::new(poll.registry(), RENEWED)?);
     let guard = Arc::new(Guard::new());

@@ -111,8 +111,11 @@ impl Server {
                         Parsed::Incomplete => break,
                         Parsed::Reject { .. } => panic!("the proxy sent a bad block"),
                         Parsed::Done { value, used: data } => {
-                            assert_eq!(flags, b"b ME F3 T0", "an add of a binary key");
-                            let verb = StoreVerb::Add;
+                            let verb = match flags {
+                                b"b ME F3 T0" => StoreVerb::Add,
+                                _ => StoreVerb::Set,
+                            };
+                            assert_eq!(flags[0], b'b', "a binary key");
                             let key = &decoded(key);
                             let (flags, exptime, noreply) = (3, 0, false);
                             let head = StoreHead { verb, key, flags, exptime, len, noreply };
@@ -454,8 +457,10 @@ impl World {
         let Some((input, output)) = self.lanes.get_mut(&link) else { return };
         let mut connection = self.relay.connection(link);
         let n = connection.sendable().len();
-        input.extend(connection.sendable());
-        connection.sent(self.now, n);
+        if n > 0 {
+            input.extend(connection.sendable());
+            connection.sent(self.now, n);
+        }
         let server = &mut self.servers[server];
         std::mem::swap(&mut server.input, input);
         std::mem::swap(&mut server.output, output);

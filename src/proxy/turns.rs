@@ -51,9 +51,9 @@ impl Turns {
         &self.stripes[hash_key(0, key) as usize % STRIPES]
     }
 
-    /// Takes a turn to write `key` for worker number `worker` (below 1023). `alone`: nobody else may
-    /// write it meanwhile, not even the same worker. `false`: not now; the end of somebody's turn
-    /// will be told.
+    /// Takes a turn to write `key` for worker number `worker` (below 1023). `alone`: nobody else
+    /// may write it meanwhile, not even the same worker. `false`: not now; the end of somebody's
+    /// turn will be told.
     pub fn begin(&self, key: &[u8], worker: u32, alone: bool) -> bool {
         let mine = ((worker % 1023) + 1) << 22;
         let mut granted = false;

@@ -43,7 +43,8 @@ pub enum Message {
     Stop,
 }
 
-/// The addresses of servers that have names or addresses: of all of a name, in the resolver's order.
+/// The addresses of servers that have names or addresses: of all of a name, in the resolver's
+/// order.
 pub type Addresses = HashMap<Endpoint, Vec<SocketAddr>>;
 
 /// Which servers there are and where.
@@ -75,12 +76,17 @@ const NO_WAIT: Option<Duration> = Some(Duration::ZERO);
 /// Clients that may wait to be adopted.
 const HANDOVER_MAX: usize = 4096;
 
+/// How often a worker looks for clients that `-o idle_timeout` closes: its unit is a second.
+const IDLE_SWEEP_US: u64 = 1_000_000;
+
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 struct Client {
     stream: Stream,
     front: Front,
     generation: u32,
+    /// When it last sent or took something, on the monotonic clock in microseconds.
+    active_us: u64,
     /// The socket may have more to read.
     readable: bool,
     /// The socket may take more.
@@ -121,6 +127,8 @@ pub struct Common {
     pub live: AtomicUsize,
     /// How long a stop waits for requests in flight, in microseconds.
     pub grace_us: u64,
+    /// For how long a client may be silent, in microseconds. 0: for ever.
+    pub idle_us: u64,
     /// Connections have gone, and their memory may be given back.
     pub freed: AtomicBool,
     /// Every worker, once all are there.
@@ -135,6 +143,8 @@ pub struct Worker {
     clock: RealClock,
     relay: Relay,
     setup: Arc<Setup>,
+    /// Addresses of servers that a reload has removed and that still have something to answer.
+    leaving: Addresses,
     /// By link.
     targets: HashMap<LinkId, Target>,
     /// The links of this turn.
@@ -152,6 +162,8 @@ pub struct Worker {
     busy: bool,
     /// When a stop gives up waiting.
     stop_at: Option<u64>,
+    /// When silent clients are looked for again.
+    sweep_at: u64,
 }
 
 impl Worker {
@@ -175,6 +187,7 @@ impl Worker {
             clock,
             relay,
             setup,
+            leaving: Addresses::new(),
             targets: HashMap::new(),
             links: Vec::new(),
             clients: Slab::new(),
@@ -183,6 +196,7 @@ impl Worker {
             scratch: Buf::new(),
             busy: false,
             stop_at: None,
+            sweep_at: 0,
         };
         Ok((worker, sender))
     }
@@ -192,7 +206,7 @@ impl Worker {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         loop {
             let now = self.clock.now();
-            if self.stop_at.is_some_and(|at| now.mono_us >= at || self.relay.in_flight() == 0) {
+            if self.stop_at.is_some_and(|at| now.mono_us >= at || self.is_done()) {
                 return;
             }
             match self.poll.poll(&mut events, self.timeout(now)) {
@@ -247,11 +261,21 @@ impl Worker {
         (1..GATHER_BYTES).contains(&most)
     }
 
+    /// Whether nobody waits for anything: what was asked is answered, and the answers have left.
+    fn is_done(&self) -> bool {
+        let told = |client: &Client| client.front.sendable().is_empty();
+        self.relay.in_flight() == 0
+            && self.queue.is_empty()
+            && self.clients.iter().all(|(_, client)| told(client))
+    }
+
     fn timeout(&self, now: Now) -> Option<Duration> {
         if self.busy || !self.queue.is_empty() {
             return NO_WAIT;
         }
-        let deadline = [self.relay.deadline(), self.stop_at].into_iter().flatten().min()?;
+        let sweep = self.may_idle_out().then_some(self.sweep_at);
+        let deadlines = [self.relay.deadline(), self.stop_at, sweep];
+        let deadline = deadlines.into_iter().flatten().min()?;
         // Rounded up: waking a little early would only mean waking twice.
         Some(Duration::from_micros(deadline.saturating_sub(now.mono_us)) + Duration::from_millis(1))
     }
@@ -260,26 +284,41 @@ impl Worker {
         while let Some(message) = self.mailbox.pop() {
             match message {
                 Message::Stop => self.stop_at = Some(now.mono_us + self.common.grace_us),
-                Message::Serve(stream) => self.adopt(stream),
+                Message::Serve(stream) => self.adopt(stream, now),
                 Message::TurnOver => {}
                 Message::Reload(setup) => {
+                    // The new servers may have the numbers of those that went before.
+                    self.close_gone();
                     self.relay.reload(Arc::clone(&setup.routes));
-                    self.setup = setup;
-                    self.leave_old_addresses();
+                    // The next one may give their numbers to others.
+                    self.close_gone();
+                    self.change_addresses(setup);
                 }
             }
         }
     }
 
-    /// Marks connections to addresses that their server's name does not have any more.
-    fn leave_old_addresses(&mut self) {
-        let Worker { targets, relay, setup, .. } = self;
-        for (&id, target) in targets.iter_mut() {
-            let Some(link) = &mut target.link else { continue };
-            let Some(addr) = link.addr.filter(|_| relay.has_link(id)) else { continue };
-            let known = setup.addrs.get(relay.endpoint(id));
-            link.moved = !known.is_some_and(|addrs| addrs.contains(&addr));
+    /// Takes other addresses, and marks connections to those that their server's name does not have
+    /// any more. Servers that are gone keep theirs until they have answered.
+    fn change_addresses(&mut self, setup: Arc<Setup>) {
+        let old = std::mem::replace(&mut self.setup, setup);
+        self.list_links();
+        let mut left = Addresses::new();
+        for &id in &self.links {
+            let endpoint = self.relay.endpoint(id);
+            let link = self.targets.get_mut(&id).and_then(|target| target.link.as_mut());
+            match (self.setup.addrs.get(endpoint), link) {
+                (Some(addrs), Some(Link { addr: Some(addr), moved, .. })) => {
+                    *moved = !addrs.contains(addr);
+                }
+                (Some(_), _) => {}
+                (None, _) => {
+                    let had = old.addrs.get(endpoint).or_else(|| self.leaving.get(endpoint));
+                    left.extend(had.map(|addrs| (endpoint.clone(), addrs.clone())));
+                }
+            }
         }
+        self.leaving = left;
     }
 
     fn close_gone(&mut self) {
@@ -289,7 +328,7 @@ impl Worker {
         }
     }
 
-    fn adopt(&mut self, mut stream: Stream) {
+    fn adopt(&mut self, mut stream: Stream, now: Now) {
         let entry = self.clients.vacant_entry();
         let id = entry.key();
         let token = Token(id);
@@ -305,6 +344,7 @@ impl Worker {
             stream,
             front: Front::new(self.common.shared.clone()),
             generation: self.generation,
+            active_us: now.mono_us,
             readable: true,
             writable: true,
             ended: false,
@@ -350,6 +390,7 @@ impl Worker {
 
     /// Writes to the servers, and to clients what they can be told at once.
     fn give_out(&mut self, now: Now) {
+        self.relay.admit(now);
         self.list_links();
         for at in 0..self.links.len() {
             let id = self.links[at];
@@ -362,6 +403,7 @@ impl Worker {
         self.deliver();
         self.flush_delivered(now);
         self.close_gone();
+        self.close_idle(now);
         if self.relay.take_turn_ended() {
             for worker in self.common.workers.get().into_iter().flatten() {
                 // One whose mailbox is full, or who was not woken, looks at his next turn.
@@ -418,12 +460,12 @@ impl Worker {
 
     /// Replies that became ready after their clients' visit leave in the same turn.
     fn flush_delivered(&mut self, now: Now) {
-        let _ = now;
         for id in 0..self.queue.len() {
             let id = self.queue[id];
             if let Some(client) = self.clients.get_mut(id) {
                 // A failure shows again at the visit.
                 let sent = client.flush().unwrap_or(0);
+                client.moved(now, sent);
                 self.relay.count().bytes_written.add(sent as u64);
             }
         }
@@ -458,6 +500,7 @@ impl Worker {
             self.scratch = std::mem::take(&mut client.front.input);
         }
         let sent = client.flush();
+        client.moved(now, read + *sent.as_ref().unwrap_or(&0));
         self.relay.count().bytes_read.add(read as u64);
         self.relay.count().bytes_written.add(*sent.as_ref().unwrap_or(&0) as u64);
         client.front.settle(&mut self.relay);
@@ -466,6 +509,31 @@ impl Worker {
             self.queue.push_back(id);
         }
         sent.is_ok() && !client.front.is_finished()
+    }
+
+    fn may_idle_out(&self) -> bool {
+        self.common.idle_us > 0 && !self.clients.is_empty()
+    }
+
+    /// Closes who has been silent for longer than `-o idle_timeout`. As in memcached, that is
+    /// between two commands or in a command line; whoever waits for an answer is not idle.
+    fn close_idle(&mut self, now: Now) {
+        if !self.may_idle_out() || now.mono_us < self.sweep_at {
+            return;
+        }
+        self.sweep_at = now.mono_us + IDLE_SWEEP_US;
+        let limit = self.common.idle_us;
+        let silent = |client: &Client| now.mono_us.saturating_sub(client.active_us) > limit;
+        let idle: Vec<usize> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| silent(client) && client.front.is_idle())
+            .map(|(id, _)| id)
+            .collect();
+        self.relay.count().idle_kicks.add(idle.len() as u64);
+        for id in idle {
+            self.drop_client(id);
+        }
     }
 
     fn drop_client(&mut self, id: usize) {
@@ -547,7 +615,7 @@ impl Worker {
     /// Connects where a server is wanted, and sends what it is to get.
     fn flush_backend(&mut self, id: usize, now: Now) {
         if self.relay.connection(id).wants_connect(now) {
-            // A lane's number may have been another's until a moment ago.
+            // A number may have been another server's until a moment ago.
             self.close_gone();
             self.relay.connection(id).connecting(now);
             if let Err(error) = self.connect(id) {
@@ -560,13 +628,15 @@ impl Worker {
     }
 
     fn connect(&mut self, id: usize) -> io::Result<()> {
-        let target = self.targets.entry(id).or_default();
+        // Lanes lead where the server's own connection does.
+        let next = self.targets.get(&self.relay.backend_of(id)).map_or(0, |target| target.next);
         let endpoint = self.relay.endpoint(id);
         let (mut stream, addr) = match endpoint {
             Endpoint::Unix(path) => (Stream::connect_unix(path)?, None),
             Endpoint::Tcp { .. } => {
-                let addrs = self.setup.addrs.get(endpoint).map_or(&[][..], Vec::as_slice);
-                let addr = addrs.get(target.next % addrs.len().max(1));
+                let known = self.setup.addrs.get(endpoint).or_else(|| self.leaving.get(endpoint));
+                let addrs = known.map_or(&[][..], Vec::as_slice);
+                let addr = addrs.get(next % addrs.len().max(1));
                 let addr = *addr.ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?;
                 (Stream::connect(addr)?, Some(addr))
             }
@@ -574,7 +644,8 @@ impl Worker {
         self.poll.registry().register(&mut stream, Token(LINKS + id), BOTH)?;
         let (connected, readable, writable, ended) = (false, false, false, false);
         let moved = false;
-        target.link = Some(Link { stream, connected, readable, writable, ended, addr, moved });
+        self.targets.entry(id).or_default().link =
+            Some(Link { stream, connected, readable, writable, ended, addr, moved });
         Ok(())
     }
 
@@ -599,9 +670,16 @@ impl Worker {
     fn fail_backend(&mut self, id: usize, now: Now, why: &Why) {
         self.close_link(id);
         // The next attempt is made at the next address of the name, if it has several.
-        let target = self.targets.entry(id).or_default();
-        target.next = target.next.wrapping_add(1);
+        let backend = self.relay.backend_of(id);
+        let target = self.targets.entry(backend).or_default();
+        if target.link.is_none() {
+            target.next = target.next.wrapping_add(1);
+        }
         self.relay.failed(id, now, why);
+        if !self.relay.has_link(id) {
+            // A lane, which does not come back.
+            self.targets.remove(&id);
+        }
     }
 
     fn link(&mut self, id: LinkId) -> Option<&mut Link> {
@@ -623,6 +701,13 @@ impl Link {
 }
 
 impl Client {
+    /// So many bytes came from it or went there.
+    fn moved(&mut self, now: Now, bytes: usize) {
+        if bytes > 0 {
+            self.active_us = now.mono_us;
+        }
+    }
+
     /// One read. 0: the client sends nothing more.
     fn read(&mut self) -> io::Result<usize> {
         let space = self.front.input.space(self.front.input_room());

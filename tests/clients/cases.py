@@ -3,7 +3,8 @@
 tests/clients.rs starts a script with these variables, and reads its exit status:
 
     CLIENT_WRITE, CLIENT_READ   ports on 127.0.0.1; two nodes of a pair, or the same one twice
-    CLIENT_SERVER               "ours", "pair" or "memcached"
+    CLIENT_SERVER               "ours", "pair", "memcached", or "proxy": two servers and a backup
+                                behind our proxy
     CLIENT_USER, CLIENT_PASSWORD   set where the server asks for them
 
 A case writes through `WRITE` and looks through `READ`, by `see`, which waits for the other node and
@@ -21,6 +22,8 @@ WRITE = int(os.environ["CLIENT_WRITE"])
 READ = int(os.environ["CLIENT_READ"])
 SERVER = os.environ["CLIENT_SERVER"]
 PAIR = WRITE != READ
+# It speaks no binary protocol, and its administration is magent's.
+PROXY = SERVER == "proxy"
 USER = os.environ.get("CLIENT_USER")
 PASSWORD = os.environ.get("CLIENT_PASSWORD")
 
@@ -76,14 +79,16 @@ def raises(kind, function, *args, **more):
     raise AssertionError(f"no {kind}, but {answer!r:.300}")
 
 
-def main():
+def main(only=None):
+    """Runs all cases, or `only` one."""
     failed = 0
-    for function in _cases:
+    cases = [only] if only else _cases
+    for function in cases:
         try:
             function()
         except Exception:
             failed += 1
             print(f"FAILED {function.__name__} ({SERVER})", file=sys.stderr)
             traceback.print_exc()
-    print(f"{len(_cases)} cases, {failed} failed ({SERVER})", file=sys.stderr)
-    sys.exit(1 if failed or not _cases else 0)
+    print(f"{len(cases)} cases, {failed} failed ({SERVER})", file=sys.stderr)
+    sys.exit(1 if failed or not cases else 0)

@@ -5,7 +5,7 @@ import bz2
 import bmemcached
 from bmemcached.exceptions import MemcachedException
 
-from cases import (EVERY_BYTE, HOST, LARGE, PASSWORD, READ, TOO_LARGE, USER, WRITE, case,
+from cases import (EVERY_BYTE, HOST, LARGE, PASSWORD, PROXY, READ, TOO_LARGE, USER, WRITE, case,
                    gone, main, raises, same, see)
 
 
@@ -171,4 +171,11 @@ def flush():
     same(w.get("flush"), None)
 
 
-main()
+def refusal():
+    """A proxy says in the binary protocol that it does not speak it."""
+    error = raises(MemcachedException, w.set, "k", "v")
+    assert "ASCII protocols only" in str(error), error
+    same(w.get("k"), None)
+
+
+main(refusal if PROXY else None)

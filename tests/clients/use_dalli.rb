@@ -146,13 +146,24 @@ CASES = {
   }
 }.freeze
 
+# A proxy refuses the binary protocol: at once, and in a way that Dalli understands.
+REFUSAL = {
+  refusal: lambda { |w, _r, k|
+    Timeout.timeout(5) do
+      fails(Dalli::DalliError) { w.set(k, 'v') }
+      fails(Dalli::DalliError) { w.get(k) }
+    end
+  }
+}.freeze
+
 failed = 0
+cases = ENV['CLIENT_SERVER'] == 'proxy' ? REFUSAL : CASES
 w, r = client(WRITE), client(READ)
-CASES.each do |name, run|
+cases.each do |name, run|
   Timeout.timeout(4 * PATIENCE) { run.call(w, r, "rb-#{name}-") }
 rescue StandardError => e
   failed += 1
   warn "FAILED #{name} (#{ENV['CLIENT_SERVER']}): #{e.full_message}"
 end
-warn "#{CASES.size} cases, #{failed} failed (#{ENV['CLIENT_SERVER']})"
+warn "#{cases.size} cases, #{failed} failed (#{ENV['CLIENT_SERVER']})"
 exit(failed.zero? ? 0 : 1)

@@ -6,6 +6,8 @@ const PATIENCE = 20.0;
 [$write, $read] = [(int) getenv('CLIENT_WRITE'), (int) getenv('CLIENT_READ')];
 [$user, $password] = [getenv('CLIENT_USER'), getenv('CLIENT_PASSWORD')];
 define('PAIR', $write !== $read);
+// It speaks no binary protocol, and its administration is magent's.
+define('PROXY', getenv('CLIENT_SERVER') === 'proxy');
 
 function client(int $port, bool $binary): Memcached
 {
@@ -135,8 +137,10 @@ $cases = [
         see(fn () => $r->get($k . '0'), 0);
     },
     'administration' => function (Memcached $w, Memcached $r, string $k): void {
-        same(is_numeric(array_values($w->getVersion())[0][0]), true);
-        same(array_key_exists('curr_items', array_values($w->getStats())[0]), true);
+        if (!PROXY) {
+            same(is_numeric(array_values($w->getVersion())[0][0]), true);
+            same(array_key_exists('curr_items', array_values($w->getStats())[0]), true);
+        }
         $w->set($k, 'v');
         see(fn () => $r->get($k), 'v');
         same($w->flush(), true);
@@ -145,7 +149,7 @@ $cases = [
 ];
 
 $failed = 0;
-$protocols = $user !== false ? [true] : [false, true];
+$protocols = $user !== false ? [true] : (PROXY ? [false] : [false, true]);
 foreach ($protocols as $binary) {
     [$w, $r] = [client($write, $binary), client($read, $binary)];
     foreach ($cases as $name => $case) {

@@ -2,11 +2,11 @@
 
 import pylibmc
 
-from cases import (EVERY_BYTE, HOST, LARGE, PASSWORD, READ, TOO_LARGE, USER, WRITE, case, gone,
+from cases import (EVERY_BYTE, HOST, LARGE, PASSWORD, PROXY, READ, TOO_LARGE, USER, WRITE, case, gone,
                    main, raises, same, see)
 
-# With authentication only the binary protocol can be spoken.
-PROTOCOLS = (True,) if USER else (False, True)
+# With authentication only the binary protocol can be spoken; a proxy speaks the other one.
+PROTOCOLS = (True,) if USER else (False,) if PROXY else (False, True)
 
 
 def client(port, binary, **behaviors):
@@ -183,6 +183,9 @@ def pools(w, r, k):
 
 @both
 def stats(w, r, k):
+    if PROXY:
+        raises(pylibmc.Error, w.get_stats)
+        return
     [(name, have)] = w.get_stats()
     assert str(WRITE).encode() in name, name
     for figure in ("pid", "version", "curr_items", "limit_maxbytes"):

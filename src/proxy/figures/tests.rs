@@ -1,6 +1,6 @@
 //! What `stats` shows of figures that several workers wrote.
 
-use super::super::config::{Config, ServerAddr};
+use super::super::config::{Config, Place, ServerAddr};
 use super::*;
 
 fn routes(servers: &[&[u16]], backups: &[u16]) -> Routes {
@@ -38,7 +38,7 @@ fn workers_are_summed_and_reset_together() {
     a.curr_connections.add(3);
     a.curr_connections.sub(1);
     let now = Now { unix_us: 1_700_000_000_000_000, mono_us: 65_000_000 };
-    let lines = text(|out| figures.stats(out, now));
+    let lines = text(|out| figures.stats(out, now, &routes(&[&[1]], &[])));
     for line in [
         "STAT uptime 65",
         "STAT time 1700000000",
@@ -50,7 +50,7 @@ fn workers_are_summed_and_reset_together() {
     }
     figures.reset();
     b.cmd_get.add(1);
-    let lines = text(|out| figures.stats(out, now));
+    let lines = text(|out| figures.stats(out, now, &routes(&[&[1]], &[])));
     has(&lines, "STAT cmd_get 1");
     has(&lines, "STAT curr_connections 2");
 }
@@ -89,11 +89,15 @@ fn servers_in_their_order_with_the_worst_state_that_is_seen() {
     let names: Vec<&String> = lines.iter().filter(|line| line.contains(":name ")).collect();
     assert_eq!(names.len(), 4);
     assert!(names[3].starts_with("STAT backup:1:"));
-    has(&text(|out| figures.stats(out, at(9))), "STAT servers_up 1");
+    has(&text(|out| figures.stats(out, at(9), &routes_1)), "STAT servers_up 1");
 
-    // What stays keeps its figures, and what goes is forgotten.
+    // What some worker knows keeps its figures, and what nobody knows is forgotten.
     let routes_2 = routes(&[&[3]], &[1]);
-    figures.keep(&routes_2);
+    drop(one);
+    figures.sweep();
+    assert_eq!(figures.server(0, false, &endpoint(1)).requests.get(), 10);
+    drop(one_too);
+    figures.sweep();
     assert_eq!(figures.server(0, true, &endpoint(1)).requests.get(), 100);
     assert_eq!(figures.server(0, false, &endpoint(1)).requests.get(), 0);
     let lines = text(|out| figures.servers(out, at(9), &routes_2));

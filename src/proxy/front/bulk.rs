@@ -196,7 +196,11 @@ impl Front {
         noreply: bool,
     ) -> bool {
         let (reject, used) = match parse_data(self.input.data(), 0) {
-            Parsed::Incomplete => return false,
+            Parsed::Incomplete => {
+                // The same of one that leaves out the end.
+                self.broken |= self.ended;
+                return false;
+            }
             Parsed::Reject { reject, used } => (Some(reject), used),
             Parsed::Done { used, .. } => (None, used),
         };

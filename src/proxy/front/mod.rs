@@ -111,6 +111,24 @@ fn instead<'a>(request: &Request<'a>) -> Option<Request<'a>> {
     }
 }
 
+/// What is wrong with the line of an ms whose data block is bad, too: of that its server would have
+/// spoken.
+fn line_fault(request: &Request<'_>) -> Option<&'static [u8]> {
+    match *request {
+        Request::MetaSet { key, flags, .. } => {
+            Meta::parse(Verb::Set, key, flags).err().map(|reject| reject.line)
+        }
+        _ => None,
+    }
+}
+
+/// Whether an administrator's line asks for a dump of all keys. Whoever does waits for its END, which
+/// cannot come, and reads no other answer as one.
+fn asks_for_dump(line: &[u8]) -> bool {
+    use classic::admin::{parse, Admin};
+    matches!(parse(line), Ok(Admin::Metadump(_) | Admin::Mgdump(_)))
+}
+
 /// One client connection.
 #[derive(Debug)]
 pub struct Front {
@@ -219,6 +237,12 @@ impl Front {
         self.replies.is_empty() && (self.closing || done)
     }
 
+    /// Whether it is between two commands, or in a command line, and waits for nothing.
+    pub fn is_idle(&self) -> bool {
+        let command = matches!(self.state, State::Command) && self.want == 0;
+        command && self.in_flight == 0 && self.replies.is_empty()
+    }
+
     /// What may be sent now.
     pub fn sendable(&self) -> &[u8] {
         self.replies.sendable()
@@ -231,7 +255,11 @@ impl Front {
     }
 
     fn blocked(&self) -> bool {
-        self.full || self.tight || self.in_flight >= IN_FLIGHT_MAX || self.cost >= COST_MAX
+        // A block that is passed on has its own limit, and nothing in flight whose end would let it
+        // go on.
+        let passes = matches!(self.state, State::Upload(_));
+        let held_back = self.full || self.tight;
+        !passes && (held_back || self.in_flight >= IN_FLIGHT_MAX || self.cost >= COST_MAX)
     }
 
     /// A request of this client has ended. [`Front::process`] should follow.
@@ -307,7 +335,7 @@ impl Front {
     /// Whether [`Front::process`] stopped because of output that has left since: nothing else will
     /// tell that it can go on.
     pub fn can_go_on(&mut self, relay: &Relay) -> bool {
-        let held_back = self.full || self.tight;
+        let held_back = (self.full || self.tight) && self.blocked();
         self.look(relay);
         held_back && !self.closing && !self.blocked()
     }
@@ -462,7 +490,12 @@ impl Front {
             Request::Shutdown { .. } | Request::DebugTime(_) | Request::Watch { .. } => {
                 self.say(UNSUPPORTED);
             }
-            Request::Admin { .. } => self.say(UNSUPPORTED),
+            Request::Admin { line } => {
+                self.say(UNSUPPORTED);
+                if asks_for_dump(line) {
+                    self.close();
+                }
+            }
             Request::Quit => {
                 self.close();
             }
@@ -521,6 +554,7 @@ impl Front {
                 None
             }
             Parsed::Reject { reject, used } => {
+                let reject = Reject { line: line_fault(request).unwrap_or(reject.line), ..reject };
                 self.refuse(reject.quiet_if(noreply));
                 Some(used)
             }

@@ -114,6 +114,9 @@ impl Relay {
             Command::Verbosity { level } => Request::Verbosity { level, noreply: false },
         };
         for backend in whom {
+            if matches!(request, Request::FlushAll { .. }) {
+                self.mirrors_missed(backend);
+            }
             let call = Call::All { all: id as u32 };
             let write = |out: &mut Vec<u8>| encode::request(out, &request);
             if self.ask(backend, now, call, Expect::Ok, write) == Usable::Yes {

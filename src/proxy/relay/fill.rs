@@ -16,7 +16,7 @@
 
 use super::super::backend::{Expect, Usable};
 use super::super::guard::Stamp;
-use super::places::{BackendId, PlaceId};
+use super::places::{BackendId, Named, PlaceId};
 use super::walk::Outcome;
 use super::{Call, Relay};
 use crate::base::clock::Now;
@@ -79,6 +79,14 @@ struct Found<'a> {
 }
 
 impl Relay {
+    /// Whom the fills in flight name.
+    pub(super) fn name_fills(&self, named: &mut Named) {
+        for (_, fill) in &self.fills {
+            named.places.insert(fill.server);
+            named.backends.insert(fill.source);
+        }
+    }
+
     /// A read's server does not have the key in `slot`.
     pub(super) fn fill_slot(
         &mut self,

@@ -2,7 +2,11 @@
 //!
 //! Owns the lanes of one worker. To the worker a lane is a connection like a backend's, with a
 //! number from [`LANES`] on. Each has one job at a time; the job's own file knows what the bytes
-//! mean.
+//! mean. Numbers are never used twice: what is left of a lane (a socket, an event, a byte) must not
+//! be taken for something of the next one.
+
+use std::collections::BTreeMap;
+use std::ops::{Index, IndexMut};
 
 use super::super::backend::{Usable, Why};
 use super::super::lane::Lane;
@@ -40,6 +44,53 @@ pub(super) struct Seat {
     pub lane: Lane,
 }
 
+/// The lanes of a worker, in the order of their beginning.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    seats: BTreeMap<LaneId, Seat>,
+    /// The next lane's number.
+    next: LaneId,
+}
+
+impl Lanes {
+    fn insert(&mut self, seat: Seat) -> LaneId {
+        let id = self.next;
+        self.next += 1;
+        self.seats.insert(id, seat);
+        id
+    }
+
+    pub fn contains(&self, id: LaneId) -> bool {
+        self.seats.contains_key(&id)
+    }
+
+    pub fn get_mut(&mut self, id: LaneId) -> Option<&mut Seat> {
+        self.seats.get_mut(&id)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (LaneId, &Seat)> {
+        self.seats.iter().map(|(&id, seat)| (id, seat))
+    }
+
+    pub fn retain(&mut self, mut stays: impl FnMut(LaneId, &Seat) -> bool) {
+        self.seats.retain(|&id, seat| stays(id, seat));
+    }
+}
+
+impl Index<LaneId> for Lanes {
+    type Output = Seat;
+
+    fn index(&self, id: LaneId) -> &Seat {
+        &self.seats[&id]
+    }
+}
+
+impl IndexMut<LaneId> for Lanes {
+    fn index_mut(&mut self, id: LaneId) -> &mut Seat {
+        self.seats.get_mut(&id).expect("a lane that is there")
+    }
+}
+
 impl Relay {
     /// A lane to `backend` for `job`, which gives up after `patience_us` without a byte. `None`:
     /// all are taken, or the server is down.
@@ -53,11 +104,16 @@ impl Relay {
         if self.backends[backend].usable() == Usable::Down {
             return None;
         }
+        // Whoever has just got what he wanted and wants more would overtake them all.
+        if job != Job::Dump && self.bulk.waiting.iter().any(|one| one.lane_of == Some(backend)) {
+            return None;
+        }
         let mut taken = 0;
-        for (id, seat) in self.lanes.iter_mut().filter(|(_, seat)| seat.backend == backend) {
+        for (&id, seat) in self.lanes.seats.iter_mut().filter(|(_, seat)| seat.backend == backend) {
             if seat.lane.is_idle() {
                 seat.lane.begin(now, patience_us);
                 seat.job = job;
+                seat.lane.hurry(job != Job::Dump);
                 return Some(id);
             }
             taken += 1;
@@ -65,7 +121,8 @@ impl Relay {
         if taken >= LANES_PER_SERVER {
             return None;
         }
-        let lane = Lane::new(now, self.limits.connect_us, patience_us);
+        let mut lane = Lane::new(now, self.limits.connect_us, patience_us);
+        lane.hurry(job != Job::Dump);
         Some(self.lanes.insert(Seat { backend, job, lane }))
     }
 
@@ -81,7 +138,7 @@ impl Relay {
 
     /// Closes a lane whatever is on its way there. Its job hears nothing of it.
     pub(super) fn drop_lane(&mut self, id: LaneId) {
-        if self.lanes.try_remove(id).is_some() {
+        if self.lanes.seats.remove(&id).is_some() {
             self.bulk.freed = true;
             self.gone.push(LANES + id);
         }
@@ -89,7 +146,7 @@ impl Relay {
 
     /// Something was received on a lane. `false`: it is to be closed.
     pub(super) fn lane_received(&mut self, now: Now, id: LaneId) -> bool {
-        let Some(seat) = self.lanes.get(id) else { return false };
+        let Some(seat) = self.lanes.seats.get(&id) else { return false };
         match seat.job {
             // Nobody asked for anything.
             Job::Idle => self.drop_lane(id),
@@ -100,10 +157,19 @@ impl Relay {
         self.lanes.contains(id)
     }
 
+    /// The backend to which a connection leads.
+    pub fn backend_of(&self, id: LinkId) -> BackendId {
+        id.checked_sub(LANES).map_or(id, |lane| self.lanes[lane].backend)
+    }
+
     /// A lane's connection is over.
     pub(super) fn lane_failed(&mut self, now: Now, id: LaneId, why: &Why) {
-        let Some(seat) = self.lanes.try_remove(id) else { return };
+        let Some(seat) = self.lanes.seats.remove(&id) else { return };
         self.bulk.freed = true;
+        if !seat.lane.was_up() {
+            // The server's own connection finds out whether it is down, for all who come next.
+            self.backends[seat.backend].wake(now);
+        }
         if seat.job != Job::Idle {
             log::debug!("proxy: a lane to {}: {why}", self.backends[seat.backend].name());
         }

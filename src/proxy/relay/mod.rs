@@ -149,7 +149,7 @@ pub struct Relay {
     /// By [`BackendId`], as `backends`.
     seats: Slab<places::Seat>,
     backends: Slab<Backend<Call>>,
-    lanes: Slab<lanes::Seat>,
+    lanes: lanes::Lanes,
     /// Backends and lanes that were removed and may still have a socket.
     gone: Vec<LinkId>,
     guard: Arc<Guard>,
@@ -176,6 +176,9 @@ pub struct Relay {
     last_now: Now,
     /// Writes that wait for another worker's to end.
     turns_wanted: Vec<u32>,
+    /// Writes that wait until their backup has said what it understands, in order. They are writes
+    /// in flight, and so bounded by them.
+    mirrors: Vec<(BackendId, u32)>,
     /// A turn has ended that somebody waits for.
     turn_ended: bool,
     /// The ends of turns that have been looked at.
@@ -205,7 +208,7 @@ impl Relay {
             places: Slab::new(),
             seats: Slab::new(),
             backends: Slab::new(),
-            lanes: Slab::new(),
+            lanes: lanes::Lanes::default(),
             gone: Vec::new(),
             guard,
             worker,
@@ -226,6 +229,7 @@ impl Relay {
             bulk: bulk::Bulk::new(),
             last_now: Now { unix_us: 0, mono_us: 0 },
             turns_wanted: Vec::new(),
+            mirrors: Vec::new(),
             turn_ended: false,
             turns_seen: 0,
         };
@@ -303,7 +307,7 @@ impl Relay {
     /// Appends the lines of `stats` that follow magent's, without an end.
     pub fn stats(&self, out: &mut Vec<u8>, now: Now) {
         self.publish();
-        self.figures.stats(out, now);
+        self.figures.stats(out, now, &self.router.routes);
     }
 
     /// Appends the lines of `stats servers`, without an end.
@@ -376,6 +380,7 @@ impl Relay {
                 Step::Wait => break,
                 Step::Own { used } => {
                     self.hear(id, now);
+                    self.mirrors_go_on(now, id);
                     used
                 }
                 Step::Gone { call } => {
@@ -421,6 +426,7 @@ impl Relay {
         for (call, sent) in orphans {
             self.call_failed(id, now, call, sent);
         }
+        self.mirrors_missed(id);
         self.backends[id].resume(now);
         if matches!(why, Why::Lost(_)) {
             self.noticed_close(now, id);

@@ -10,6 +10,7 @@
 //!                                        Backend (shared connection), lanes
 //! ```
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::super::backend::{Backend, News, Usable};
@@ -66,13 +67,31 @@ pub(super) struct Router {
     /// By index on the ring.
     pub servers: Vec<PlaceId>,
     pub backups: Vec<PlaceId>,
-    /// A reload has left something to take apart.
-    leftovers: bool,
+    /// When what a reload has left is looked at, if it has left anything.
+    leftovers: Option<u64>,
+}
+
+/// Under load there is always something in flight: what of it names a place that has gone is
+/// looked for at most so often, in microseconds.
+const TIDY_US: u64 = 100_000;
+
+/// Places and backends that something in flight names.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    pub places: HashSet<PlaceId>,
+    pub backends: HashSet<BackendId>,
+}
+
+impl Named {
+    pub(super) fn route(&mut self, route: &Route) {
+        self.places.insert(route.server);
+        self.places.extend(route.backup);
+    }
 }
 
 impl Router {
     pub(super) fn new(routes: Arc<Routes>) -> Router {
-        Router { routes, servers: Vec::new(), backups: Vec::new(), leftovers: false }
+        Router { routes, servers: Vec::new(), backups: Vec::new(), leftovers: None }
     }
 }
 
@@ -136,7 +155,7 @@ impl Relay {
             return;
         }
         self.walk_reloaded();
-        let leftovers = !self.places.is_empty();
+        let leftovers = (!self.places.is_empty()).then_some(0);
         self.seats.iter_mut().for_each(|(_, seat)| seat.retired = true);
         let places = |relay: &mut Relay, role, list: &[super::super::config::Place]| {
             list.iter().map(|place| relay.take_place(role, place)).collect::<Vec<_>>()
@@ -184,28 +203,64 @@ impl Relay {
         id
     }
 
-    /// Takes apart what a reload has left, once nothing can name it any more.
+    /// Takes apart what a reload has left, as soon as nothing can name it any more.
     pub(super) fn tidy_up(&mut self) {
-        if !self.router.leftovers || !self.is_quiet() {
-            return;
+        let Some(due) = self.router.leftovers else { return };
+        let mut named = Named::default();
+        if !self.is_quiet() {
+            if self.last_now.mono_us < due {
+                return;
+            }
+            self.router.leftovers = Some(self.last_now.mono_us + TIDY_US);
+            named = self.named();
         }
-        self.router.leftovers = false;
         let Relay { places, seats, backends, lanes, router, gone, .. } = self;
-        places.retain(|id, _| router.servers.contains(&id) || router.backups.contains(&id));
+        let busy = |id: &BackendId| named.backends.contains(id);
+        places.retain(|id, place| {
+            let wanted = router.servers.contains(&id) || router.backups.contains(&id);
+            wanted || named.places.contains(&id) || place.members.iter().any(busy)
+        });
+        let held: HashSet<BackendId> =
+            places.iter().flat_map(|(_, place)| place.members.iter().copied()).collect();
+        let goes = |id: BackendId, seat: &Seat| seat.retired && !held.contains(&id) && !busy(&id);
         lanes.retain(|id, lane| {
-            let stays = !seats[lane.backend].retired;
+            let stays = !goes(lane.backend, &seats[lane.backend]);
             if !stays {
                 gone.push(LANES + id);
             }
             stays
         });
+        let mut left = false;
         seats.retain(|id, seat| {
-            if seat.retired {
+            let goes = goes(id, seat);
+            if goes {
                 backends.remove(id);
                 gone.push(id);
             }
-            !seat.retired
+            left |= seat.retired && !goes;
+            !goes
         });
+        let wanted = router.servers.iter().chain(&router.backups).collect::<HashSet<_>>().len();
+        if !left && places.len() == wanted {
+            router.leftovers = None;
+        }
+        self.figures.sweep();
+    }
+
+    /// What everything in flight names.
+    fn named(&self) -> Named {
+        let mut named = Named::default();
+        self.name_reads(&mut named);
+        self.name_writes(&mut named);
+        self.name_fills(&mut named);
+        self.bulk.name(&mut named);
+        self.walker.name(&mut named);
+        named.places.extend(self.touches.iter().map(|(_, (place, _))| place));
+        let asked = self.backends.iter().filter(|(_, backend)| !backend.is_quiet());
+        named.backends.extend(asked.map(|(id, _)| id));
+        let busy = self.lanes.iter().filter(|(_, seat)| !seat.lane.is_idle());
+        named.backends.extend(busy.map(|(_, seat)| seat.backend));
+        named
     }
 
     /// Connections that are no more, since the last call: their sockets can be closed.
@@ -215,7 +270,6 @@ impl Relay {
 
     /// Where a connection leads.
     pub fn endpoint(&self, id: LinkId) -> &Endpoint {
-        let backend = id.checked_sub(LANES).map_or(id, |lane| self.lanes[lane].backend);
-        &self.seats[backend].endpoint
+        &self.seats[self.backend_of(id)].endpoint
     }
 }

@@ -12,7 +12,7 @@
 
 use super::super::backend::{Expect, Usable};
 use super::super::fanout::{Fanout, Verdict};
-use super::places::{BackendId, PlaceId, Route};
+use super::places::{BackendId, Named, PlaceId, Route};
 use super::{
     Call, Client, Completion, Relay, BACKUP_UNIQUE, CAN_NOT_CONNECT, HELD_MAX, OUT_OF_CONNECTION,
 };
@@ -449,6 +449,12 @@ impl Relay {
     pub(super) fn read_let_go(&mut self, id: usize) {
         self.reads[id].open -= 1;
         self.finish_read(id);
+    }
+
+    /// Whom the reads in flight name.
+    pub(super) fn name_reads(&self, named: &mut Named) {
+        let chunks = self.reads.iter().flat_map(|(_, read)| &read.chunks);
+        named.backends.extend(chunks.map(|chunk| chunk.from));
     }
 
     fn count_read(&self, read: &Read) {

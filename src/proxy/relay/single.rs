@@ -239,7 +239,10 @@ impl Relay {
     pub(super) fn single_failed(&mut self, now: Now, id: u32, by: BackendId) {
         let Some(single) = self.singles.get(id as usize) else { return };
         match single.state {
-            State::Write => self.end_single(id, CAN_NOT_CONNECT),
+            State::Write => {
+                self.count.errors.add(1);
+                self.end_single(id, CAN_NOT_CONNECT);
+            }
             State::Large => self.single_large(id, by),
             State::Hit => self.end_single(id, encode::END),
             State::Waiting => {

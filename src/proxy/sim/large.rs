@@ -146,3 +146,135 @@ fn a_server_lost_before_the_first_byte_is_passed_over() {
     assert_eq!(take(&mut world, 0), b"STORED\r\n");
     assert!(stored(&world, 1, "k") == Some(next));
 }
+
+/// Large values on the first server, known to be large, and everybody taking `takes` bytes a step.
+fn known(world: &mut World, keys: &[&str], takes: usize) -> Vec<Vec<u8>> {
+    let mut values = Vec::new();
+    for (with, key) in (b'a'..).zip(keys) {
+        let value = value(2 * MIB + usize::from(with), with);
+        world.servers[0].item(key.as_bytes(), 5, 0, value.clone());
+        world.send(0, format!("get {key}\r\n"));
+        values.push([&shown(key, &value)[..], b"END\r\n"].concat());
+    }
+    world.settle("they are found to be large");
+    world.outputs.iter_mut().for_each(Vec::clear);
+    world.takes = takes;
+    values
+}
+
+fn steps(world: &mut World, count: usize, us: u64) {
+    for _ in 0..count {
+        world.step();
+        world.pass_us(us);
+    }
+}
+
+#[test]
+fn whoever_left_the_line_is_not_mistaken_for_the_next() {
+    let mut world = World::new(11, &config(1, 0), 6, true);
+    let values = known(&mut world, &["big", "other"], 0);
+    for client in 0..5 {
+        world.send(client, "get big\r\n");
+        steps(&mut world, 20, 100);
+    }
+    // The fifth waits for a lane, and leaves; another has its place, and gets a value of its own.
+    world.fronts[4].abandon(&mut world.relay);
+    world.fronts[4] = Front::new(Shared::new(&config(1, 0)));
+    world.send(5, "get other\r\n");
+    steps(&mut world, 20, 100);
+    world.takes = usize::MAX;
+    world.settle("the lanes become free");
+    for client in 0..4 {
+        assert!(take(&mut world, client) == values[0], "client {client}");
+    }
+    assert!(take(&mut world, 5) == values[1]);
+}
+
+#[test]
+fn what_is_left_on_a_lane_is_not_read_by_the_next_one() {
+    let mut world = World::new(12, &config(1, 0), 1, true);
+    known(&mut world, &["big"], 0);
+    world.send(0, "get big\r\n");
+    world.relay.tick(world.now);
+    world.fronts[0].process(world.now, World::client_id(0), &mut world.relay);
+    let mut links = Vec::new();
+    world.relay.links(&mut links);
+    let lane = links.into_iter().find(|&link| link >= LANES).expect("a lane");
+    let lie = b"NONSENSE\r\nVALUE big 5 3\r\nlie\r\nEND\r\n";
+    let mut connection = world.relay.connection(lane);
+    connection.space(lie.len())[..lie.len()].copy_from_slice(lie);
+    connection.received(world.now, lie.len());
+    drop(connection);
+    // It is asked again, but on another connection.
+    assert!(!world.relay.received(lane, world.now) && !world.relay.has_link(lane));
+}
+
+#[test]
+fn only_those_are_cut_whose_lanes_are_wanted() {
+    let two = config(2, 0);
+    let routes = Routes::new(&two);
+    let of = |server| {
+        let mut keys = (0..).map(|n| format!("k{n}"));
+        keys.find(|key| routes.server(key.as_bytes()) == Some(server)).expect("a key")
+    };
+    let mut world = World::new(13, &two, 10, true);
+    let keys = [of(0), of(1)];
+    for server in 0..2 {
+        world.servers[server].item(keys[server].as_bytes(), 5, 0, value(2 * MIB, b'a'));
+        world.send(0, format!("get {}\r\n", keys[server]));
+    }
+    world.settle("they are found to be large");
+    world.takes = 0;
+    // All lanes to both are taken, but only the second's is waited for.
+    for client in 0..9 {
+        world.send(client, format!("get {}\r\n", keys[client / 4 % 2 | client / 8]));
+        steps(&mut world, 20, 100);
+    }
+    steps(&mut world, 600, 10_000);
+    let cut = |from: usize| (from..from + 4).filter(|&n| world.fronts[n].is_finished()).count();
+    assert_eq!((cut(0), cut(4)), (0, 1));
+}
+
+#[test]
+fn whoever_waits_for_the_backups_lane_is_not_called_slow() {
+    let mut world = World::new(14, &config(1, 1), 5, true);
+    let big = value(2 * MIB, b'a');
+    world.servers[1].item(b"big", 5, 0, big.clone());
+    world.takes = 0;
+    for client in 0..4 {
+        world.send(client, "get big\r\n");
+        steps(&mut world, 60, 100);
+    }
+    world.send(4, set("set", "k", &big, ""));
+    world.takes = 1;
+    steps(&mut world, 700, 10_000);
+    assert!(!world.fronts[4].is_finished() && take(&mut world, 4) == b"STORED\r\n");
+    assert!(stored(&world, 1, "k") == Some(big));
+}
+
+#[test]
+fn a_block_goes_on_while_others_hold_much() {
+    let mut world = World::new(15, &config(1, 1), 1, true);
+    let big = value(3 * MIB, b'a');
+    assert!(world.relay.hold(60 * MIB));
+    world.send(0, set("set", "k", &big, ""));
+    steps(&mut world, 2000, 100);
+    assert_eq!(take(&mut world, 0), b"STORED\r\n");
+    world.relay.release(60 * MIB);
+    world.settle("all of it");
+}
+
+#[test]
+fn a_client_that_leaves_out_the_end_of_a_block_is_done() {
+    for missing in 1..3 {
+        let mut world = World::new(16, &config(1, 1), 1, true);
+        let all = set("set", "k", &value(2 * MIB, b'a'), "");
+        world.send(0, &all[..all.len() - missing]);
+        world.fronts[0].input_ended();
+        steps(&mut world, 1000, 100);
+        assert!(world.fronts[0].is_finished(), "{missing} bytes are missing");
+        world.fronts[0].abandon(&mut world.relay);
+        assert_eq!(world.relay.in_flight(), 0);
+        assert!(stored(&world, 0, "k").is_none());
+    }
+}

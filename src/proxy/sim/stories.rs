@@ -272,7 +272,7 @@ fn magents_own_answers() {
 #[test]
 fn a_binary_client_is_told_so_once_and_left() {
     let mut world = pair(true);
-    let mut packet = vec![0; 24];
+    let mut packet = [0; 24];
     (packet[0], packet[1], packet[15]) = (0x80, 0x0b, 7);
     for byte in &packet[..23] {
         world.send(0, [*byte]);
@@ -508,6 +508,7 @@ fn a_new_client_is_expected_to_read_what_others_read() {
 fn what_happens_is_counted() {
     let mut world = pair(true);
     world.ask(0, "set k 0 0 1\r\na\r\nset n 0 0 1\r\n1\r\nincr n 1\r\nget k none\r\ngat 5 k\r\n");
+    world.ask(0, "ms m 1\r\nm\r\nmg m v\r\nmg none v q\r\nmg m\r\nma n\r\nmd m\r\nme m\r\nmn\r\n");
     lose_server(&mut world);
     world.ask(0, "get k\r\n");
     kill(&mut world, 0);
@@ -519,14 +520,15 @@ fn what_happens_is_counted() {
     world.relay.stats_servers(&mut out, world.now);
     let text = String::from_utf8(out).expect("text");
     for line in [
-        "cmd_set 3",
-        "cmd_get 5",
+        "cmd_set 4",
+        "cmd_get 8",
         "cmd_touch 1",
-        "cmd_arith 1",
-        "cmd_delete 1",
+        "cmd_arith 2",
+        "cmd_delete 2",
         "cmd_flush 1",
-        "get_hits 4",
-        "get_misses 1",
+        "cmd_meta 7",
+        "get_hits 6",
+        "get_misses 2",
         "fill_backs 1",
         "errors 2",
         "in_flight 0",

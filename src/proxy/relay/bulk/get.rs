@@ -5,7 +5,7 @@
 //! over; afterwards the client's connection breaks with it, as its server's would have.
 
 use super::super::lanes::{Job, LaneId};
-use super::super::places::Route;
+use super::super::places::{Named, Route};
 use super::super::{Client, Relay, BACKUP_UNIQUE};
 use super::{Waiter, WINDOW};
 use crate::base::buf::Buf;
@@ -100,6 +100,7 @@ impl Relay {
             return;
         }
         let get = self.bulk.gets.remove(id as usize);
+        self.bulk.leave_line(Waiter::Get(id));
         if let Some(lane) = get.lane {
             self.drop_lane(lane);
         }
@@ -120,7 +121,7 @@ impl Relay {
             return self.next_stage(now, id);
         }
         let Some(lane) = self.begin_lane(now, backend, Job::Get(id), self.limits.request_us) else {
-            return self.bulk.waiting.push_back(Waiter::Get(id));
+            return self.bulk.wait(Waiter::Get(id), Some(backend));
         };
         let get = &mut self.bulk.gets[id as usize];
         get.lane = Some(lane);
@@ -250,6 +251,10 @@ impl Relay {
 }
 
 impl Get {
+    pub(super) fn name(&self, named: &mut Named) {
+        self.route.iter().for_each(|route| named.route(route));
+    }
+
     /// What comes before the value, or instead of it.
     fn head(&mut self, reply: &Reply<'_>, raw: &[u8]) -> Next {
         let used = raw.len();

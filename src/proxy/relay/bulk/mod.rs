@@ -9,8 +9,8 @@
 //!                            \= lane ==> backup
 //! ```
 //!
-//! A value that turns out to be large on the pipelined connection is dropped there and fetched again
-//! on a lane; its key is remembered, so that the next time it is fetched there at once.
+//! A value that turns out to be large on the pipelined connection is dropped there and fetched
+//! again on a lane; its key is remembered, so that the next time it is fetched there at once.
 
 pub(super) mod get;
 pub(super) mod put;
@@ -18,6 +18,7 @@ pub(super) mod put;
 use std::collections::VecDeque;
 
 use super::lanes::Job;
+use super::places::{BackendId, Named};
 use super::{Client, Completion, Relay};
 use crate::base::clock::Now;
 use crate::base::hash::hash_key;
@@ -42,6 +43,14 @@ const BIG_KEYS: usize = 4096;
 pub(super) enum Waiter {
     Get(u32),
     Put(u32),
+}
+
+/// Somebody's place in the line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InLine {
+    pub who: Waiter,
+    /// Whose lanes he waits for; `None`: for his turn to write.
+    pub lane_of: Option<BackendId>,
 }
 
 /// Keys whose values were large when they were last seen. May forget; a wrong entry costs nothing
@@ -90,7 +99,7 @@ impl BigKeys {
 pub(super) struct Bulk {
     pub gets: slab::Slab<get::Get>,
     pub puts: slab::Slab<put::Put>,
-    pub waiting: VecDeque<Waiter>,
+    pub waiting: VecDeque<InLine>,
     pub big_keys: BigKeys,
     /// A lane has become free since the waiting ones were looked at.
     pub freed: bool,
@@ -110,6 +119,22 @@ impl Bulk {
     pub(super) fn in_flight(&self) -> usize {
         self.gets.len() + self.puts.len()
     }
+
+    /// Puts somebody to the end of the line.
+    pub(super) fn wait(&mut self, who: Waiter, lane_of: Option<BackendId>) {
+        self.waiting.push_back(InLine { who, lane_of });
+    }
+
+    /// He is gone: whoever has his number next must not be taken for him.
+    pub(super) fn leave_line(&mut self, who: Waiter) {
+        self.waiting.retain(|one| one.who != who);
+    }
+
+    /// Where the values on their way come from and go to.
+    pub(super) fn name(&self, named: &mut Named) {
+        self.gets.iter().for_each(|(_, get)| get.name(named));
+        self.puts.iter().for_each(|(_, put)| put.name(named));
+    }
 }
 
 impl Relay {
@@ -128,15 +153,21 @@ impl Relay {
             return;
         }
         self.cut_the_stalled(now);
-        if std::mem::take(&mut self.bulk.freed) {
-            for waiter in std::mem::take(&mut self.bulk.waiting) {
-                match waiter {
-                    Waiter::Get(id) => self.start_get(now, id),
-                    Waiter::Put(id) => self.start_put(now, id),
-                }
+        self.admit(now);
+        self.nudge_puts();
+    }
+
+    /// Lets those go on who waited for a lane, if any has become free.
+    pub fn admit(&mut self, now: Now) {
+        if !std::mem::take(&mut self.bulk.freed) {
+            return;
+        }
+        for InLine { who, .. } in std::mem::take(&mut self.bulk.waiting) {
+            match who {
+                Waiter::Get(id) => self.start_get(now, id),
+                Waiter::Put(id) => self.start_put(now, id),
             }
         }
-        self.nudge_puts();
     }
 
     /// Whether a turn to write has ended for which somebody waits, here or in another worker: all
@@ -150,14 +181,22 @@ impl Relay {
         if self.bulk.waiting.is_empty() {
             return None;
         }
-        Some(self.last_now.mono_us + STALL_US / 4)
+        let wait = if self.bulk.freed { 0 } else { STALL_US / 4 };
+        Some(self.last_now.mono_us + wait)
     }
 
     fn cut_the_stalled(&mut self, now: Now) {
         if self.bulk.waiting.is_empty() {
             return;
         }
-        let stalled = self.lanes.iter().find(|(_, seat)| seat.lane.stalled_us(now) > STALL_US);
+        let wanted = |backend| self.bulk.waiting.iter().any(|one| one.lane_of == Some(backend));
+        let stalled = self.lanes.iter().find(|(_, seat)| {
+            let by_client = match seat.job {
+                Job::Put { put, .. } => !self.is_put_waiting(put),
+                _ => true,
+            };
+            by_client && seat.lane.stalled_us(now) > STALL_US && wanted(seat.backend)
+        });
         let Some((_, seat)) = stalled else { return };
         // One at a time: it may be enough.
         match seat.job {

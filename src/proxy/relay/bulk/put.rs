@@ -14,7 +14,7 @@
 //! or stored what the other one refused, has its key deleted before it is trusted again.
 
 use super::super::lanes::{Job, LaneId};
-use super::super::places::PlaceId;
+use super::super::places::{Named, PlaceId};
 use super::super::{Client, Relay, CAN_NOT_CONNECT};
 use super::{Waiter, WINDOW};
 use crate::base::clock::Now;
@@ -82,6 +82,13 @@ pub struct Transfer {
     pub quiet: bool,
 }
 
+impl Put {
+    pub(super) fn name(&self, named: &mut Named) {
+        named.places.extend(self.legs.iter().map(|leg| leg.place));
+        named.places.extend(self.bypassed);
+    }
+}
+
 impl Relay {
     /// Begins to take a large value, which [`Relay::put_data`] brings. No other request of the
     /// client may be in flight.
@@ -93,6 +100,8 @@ impl Relay {
         transfer: Transfer,
     ) -> PutId {
         let Transfer { key, line, both, quiet } = transfer;
+        self.count.cmd_set.add(1);
+        self.count.cmd_meta.add(u64::from(line.starts_with(b"ms")));
         let leg = |place| Leg { place, state: State::Waiting, answer: Vec::new() };
         let route = self.route(&key);
         let backup = route.and_then(|route| route.backup);
@@ -125,7 +134,7 @@ impl Relay {
             // Its connections are its own: nothing else may keep the order for it.
             put.turn = self.guard.turns().begin(&put.key, self.worker, true);
             if !put.turn {
-                return self.bulk.waiting.push_back(Waiter::Put(id));
+                return self.bulk.wait(Waiter::Put(id), None);
             }
             self.guard.begin(&put.key, self.worker);
         }
@@ -142,7 +151,7 @@ impl Relay {
             }
             let job = Job::Put { put: id, leg: leg as u8 };
             let Some(lane) = self.begin_lane(now, backend, job, self.limits.request_us) else {
-                return self.bulk.waiting.push_back(Waiter::Put(id));
+                return self.bulk.wait(Waiter::Put(id), Some(backend));
             };
             self.wrote(place, &self.bulk.puts[id as usize].key, backend);
             let put = &mut self.bulk.puts[id as usize];
@@ -151,6 +160,12 @@ impl Relay {
             seat.lane.out().extend_from_slice(&put.line);
             seat.lane.feed(now, true);
         }
+    }
+
+    /// Whether one of its legs still waits for a lane, while the other one's client is not read.
+    pub(super) fn is_put_waiting(&self, id: PutId) -> bool {
+        let put = self.bulk.puts.get(id as usize);
+        put.is_some_and(|put| put.legs.iter().any(|leg| leg.state == State::Waiting))
     }
 
     /// How many bytes of data may be brought now. Where nobody takes them any more they are
@@ -175,9 +190,7 @@ impl Relay {
         let Some(put) = bulk.puts.get_mut(id as usize) else { return };
         for leg in &put.legs {
             if let State::Open(lane) = leg.state {
-                let lane = &mut lanes[lane].lane;
-                lane.out().extend_from_slice(data);
-                lane.feed(now, true);
+                lanes[lane].lane.bring(now, data);
             }
         }
     }
@@ -203,6 +216,7 @@ impl Relay {
             return;
         }
         let put = self.bulk.puts.remove(id as usize);
+        self.bulk.leave_line(Waiter::Put(id));
         for leg in &put.legs {
             if let State::Open(lane) = leg.state {
                 self.drop_lane(lane);

@@ -26,7 +26,7 @@ use slab::Slab;
 use super::super::backend::{Expect, Usable, Why};
 use super::super::cold::Slot;
 use super::lanes::{Job, LaneId};
-use super::places::{BackendId, PlaceId, Role, Route};
+use super::places::{BackendId, Named, PlaceId, Role, Route};
 use super::{Call, Relay};
 use crate::base::clock::Now;
 use crate::protocol::classic::reply::is_plain_key;
@@ -185,6 +185,17 @@ impl Walker {
     /// Whether nothing of it names a place.
     pub(super) fn is_quiet(&self) -> bool {
         self.run.is_none() && self.steps.is_empty()
+    }
+
+    /// The places that it names.
+    pub(super) fn name(&self, named: &mut Named) {
+        for (_, step) in &self.steps {
+            named.places.extend([step.key.target, step.source]);
+        }
+        if let Some(run) = &self.run {
+            named.places.insert(run.source);
+            named.places.extend(run.targets.iter().map(|target| target.place));
+        }
     }
 
     fn earn(&mut self, now: Now) {

@@ -175,6 +175,12 @@ impl MetaLine {
         }
     }
 
+    /// Whether it does nothing where there is an item.
+    pub(super) fn only_adds(&self, verb: MetaVerb) -> bool {
+        let mode = |word: &[u8]| matches!(word, [b'M', b'E' | b'e', ..]);
+        verb == MetaVerb::Set && self.acts && words(&self.flags).any(mode)
+    }
+
     /// Whether it leaves every item as it is, but for its place in the LRU.
     pub(super) fn only_reads(&self, verb: MetaVerb) -> bool {
         match verb {

@@ -9,8 +9,10 @@
 //!   a number, TOUCHED                the same command                     the server's answer
 //!   DELETED                          delete                               DELETED
 //!   NOT_FOUND to delete              delete                               the backup's answer
-//!   it is absent, to append prepend  get; what it has is put back on the  the second answer
-//!     replace incr decr touch          server, which is then asked again
+//!   it is absent, to append prepend  get; what it has is put back on the  the second answer,
+//!     replace incr decr touch cas      server, which is then asked again    EXISTS to cas
+//!   (cold) add                       get, as above, before the server is  the server's answer
+//!                                      asked
 //!   NOT_STORED to add, EXISTS, ...   nothing                              the server's answer
 //!   SERVER_ERROR to set              delete (memcached drops the old      the server's answer
 //!                                    value when it cannot take the new)
@@ -33,8 +35,8 @@
 //!     W in the answer
 //!   NF to md                         md, delete                           the backup's answer
 //!   it is absent, to mg ma, ms with  as above; with N it is asked         the last answer
-//!     A P R or C, md with C I x        without N before, so that nothing
-//!                                      hides what the backup has
+//!     A P R or C, md with C I x        (cold) without N before, so that
+//!                                      nothing hides what the backup has
 //!   EX, NS to add, me, ...           nothing                              the server's answer
 //!   nothing (down, or lost on        the command itself, once; a unique   the backup's answer,
 //!     the way)                         must have come from the backup       uniques marked
@@ -44,13 +46,14 @@
 //! both. Only what does the same when it is done twice is ever sent to one backend twice (after a
 //! lost connection): append and incr are applied at most once.
 
+mod greet;
 mod meta;
 mod old;
 mod verb;
 
 use super::super::backend::{Dialect, Expect, Usable};
 use super::super::fanout::{Piece, Verdict};
-use super::places::{BackendId, PlaceId, Route};
+use super::places::{BackendId, Named, PlaceId, Route};
 use super::{
     Call, Client, Completion, Relay, BACKUP_UNIQUE, CAN_NOT_CONNECT, LOST, NO_ROOM,
     OUT_OF_CONNECTION,
@@ -126,6 +129,8 @@ pub(super) struct Write {
     answer_held: usize,
     /// Length of the value in it.
     largest: usize,
+    /// Of an mg: whether the item was found.
+    found: Option<bool>,
 }
 
 /// What became of an attempt to send.
@@ -211,7 +216,7 @@ impl Relay {
             None => return false,
         };
         let Parts { verb, key, flags, exptime, delta, line } = parts;
-        verb.figure(&self.count).add(1);
+        verb.count(&self.count);
         let key = key.as_bytes();
         let Some(route) = self.route(key) else {
             self.complete(client, ticket, cost, CAN_NOT_CONNECT.to_vec());
@@ -241,26 +246,41 @@ impl Relay {
             answer: Vec::new(),
             answer_held: 0,
             largest: 0,
+            found: None,
         });
         self.begin_write(now, id);
         self.writes.get(id).is_some_and(|write| {
-            let waits = matches!(write.stage, Stage::Turn | Stage::Greet | Stage::GreetBackup);
-            let vivifies = matches!(write.verb, Verb::Meta(verb) if write.line.vivifies(verb));
+            let unsent = [Stage::Turn, Stage::Greet, Stage::GreetBackup, Stage::Fill];
             // It will be asked twice, and nothing may come between.
-            let twice = vivifies && write.route.backup.is_some() && write.stage == Stage::Server;
-            write.client == client && (waits || twice)
+            let twice = write.vivifies() && write.stage == Stage::Server && self.may_be_filled(id);
+            write.client == client && (unsent.contains(&write.stage) || twice)
         })
+    }
+
+    /// Whether what the server lacks may be on the backup.
+    fn may_be_filled(&self, id: usize) -> bool {
+        let Write { route, key, .. } = &self.writes[id];
+        route.backup.is_some() && self.places[route.server].slot.may_be_elsewhere(key)
     }
 
     /// Sends it, if nobody else is writing the key.
     fn begin_write(&mut self, now: Now, id: usize) {
+        let cold = self.may_be_filled(id);
         let write = &mut self.writes[id];
-        if write.route.backup.is_some() && !write.only_reads() {
-            write.turn = self.guard.turns().begin(&write.key, self.worker, false);
+        let reads = write.only_reads();
+        if cold || write.route.backup.is_some() && !reads {
+            // What may have to wait for the backup's copy must not be overtaken at the server.
+            write.turn = self.guard.turns().begin(&write.key, self.worker, cold && !reads);
             if !write.turn {
                 write.stage = Stage::Turn;
                 return self.turns_wanted.push(id as u32);
             }
+        }
+        if cold && write.only_adds() {
+            let Route { server, backup } = write.route;
+            write.stage = Stage::Fill;
+            let key = write.key.clone();
+            return backup.into_iter().for_each(|it| self.fill_write(now, id, &key, server, it));
         }
         write.stage = Stage::Server;
         self.begin_guard(id);
@@ -312,9 +332,10 @@ impl Relay {
     /// Sends command `id` to `backend` as the client sent it.
     fn send_write(&mut self, now: Now, id: usize, backend: BackendId, backup: bool) -> Sent {
         self.wrote_now(id, backend);
+        let first = !backup && self.writes[id].rounds == 0;
+        let no_vivify = first && self.writes[id].vivifies() && self.may_be_filled(id);
         let Relay { writes, backends, .. } = self;
         let write = &mut writes[id];
-        let no_vivify = write.route.backup.is_some() && !backup && write.rounds == 0;
         let how = How { no_vivify, backup };
         let call = Call::Write { write: id as u32 };
         let dialect = backends[backend].dialect();
@@ -454,6 +475,10 @@ impl Relay {
         self.writes[id].stage = stage;
         let to = self.key_writer(backup, &self.writes[id].key);
         self.wrote(backup, &self.writes[id].key, to);
+        if self.must_greet(id, to) {
+            self.backends[to].wake(now);
+            return self.mirrors.push((to, id as u32));
+        }
         let Relay { writes, backends, .. } = self;
         let write = &writes[id];
         let backend = &mut backends[to];
@@ -597,11 +622,17 @@ impl Relay {
             Reply::MetaValue { len, .. } if !silent => len as usize,
             _ => 0,
         };
+        let found = match reply {
+            Reply::MetaMiss { .. } => Some(false),
+            Reply::MetaHit { .. } | Reply::MetaValue { .. } => Some(true),
+            _ => None,
+        };
         let held = if value > 0 { raw.len() } else { 0 };
         let fits = self.hold(held);
         let write = &mut self.writes[id];
         let before = std::mem::replace(&mut write.answer_held, if fits { held } else { 0 });
         write.largest = value;
+        write.found = found;
         write.answer = match (silent, fits) {
             (true, _) => Vec::new(),
             (false, true) => raw.to_vec(),
@@ -673,15 +704,25 @@ impl Relay {
     /// make the item.
     pub(super) fn write_filled(&mut self, now: Now, id: usize, put: bool) {
         let write = &self.writes[id];
-        let vivifies = matches!(write.verb, Verb::Meta(verb) if write.line.vivifies(verb));
-        let vivifies = vivifies && write.rounds == 0;
-        if put || vivifies || self.usable(write.route.server) != Usable::Yes {
+        if put && write.compare().is_some() && !write.line.has_own_uniques() {
+            // What was put back has a unique that no client can have seen, and is not to be taken
+            // for another.
+            let answer = write.exists();
+            return self.finish_write(id, &answer);
+        }
+        let unasked = write.rounds == 0 && (write.vivifies() || write.only_adds());
+        if put || unasked || self.usable(write.route.server) != Usable::Yes {
             self.writes[id].rounds += 1;
             self.begin_guard(id);
             self.write_to_server(now, id);
         } else {
             self.finish_with_answer(id);
         }
+    }
+
+    /// Where the writes in flight go.
+    pub(super) fn name_writes(&self, named: &mut Named) {
+        self.writes.iter().for_each(|(_, write)| named.route(&write.route));
     }
 
     fn finish_with_answer(&mut self, id: usize) {
@@ -704,6 +745,7 @@ impl Relay {
         let mut line = Vec::new();
         write.encode(&mut line, How { no_vivify: false, backup: false });
         let piece = Piece::Meta { key: write.key.clone(), line: line.into() };
+        write.found = Some(true);
         self.finish_write(id as usize, b"");
         if let Some(completion) = self.completions.last_mut() {
             completion.pieces.push(piece);
@@ -712,6 +754,11 @@ impl Relay {
 
     fn end_write(&mut self, write: Write, reply: Vec<u8>) {
         self.release(write.data.len());
+        if let (Verb::Meta(MetaVerb::Get), Some(found)) = (write.verb, write.found) {
+            self.count.cmd_get.add(1);
+            self.count.get_hits.add(u64::from(found));
+            self.count.get_misses.add(u64::from(!found));
+        }
         if write.guarded {
             self.guard.end(&write.key);
         }

@@ -4,7 +4,7 @@
 //! is asked.
 
 use super::super::super::backend::{Expect, Kind};
-use super::super::super::figures::{Figure, Worker};
+use super::super::super::figures::Worker;
 use super::super::BACKUP_UNIQUE;
 use super::meta::{How, MetaVerb, Mirror};
 use super::Write;
@@ -38,15 +38,18 @@ pub(super) enum Outcome {
 }
 
 impl Verb {
-    /// Where it is counted.
-    pub(super) fn figure(self, count: &Worker) -> &Figure {
-        match self {
-            Verb::Store(_) => &count.cmd_set,
-            Verb::Delete => &count.cmd_delete,
-            Verb::Incr | Verb::Decr => &count.cmd_arith,
+    /// Counts it. A meta command counts as such and as what it does; an mg as a get when it is
+    /// known what it found.
+    pub(super) fn count(self, count: &Worker) {
+        let figure = match self {
+            Verb::Store(_) | Verb::Meta(MetaVerb::Set) => &count.cmd_set,
+            Verb::Delete | Verb::Meta(MetaVerb::Delete) => &count.cmd_delete,
+            Verb::Incr | Verb::Decr | Verb::Meta(MetaVerb::Arith) => &count.cmd_arith,
             Verb::Touch => &count.cmd_touch,
-            Verb::Meta(_) => &count.cmd_meta,
-        }
+            Verb::Meta(MetaVerb::Get | MetaVerb::Debug) => return count.cmd_meta.add(1),
+        };
+        figure.add(1);
+        count.cmd_meta.add(u64::from(matches!(self, Verb::Meta(_))));
     }
 }
 
@@ -78,6 +81,20 @@ impl Write {
         matches!(self.verb, Verb::Meta(verb) if self.line.only_reads(verb))
     }
 
+    /// Whether it makes an item where there is none, and so would hide what the backup has.
+    pub(super) fn vivifies(&self) -> bool {
+        matches!(self.verb, Verb::Meta(verb) if self.line.vivifies(verb))
+    }
+
+    /// Whether it does nothing where there is an item.
+    pub(super) fn only_adds(&self) -> bool {
+        match self.verb {
+            Verb::Store(verb) => verb == StoreVerb::Add,
+            Verb::Meta(verb) => self.line.only_adds(verb),
+            _ => false,
+        }
+    }
+
     /// What an answer of the server means.
     pub(super) fn outcome(&self, reply: &Reply<'_>) -> Outcome {
         use StoreVerb::{Append, Prepend, Replace, Set};
@@ -89,6 +106,7 @@ impl Write {
             (_, Reply::Error(_)) => Outcome::Final,
             (Verb::Store(_), Reply::Stored) => Outcome::Done,
             (Verb::Store(Append | Prepend | Replace), Reply::NotStored) => Outcome::Absent,
+            (Verb::Store(StoreVerb::Cas(_)), Reply::NotFound) => Outcome::Absent,
             (Verb::Delete, Reply::Deleted) => Outcome::Done,
             (Verb::Delete, Reply::NotFound) => Outcome::Gone,
             (Verb::Incr | Verb::Decr, Reply::Number(_)) => Outcome::Done,
