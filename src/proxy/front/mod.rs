@@ -50,10 +50,11 @@ const PORTION_KEYS: usize = 4096;
 const REQUEST_COST: usize = 256;
 /// What a key of a get costs besides its value.
 const KEY_COST: usize = 64;
-/// The value size that is expected of a client that has read nothing yet: 16 keys at once. If they
-/// are large, many clients that come at the same moment must not have gigabytes fetched.
+/// The value size that is expected of a client that has read nothing yet, where nobody else has read
+/// small ones: 16 keys at once. If they are large, many clients that come at the same moment must
+/// not have gigabytes fetched.
 const FIRST_HINT: usize = 256 * 1024;
-/// What is still expected of a client that has met misses only: 480 keys at once.
+/// What is at least expected of a client that has met no value: 480 keys at once.
 const MISSES_HINT: usize = 8 * 1024;
 /// Memory that an idle direction keeps.
 const KEEP: usize = 16 * 1024;
@@ -312,6 +313,9 @@ impl Front {
         self.fetch(now, me, relay);
         self.look(relay);
         self.starved = false;
+        if let (false, Some(usual)) = (self.learned, relay.usual_value()) {
+            self.hint = self.hint.min(usual.max(MISSES_HINT));
+        }
         while !self.closing && !self.blocked() {
             let went_on = match self.state {
                 State::Command => self.command(now, me, relay),

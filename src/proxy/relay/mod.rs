@@ -70,6 +70,9 @@ pub const NO_ROOM: &[u8] = b"SERVER_ERROR out of memory writing get response\r\n
 /// but there may be thousands of them. What finds no room has to wait for a lane.
 pub const HELD_MAX: usize = 64 << 20;
 
+/// Replies with smaller values after which a large one counts for little.
+const USUAL_FADES: usize = 64;
+
 /// Room for completions that is kept between two turns: as many as a busy turn has.
 const COMPLETIONS_KEEP: usize = 4096;
 
@@ -165,6 +168,8 @@ pub struct Relay {
     /// This worker's.
     count: Arc<figures::Worker>,
     held: usize,
+    /// See [`Relay::usual_value`].
+    usual: Option<usize>,
     walker: walk::Walker,
     bulk: bulk::Bulk,
     /// The time of the present turn.
@@ -219,6 +224,7 @@ impl Relay {
             count: figures.worker(worker),
             figures,
             held: 0,
+            usual: None,
             walker: walk::Walker::new(config.cold_secs),
             bulk: bulk::Bulk::new(),
             last_now: Now { unix_us: 0, mono_us: 0 },
@@ -250,6 +256,20 @@ impl Relay {
     /// of having values fetched that find no room.
     pub fn is_tight(&self) -> bool {
         self.held > HELD_MAX / 2
+    }
+
+    /// How large the values of all clients were lately, in bytes: the largest one, and less with
+    /// each reply that has smaller ones. `None`: there were none yet.
+    pub fn usual_value(&self) -> Option<usize> {
+        self.usual
+    }
+
+    /// The largest value of a reply had so many bytes.
+    fn saw_value(&mut self, largest: usize) {
+        if largest > 0 {
+            let rest = self.usual.map_or(0, |usual| usual - usual.div_ceil(USUAL_FADES));
+            self.usual = Some(largest.max(rest));
+        }
     }
 
     /// Bytes of values held now.

@@ -472,6 +472,7 @@ impl Relay {
         }
         let read = self.reads.remove(id);
         let (largest, held) = (read.fan.largest(), read.fan.bytes());
+        self.saw_value(largest);
         self.count_read(&read);
         let (mut reply, pieces, verdict) = if read.fan.some_large() {
             let cas = matches!(read.verb, GetVerb::Gets | GetVerb::Gats);

@@ -258,6 +258,7 @@ impl Relay {
         let Some(single) = self.singles.try_remove(id as usize) else { return };
         let Single { client, ticket, cost, state, mut reply, largest, .. } = single;
         let held = if state == State::Hit { reply.len() } else { 0 };
+        self.saw_value(largest);
         match state {
             State::Hit => {
                 self.count.cmd_get.add(1);

@@ -487,6 +487,24 @@ fn slow_readers_of_large_values_do_not_have_more_fetched_than_finds_room() {
 }
 
 #[test]
+fn a_new_client_is_expected_to_read_what_others_read() {
+    let mut world = World::new(1, &config(1, 0), 3, true);
+    world.ask(0, "set k 0 0 1\r\nv\r\n");
+    let get = format!("get{}\r\n", " k".repeat(100));
+    let asked_at_once = |world: &mut World, client: usize| {
+        world.send(client, &get);
+        world.fronts[client].process(world.now, World::client_id(client), &mut world.relay);
+        let asked = world.relay.connection(0).sendable().len();
+        assert!(world.ask(client, "").ends_with("END\r\n"));
+        asked
+    };
+    // Sixteen keys at first: the values might be large.
+    let first = asked_at_once(&mut world, 1);
+    assert!((1..get.len() / 2).contains(&first), "{first} bytes");
+    assert_eq!(asked_at_once(&mut world, 2), get.len(), "they are small");
+}
+
+#[test]
 fn what_happens_is_counted() {
     let mut world = pair(true);
     world.ask(0, "set k 0 0 1\r\na\r\nset n 0 0 1\r\n1\r\nincr n 1\r\nget k none\r\ngat 5 k\r\n");
