@@ -228,6 +228,9 @@ fn classic(rng: &mut Rng, manner: Manner, counts: bool) -> String {
                 "mg a !",
                 "ms a",
                 "ms a x",
+                // Of two faults the first one is told.
+                "ms a 1 Tx\r\nwxyzw",
+                "ms a 1 F1 F2\r\nwxyzw",
             ],
         )
         .into(),

@@ -151,8 +151,12 @@ impl Relay {
         // What a walk puts back on a backup is nothing that a client could wait for.
         let shared = self.router.servers.contains(&server);
         if let Some(&fill) = self.fill_by_key.get(key).filter(|_| shared) {
-            self.fills[fill as usize].waiters.push(waiter);
-            return true;
+            let fill = &mut self.fills[fill as usize];
+            // What was asked for before a write of the key is no answer to who comes behind it.
+            if fill.stamp.is_some_and(|stamp| self.guard.holds(key, stamp)) {
+                fill.waiters.push(waiter);
+                return true;
+            }
         }
         let stamp = self.guard.stamp(key);
         let source = self.writer(backup);
@@ -223,15 +227,23 @@ impl Relay {
 
     /// What the backup has is too large to be put back: readers have it from there.
     pub(super) fn fill_large(&mut self, now: Now, id: u32) {
+        self.unshare(id);
         let Some(fill) = self.fills.try_remove(id as usize) else { return };
-        if fill.shared {
-            self.fill_by_key.remove(&fill.key);
-        }
         for waiter in fill.waiters {
             match waiter {
                 Waiter::Slot { read, slot } => self.read_large(read, slot),
                 Waiter::Write { write } => self.write_filled(now, write, false),
                 Waiter::Walk { step, .. } => self.walk_done(now, step, Outcome::Refused),
+            }
+        }
+    }
+
+    /// Nobody joins this fill any more.
+    fn unshare(&mut self, id: u32) {
+        if let Some(fill) = self.fills.get(id as usize) {
+            // A later one of the key may have its place.
+            if self.fill_by_key.get(&fill.key) == Some(&id) {
+                self.fill_by_key.remove(&fill.key);
             }
         }
     }
@@ -255,12 +267,10 @@ impl Relay {
         if refused && too_old && std::mem::take(&mut fill.guess) && self.ask_source(now, id) {
             return;
         }
+        self.unshare(id);
         let fill = &mut self.fills[id as usize];
         let waiters = std::mem::take(&mut fill.waiters);
         let value = fill.value.take();
-        if fill.shared {
-            self.fill_by_key.remove(&fill.key);
-        }
         let found = match (&reply, &value) {
             (Reply::MetaValue { flags, .. }, _) => meta_found(&fill.key, flags, data),
             (Reply::End, Some((flags, cas, data))) => {

@@ -544,3 +544,16 @@ fn what_happens_is_counted() {
     world.relay.stats(&mut out, world.now);
     assert!(String::from_utf8_lossy(&out).contains("STAT cmd_set 0\r\n"));
 }
+
+#[test]
+fn who_asks_for_a_dump_is_refused_and_does_not_wait_for_its_end() {
+    let mut world = pair(true);
+    let commands = "set k 0 0 1\r\na\r\nlru_crawler metadump all\r\nget k\r\n";
+    assert_eq!(world.ask(0, commands), "STORED\r\nUNSUPPORTED COMMAND\r\n");
+    assert!(world.fronts[0].is_finished());
+    assert_eq!(
+        world.ask(1, "lru_crawler enable\r\nget k\r\n").lines().next(),
+        Some("UNSUPPORTED COMMAND")
+    );
+    assert!(!world.fronts[1].is_finished());
+}
