@@ -282,11 +282,11 @@ fn too_many_missed_writes_make_it_cold_and_nothing_old_is_read() {
     assert_eq!(count(&world, 0), count(&world, 1));
 }
 
-/// A command of one of two keys, of which `l` is nowhere at first.
-fn any_command(random: &mut Random) -> String {
+/// A write of one of two keys, of which `l` is nowhere at first.
+fn any_write(random: &mut Random) -> String {
     let key = ["k", "k", "l"][random.below(3)];
     let digit = random.below(10);
-    match random.below(12) {
+    match random.below(9) {
         0 => format!("set {key} 1 0 1\r\n{digit}\r\n"),
         1 => format!("add {key} 2 0 1\r\n{digit}\r\n"),
         2 => format!("replace {key} 3 0 1\r\n{digit}\r\n"),
@@ -295,10 +295,7 @@ fn any_command(random: &mut Random) -> String {
         5 => format!("incr {key} {digit}\r\n"),
         6 => format!("decr {key} {digit}\r\n"),
         7 => format!("touch {key} 500\r\n"),
-        8 => format!("delete {key}\r\n"),
-        9 => format!("gat 300 {key}\r\n"),
-        10 => "get k l\r\n".into(),
-        _ => format!("get {key}\r\n"),
+        _ => format!("delete {key}\r\n"),
     }
 }
 
@@ -313,9 +310,13 @@ fn a_cold_server_answers_a_pipeline_as_one_that_has_lost_nothing() {
         // What is asked of a backup that has not said yet that it is old may be asked again, later.
         assert_eq!(cold.ask(0, "get other\r\n"), "END\r\n");
         let count = 2 + cold.random.below(7);
-        let mut text: String = (0..count).map(|_| any_command(&mut cold.random)).collect();
-        text += "get k l\r\n";
+        let writes: String = (0..count).map(|_| any_write(&mut cold.random)).collect();
+        // What the first get begins is of no use to those behind the writes. It may itself be
+        // answered with what they did.
+        let text = format!("get k l\r\n{writes}get k\r\nget k l\r\n");
+        let behind_it = |answer: String| answer.split_once("END\r\n").map(|it| it.1.to_owned());
         let (have, expected) = (cold.ask(0, &text), whole.ask(0, &text));
+        let (have, expected) = (behind_it(have), behind_it(expected));
         assert_eq!(have, expected, "seed {seed}: {text}");
         for key in [&b"k"[..], b"l"] {
             let of = |world: &World, id: usize| {

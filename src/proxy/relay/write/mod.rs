@@ -704,13 +704,13 @@ impl Relay {
     /// make the item.
     pub(super) fn write_filled(&mut self, now: Now, id: usize, put: bool) {
         let write = &self.writes[id];
-        if put && write.compare().is_some() && !write.line.has_own_uniques() {
+        let unasked = write.rounds == 0 && (write.vivifies() || write.only_adds());
+        if put && !unasked && write.compare().is_some() && !write.line.has_own_uniques() {
             // What was put back has a unique that no client can have seen, and is not to be taken
             // for another.
             let answer = write.exists();
             return self.finish_write(id, &answer);
         }
-        let unasked = write.rounds == 0 && (write.vivifies() || write.only_adds());
         if put || unasked || self.usable(write.route.server) != Usable::Yes {
             self.writes[id].rounds += 1;
             self.begin_guard(id);
