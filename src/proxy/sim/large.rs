@@ -278,3 +278,18 @@ fn a_client_that_leaves_out_the_end_of_a_block_is_done() {
         assert!(stored(&world, 0, "k").is_none());
     }
 }
+
+#[test]
+fn a_write_behind_a_large_get_does_not_overtake_it() {
+    let mut world = World::new(17, &config(1, 1), 1, true);
+    let values = known(&mut world, &["big", "too"], usize::MAX);
+    world.send(0, "get big\r\nset big 5 0 3\r\nnew\r\nget too big\r\ndelete too\r\nget big\r\n");
+    world.settle("a pipeline");
+    let expected = [
+        &values[0][..],
+        b"STORED\r\n",
+        values[1].strip_suffix(b"END\r\n").expect("its end"),
+        b"VALUE big 5 3\r\nnew\r\nEND\r\nDELETED\r\nVALUE big 5 3\r\nnew\r\nEND\r\n",
+    ];
+    assert!(take(&mut world, 0) == expected.concat());
+}
