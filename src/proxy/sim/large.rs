@@ -219,15 +219,15 @@ fn only_those_are_cut_whose_lanes_are_wanted() {
     };
     let mut world = World::new(13, &two, 10, true);
     let keys = [of(0), of(1)];
-    for server in 0..2 {
-        world.servers[server].item(keys[server].as_bytes(), 5, 0, value(2 * MIB, b'a'));
-        world.send(0, format!("get {}\r\n", keys[server]));
+    for (server, key) in keys.iter().enumerate() {
+        world.servers[server].item(key.as_bytes(), 5, 0, value(2 * MIB, b'a'));
+        world.send(0, format!("get {key}\r\n"));
     }
     world.settle("they are found to be large");
     world.takes = 0;
     // All lanes to both are taken, but only the second's is waited for.
     for client in 0..9 {
-        world.send(client, format!("get {}\r\n", keys[client / 4 % 2 | client / 8]));
+        world.send(client, format!("get {}\r\n", keys[usize::from(client >= 4)]));
         steps(&mut world, 20, 100);
     }
     steps(&mut world, 600, 10_000);
