@@ -85,7 +85,8 @@ impl Front {
         self.in_flight += 1;
         self.cost += cost;
         let ticket = self.replies.defer();
-        relay.submit_get_one(now, me, ticket, cost, verb, key, expected);
+        let fetched = relay.submit_get_one(now, me, ticket, cost, verb, key, expected);
+        self.wait_for_fetched(fetched);
     }
 
     fn submit_get(
@@ -101,7 +102,15 @@ impl Front {
         self.in_flight += 1;
         self.cost += cost;
         let ticket = self.replies.defer();
-        relay.submit_get(now, me, ticket, cost, verb, exptime, fan, portion);
+        let fetched = relay.submit_get(now, me, ticket, cost, verb, exptime, fan, portion);
+        self.wait_for_fetched(fetched);
+    }
+
+    /// What is fetched when its turn comes must not be overtaken by a write behind it.
+    fn wait_for_fetched(&mut self, fetched: bool) {
+        if fetched && matches!(self.state, State::Command) {
+            self.state = State::Barrier(Then::Nothing);
+        }
     }
 
     /// The next portion of a long get. `false`: more input is needed first.

@@ -138,7 +138,8 @@ fn is_gat(verb: GetVerb) -> bool {
 }
 
 impl Relay {
-    /// Submits a get of the keys in `fan` (at least one).
+    /// Submits a get of the keys in `fan` (at least one). Whether some of their values are known to be
+    /// large, and so are fetched when the reply is due.
     #[allow(clippy::too_many_arguments)]
     pub fn submit_get(
         &mut self,
@@ -150,7 +151,7 @@ impl Relay {
         exptime: i64,
         fan: Fanout,
         portion: Portion,
-    ) {
+    ) -> bool {
         let id = self.reads.insert(Read {
             client,
             ticket,
@@ -183,8 +184,10 @@ impl Relay {
                 Usable::Down => self.send_to_backup(&mut groups, id, slot, route),
             }
         }
+        let fetched = self.reads[id].fan.some_large();
         self.send_groups(now, id, groups, 0);
         self.finish_read(id);
+        fetched
     }
 
     /// Whom a key is asked from: a gat is a write, too.

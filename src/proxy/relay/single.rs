@@ -95,7 +95,8 @@ fn encode_answered(out: &mut Vec<u8>, request: &Request<'_>, data: &[u8]) {
 }
 
 impl Relay {
-    /// Submits a get or gets of one key. `expected` is how long its value may be.
+    /// Submits a get or gets of one key. `expected` is how long its value may be. Whether it is
+    /// fetched later, as in [`Relay::submit_get`].
     #[allow(clippy::too_many_arguments)]
     pub fn submit_get_one(
         &mut self,
@@ -106,7 +107,7 @@ impl Relay {
         verb: GetVerb,
         key: &[u8],
         expected: usize,
-    ) {
+    ) -> bool {
         let plain = matches!(verb, GetVerb::Get | GetVerb::Gets) && !self.is_big(key);
         let route = self.route(key).filter(|_| plain);
         if let Some(route) = route {
@@ -121,12 +122,12 @@ impl Relay {
                 reply.extend_from_slice(key);
                 let (state, ticket, largest) = (State::Waiting, Some(ticket), 0);
                 entry.insert(Single { client, ticket, cost, state, verb, reply, largest });
-                return;
+                return false;
             }
         }
         let mut fan = Fanout::new();
         fan.push(key);
-        self.submit_get(now, client, ticket, cost, verb, 0, fan, Portion::Whole);
+        self.submit_get(now, client, ticket, cost, verb, 0, fan, Portion::Whole)
     }
 
     /// Submits a write if its place is one server without a backup, which leaves nothing to be

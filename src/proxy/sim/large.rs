@@ -219,15 +219,15 @@ fn only_those_are_cut_whose_lanes_are_wanted() {
     };
     let mut world = World::new(13, &two, 10, true);
     let keys = [of(0), of(1)];
-    for server in 0..2 {
-        world.servers[server].item(keys[server].as_bytes(), 5, 0, value(2 * MIB, b'a'));
-        world.send(0, format!("get {}\r\n", keys[server]));
+    for (server, key) in keys.iter().enumerate() {
+        world.servers[server].item(key.as_bytes(), 5, 0, value(2 * MIB, b'a'));
+        world.send(0, format!("get {key}\r\n"));
     }
     world.settle("they are found to be large");
     world.takes = 0;
     // All lanes to both are taken, but only the second's is waited for.
     for client in 0..9 {
-        world.send(client, format!("get {}\r\n", keys[client / 4 % 2 | client / 8]));
+        world.send(client, format!("get {}\r\n", keys[usize::from(client >= 4)]));
         steps(&mut world, 20, 100);
     }
     steps(&mut world, 600, 10_000);
@@ -277,4 +277,19 @@ fn a_client_that_leaves_out_the_end_of_a_block_is_done() {
         assert_eq!(world.relay.in_flight(), 0);
         assert!(stored(&world, 0, "k").is_none());
     }
+}
+
+#[test]
+fn a_write_behind_a_large_get_does_not_overtake_it() {
+    let mut world = World::new(17, &config(1, 1), 1, true);
+    let values = known(&mut world, &["big", "too"], usize::MAX);
+    world.send(0, "get big\r\nset big 5 0 3\r\nnew\r\nget too big\r\ndelete too\r\nget big\r\n");
+    world.settle("a pipeline");
+    let expected = [
+        &values[0][..],
+        b"STORED\r\n",
+        values[1].strip_suffix(b"END\r\n").expect("its end"),
+        b"VALUE big 5 3\r\nnew\r\nEND\r\nDELETED\r\nVALUE big 5 3\r\nnew\r\nEND\r\n",
+    ];
+    assert!(take(&mut world, 0) == expected.concat());
 }
