@@ -20,6 +20,7 @@ use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use super::behind::Behind;
 use crate::base::clock::Now;
 use crate::base::hash::hash_key;
 use crate::base::num::{parse_i64, parse_u64};
@@ -123,12 +124,19 @@ pub struct Slot {
     name: String,
     warm: AtomicBool,
     lacked: Arc<Lacked>,
+    behind: Behind,
     inner: Mutex<Inner>,
 }
 
 impl Slot {
     fn new(name: String, lacked: Arc<Lacked>) -> Slot {
-        Slot { name, warm: AtomicBool::new(true), lacked, inner: Mutex::default() }
+        let (behind, inner) = (Behind::default(), Mutex::default());
+        Slot { name, warm: AtomicBool::new(true), lacked, behind, inner }
+    }
+
+    /// Keys that some worker has still to delete there.
+    pub fn behind(&self) -> &Behind {
+        &self.behind
     }
 
     /// As it is called in the log.

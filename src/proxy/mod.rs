@@ -11,6 +11,7 @@
 //! ```
 
 pub mod backend;
+pub mod behind;
 pub mod cold;
 pub mod config;
 pub mod fanout;

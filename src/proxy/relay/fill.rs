@@ -158,6 +158,10 @@ impl Relay {
                 return true;
             }
         }
+        if self.is_behind(backup, key) {
+            // What it has may be old.
+            return false;
+        }
         let stamp = self.guard.stamp(key);
         let source = self.writer(backup);
         let fill = self.fills.insert(Fill {

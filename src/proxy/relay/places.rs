@@ -114,6 +114,19 @@ impl Relay {
         self.backends[self.writer(place)].usable()
     }
 
+    /// Whether `key` is to be left alone on `place` for now: another worker has a write of it to
+    /// make good there, and what the place has may be old.
+    pub(super) fn is_behind(&self, place: PlaceId, key: &[u8]) -> bool {
+        self.places[place].slot.behind().by_another(key, self.worker)
+    }
+
+    /// Whether `key` is to be read and written on its backup instead, for that reason.
+    pub(super) fn must_pass_by(&self, route: Route, key: &[u8]) -> bool {
+        route.backup.is_some_and(|backup| {
+            self.is_behind(route.server, key) && self.usable(backup) == Usable::Yes
+        })
+    }
+
     /// A write of `key` did not reach this place, or may not have.
     pub(super) fn missed_key(&mut self, place: PlaceId, key: &[u8]) {
         let now = self.last_now;
@@ -125,6 +138,7 @@ impl Relay {
         }
         if !self.router.backups.is_empty() {
             places[place].slot.owe(now, key);
+            places[place].slot.behind().add(key, self.worker);
         }
     }
 
@@ -141,8 +155,14 @@ impl Relay {
                     News::Met { who, was_lost } => {
                         slot.met(now, self.backends[id].name(), *who, *was_lost);
                     }
-                    News::Deleted(key) => slot.owe(now, key),
-                    News::Flushed => slot.chill(now, Reason::Missed),
+                    News::Deleted(key) => {
+                        slot.owe(now, key);
+                        slot.behind().done(key, self.worker);
+                    }
+                    News::Flushed => {
+                        slot.chill(now, Reason::Missed);
+                        slot.behind().clear(self.worker);
+                    }
                 }
             }
         }
@@ -221,9 +241,14 @@ impl Relay {
         }
         let Relay { places, seats, backends, lanes, router, gone, .. } = self;
         let busy = |id: &BackendId| named.backends.contains(id);
+        let worker = self.worker;
         places.retain(|id, place| {
             let wanted = router.servers.contains(&id) || router.backups.contains(&id);
-            wanted || named.places.contains(&id) || place.members.iter().any(busy)
+            let stays = wanted || named.places.contains(&id) || place.members.iter().any(busy);
+            if !stays {
+                place.slot.behind().clear(worker);
+            }
+            stays
         });
         let held: HashSet<BackendId> =
             places.iter().flat_map(|(_, place)| place.members.iter().copied()).collect();

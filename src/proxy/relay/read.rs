@@ -176,6 +176,9 @@ impl Relay {
                 continue;
             };
             match self.usable(route.server) {
+                Usable::Yes if self.must_pass_by(route, self.reads[id].fan.key(slot)) => {
+                    self.send_to_backup(&mut groups, id, slot, route);
+                }
                 Usable::Yes => {
                     let reader = self.slot_reader(id, slot, route.server);
                     group(&mut groups, reader, Stage::Server, slot);
@@ -211,7 +214,11 @@ impl Relay {
     }
 
     fn send_to_backup(&mut self, groups: &mut Groups, id: usize, slot: usize, route: Route) {
-        match route.backup.filter(|&backup| self.usable(backup) == Usable::Yes) {
+        let can_tell = |backup: &PlaceId| {
+            let behind = self.is_behind(*backup, self.reads[id].fan.key(slot));
+            self.usable(*backup) == Usable::Yes && !behind
+        };
+        match route.backup.filter(can_tell) {
             Some(backup) => {
                 self.count.failovers.add(1);
                 let reader = self.slot_reader(id, slot, backup);

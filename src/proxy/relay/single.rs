@@ -109,7 +109,7 @@ impl Relay {
         expected: usize,
     ) -> bool {
         let plain = matches!(verb, GetVerb::Get | GetVerb::Gets) && !self.is_big(key);
-        let route = self.route(key).filter(|_| plain);
+        let route = self.route(key).filter(|&route| plain && !self.must_pass_by(route, key));
         if let Some(route) = route {
             let reader = self.reader(route.server, key);
             let entry = self.singles.vacant_entry();

@@ -383,6 +383,9 @@ impl Relay {
                 return self.finish_write(id, &answer);
             }
         }
+        if self.must_pass_by(self.writes[id].route, &self.writes[id].key) {
+            return self.fail_over(now, id, false);
+        }
         let to = self.write_member(id);
         match self.send_write(now, id, to, false) {
             Sent::Yes | Sent::Greeting => {}
