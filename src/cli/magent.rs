@@ -213,8 +213,9 @@ pub static FLAGS: &[Flag<Draft>] = &[
             d.config.threads = number("-t: threads", v, 1..=THREADS_MAX)?;
             Ok(())
         }),
-        help: "number of threads to use (default: 1, which keeps all clients' writes of a key in \
-               one order on server and backup)",
+        help:
+            "number of threads to use (default: 1); whatever their number, server and backup see \
+               the writes of a key in one order",
     },
     Flag {
         short: Some('P'),

@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Keys in the set: as many as a server's missed writes ([`super::missed`]). Beyond them a server is
-/// flushed by each worker that has missed too much.
+/// Keys in the set: as many as a server's missed writes ([`super::missed`]). Beyond them a server
+/// is flushed by each worker that has missed too much.
 const KEYS_MAX: usize = 65_536;
 
 /// The set of one place.

@@ -10,9 +10,8 @@ pub const DEFAULT_PORT: u16 = 11211;
 pub const DEFAULT_MAX_CONNS: usize = 4096;
 /// magent's default of `-i`.
 pub const DEFAULT_IDLE_CONNS: usize = 20;
-/// One worker, as in magent: every write of a key then passes one place, so that server and backup
-/// see the writes of all clients in the same order. One worker moves about as much as two memcached
-/// workers serve; more are for those whose clients do not write the same key at the same moment.
+/// One worker, as magent is one process. It moves about as much as two memcached workers serve;
+/// with more of them writes of keys that have a backup take turns ([`super::turns`]).
 pub const DEFAULT_THREADS: usize = 1;
 /// A connect on a local network takes under a millisecond; one lost SYN costs a second, and then it
 /// is better to read from the backup now and to try the server again in the background.

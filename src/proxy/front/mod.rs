@@ -50,9 +50,9 @@ const PORTION_KEYS: usize = 4096;
 const REQUEST_COST: usize = 256;
 /// What a key of a get costs besides its value.
 const KEY_COST: usize = 64;
-/// The value size that is expected of a client that has read nothing yet, where nobody else has read
-/// small ones: 16 keys at once. If they are large, many clients that come at the same moment must
-/// not have gigabytes fetched.
+/// The value size that is expected of a client that has read nothing yet, where nobody else has
+/// read small ones: 16 keys at once. If they are large, many clients that come at the same moment
+/// must not have gigabytes fetched.
 const FIRST_HINT: usize = 256 * 1024;
 /// What is at least expected of a client that has met no value: 480 keys at once.
 const MISSES_HINT: usize = 8 * 1024;
@@ -122,8 +122,8 @@ fn line_fault(request: &Request<'_>) -> Option<&'static [u8]> {
     }
 }
 
-/// Whether an administrator's line asks for a dump of all keys. Whoever does waits for its END, which
-/// cannot come, and reads no other answer as one.
+/// Whether an administrator's line asks for a dump of all keys. Whoever does waits for its END,
+/// which cannot come, and reads no other answer as one.
 fn asks_for_dump(line: &[u8]) -> bool {
     use classic::admin::{parse, Admin};
     matches!(parse(line), Ok(Admin::Metadump(_) | Admin::Mgdump(_)))

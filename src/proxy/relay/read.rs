@@ -138,8 +138,8 @@ fn is_gat(verb: GetVerb) -> bool {
 }
 
 impl Relay {
-    /// Submits a get of the keys in `fan` (at least one). Whether some of their values are known to be
-    /// large, and so are fetched when the reply is due.
+    /// Submits a get of the keys in `fan` (at least one). Whether some of their values are known
+    /// to be large, and so are fetched when the reply is due.
     #[allow(clippy::too_many_arguments)]
     pub fn submit_get(
         &mut self,

@@ -137,12 +137,18 @@ struct Run {
     refused: u64,
 }
 
+/// Walks that follow each other because the one before has put something back. The second finds
+/// what the first did not see; more than a few would follow a full server round and round.
+const REPEATS_MAX: u8 = 3;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Walker {
     /// When [`Relay::walk`] has something to do.
     due: u64,
     begun: bool,
+    /// Walks in a row that followed one which had put something back.
+    repeats: u8,
     not_before: u64,
     again_us: u64,
     /// How long a place is cold whose counterpart cannot list its keys, in microseconds.
@@ -163,6 +169,7 @@ impl Walker {
         Walker {
             due: 0,
             begun: false,
+            repeats: 0,
             not_before: 0,
             again_us: AGAIN_MIN_US,
             cold_us: cold_secs.saturating_mul(1_000_000),
@@ -637,7 +644,11 @@ impl Relay {
     fn end_run(&mut self, now: Now) {
         let Some(run) = self.walker.run.take() else { return };
         let source = Arc::clone(&self.places[run.source].slot);
-        for target in run.targets.iter().filter(|target| !target.hurt) {
+        // A memcached lists its items queue by queue, and one that changes queues meanwhile may be
+        // in neither list: whoever put something back looks again.
+        let again = run.dump && run.copied > 0 && self.walker.repeats < REPEATS_MAX;
+        self.walker.repeats = if again { self.walker.repeats + 1 } else { 0 };
+        for target in run.targets.iter().filter(|target| !target.hurt && !again) {
             if let Some(period) = target.period {
                 target.slot.walked(period, source.name(), run.listed);
             }

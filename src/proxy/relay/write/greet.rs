@@ -1,9 +1,9 @@
 //! What a backup is to do before it has said what it understands.
 //!
-//! Owns the queue of writes that wait for that. Meta commands cannot be sent to a server that may be
-//! older than them, and must not be forgotten either: they wait for the answer to `version`, which
-//! goes first on every connection. Whatever else is written to that backup meanwhile waits behind
-//! them.
+//! Owns the queue of writes that wait for that. Meta commands cannot be sent to a server that may
+//! be older than them, and must not be forgotten either: they wait for the answer to `version`,
+//! which goes first on every connection. Whatever else is written to that backup meanwhile waits
+//! behind them.
 
 use super::super::super::backend::{Dialect, Usable};
 use super::super::places::BackendId;
