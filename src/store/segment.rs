@@ -18,9 +18,10 @@ use super::arena::Arena;
 use super::banks::{self, Banks};
 use super::item::{ALIGN, HEADER};
 use super::version::Version;
+use crate::base::sync::lock;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 /// Segments in an arena of middle size: enough for queues to be fine grained, few enough for each
 /// to hold hundreds of items.
@@ -306,7 +307,7 @@ impl Segments {
     }
 
     fn queues(&self) -> MutexGuard<'_, Queues> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queues)
     }
 
     /// Number of segments, allowed or not.
