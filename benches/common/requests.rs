@@ -35,20 +35,13 @@ pub fn mix(n: u64) -> u64 {
 }
 
 /// Key number `n`, below ten thousand million: 32 bytes that do not look alike.
-pub fn push_key(out: &mut Vec<u8>, n: u64) {
-    out.extend_from_slice(format!("{:016x}:load:{n:010}", mix(n)).as_bytes());
+pub fn key(n: u64) -> String {
+    format!("{:016x}:load:{n:010}", mix(n))
 }
 
-/// A set of key number `n` with a value of `len` bytes; `tail` is `exptime` or ` noreply`.
-fn push_set(out: &mut Vec<u8>, n: u64, len: usize, exptime: u64, noreply: &str) {
-    out.extend_from_slice(b"set ");
-    push_key(out, n);
-    out.extend_from_slice(format!(" 0 {exptime} {len}{noreply}\r\n").as_bytes());
-    push_value(out, n, len);
-}
-
-/// The data block of a value: no two neighbours hold the same.
-pub fn push_value(out: &mut Vec<u8>, n: u64, len: usize) {
+/// A set, whose value says which one it is of its neighbours.
+fn push_set(out: &mut Vec<u8>, key: &str, n: u64, len: usize, exptime: u64, noreply: &str) {
+    out.extend_from_slice(format!("set {key} 0 {exptime} {len}{noreply}\r\n").as_bytes());
     out.extend(std::iter::repeat_n(b'a' + (n % 26) as u8, len));
     out.extend_from_slice(b"\r\n");
 }
@@ -60,7 +53,7 @@ impl Batch {
         let one = format!("VALUE  0 {len}\r\n\r\n").len() + KEY_LEN + len;
         for n in keys {
             self.bytes.push(b' ');
-            push_key(&mut self.bytes, n);
+            self.bytes.extend_from_slice(key(n).as_bytes());
             self.reply_len += one;
         }
         self.bytes.extend_from_slice(b"\r\n");
@@ -71,12 +64,7 @@ impl Batch {
 
     /// Appends a set of key number `n` with a value of `len` bytes.
     pub fn push_set(&mut self, n: u64, len: usize) {
-        self.push_expiring(n, len, 0);
-    }
-
-    /// The same with an exptime, as the protocol has it.
-    pub fn push_expiring(&mut self, n: u64, len: usize, exptime: u64) {
-        push_set(&mut self.bytes, n, len, exptime, "");
+        push_set(&mut self.bytes, &key(n), n, len, 0, "");
         self.reply_len += b"STORED\r\n".len();
         self.reply_end = b"STORED\r\n";
         self.requests += 1;
@@ -84,7 +72,12 @@ impl Batch {
 
     /// Appends a set that is not answered.
     pub fn push_quiet_set(&mut self, n: u64, len: usize) {
-        push_set(&mut self.bytes, n, len, 0, " noreply");
+        self.push_quiet_set_of(&key(n), n, len, 0);
+    }
+
+    /// The same of another key, with an exptime as the protocol has it.
+    pub fn push_quiet_set_of(&mut self, key: &str, n: u64, len: usize, exptime: u64) {
+        push_set(&mut self.bytes, key, n, len, exptime, " noreply");
         self.requests += 1;
     }
 
