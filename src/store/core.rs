@@ -24,7 +24,7 @@ use crate::base::clock::Now;
 use crate::base::counters::{ClassSums, Counter, Counters, Sums};
 use crate::base::hash::hash_key;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 /// Most open segments that writers have between them; more threads share.
 const WRITERS_MAX: usize = 64;
@@ -54,6 +54,15 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Locks a mutex unless somebody else has it.
+pub(super) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
 /// Where new records go: one open segment, used by one thread at a time.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
@@ -71,6 +80,8 @@ pub(super) struct Local {
     /// The last version that a change of this handle got, where peers hear of it.
     pub issued: Version,
     pub writer: usize,
+    /// Bytes that it has stored since it last looked whether it has to reclaim for them.
+    pub owed: usize,
 }
 
 #[derive(Debug)]
@@ -188,7 +199,7 @@ impl Store {
         drop(members);
         Handle::new(
             Arc::clone(self),
-            Local { counters, feed, fed: false, full: false, issued: Version(0), writer },
+            Local { counters, feed, fed: false, full: false, issued: Version(0), writer, owed: 0 },
         )
     }
 

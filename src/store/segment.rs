@@ -20,7 +20,8 @@ use super::item::{ALIGN, HEADER};
 use super::version::Version;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Segments in an arena of middle size: enough for queues to be fine grained, few enough for each
 /// to hold hundreds of items.
@@ -39,6 +40,8 @@ const BANK: u32 = 1 << BANK_SHIFT;
 const FIRST: u32 = 8;
 /// Free segments that only reclaim may take: one per queue, for what survives.
 pub(crate) const RESERVE: u32 = 2;
+/// How long a writer waits for a segment before it looks again what it can do itself.
+const WAIT: Duration = Duration::from_millis(1);
 /// Memory that locations of 4-byte units reach; beyond it they count 8 bytes.
 const SMALL_UNITS_MAX: u64 = (ALIGN as u64) << super::index::LOCATION_BITS;
 
@@ -210,6 +213,8 @@ pub(crate) struct Segments {
     target: AtomicU64,
     allocated: AtomicU32,
     queues: Mutex<Queues>,
+    /// Told, under the queues' lock, when a segment was freed.
+    freed: Condvar,
 }
 
 impl Segments {
@@ -240,6 +245,7 @@ impl Segments {
                 warm: Vec::new(),
                 cold: (0..count as u32).rev().collect(),
             }),
+            freed: Condvar::new(),
         }
     }
 
@@ -553,7 +559,17 @@ impl Segments {
         queues.warm.push(segment);
         self.allocated.fetch_sub(1, Ordering::Relaxed);
         drop(queues);
+        self.freed.notify_one();
         self.trim(off_arena);
+    }
+
+    /// Waits until somebody else frees a segment, and not for long, unless more than `reserve` are
+    /// free.
+    pub fn wait_for_free(&self, off_arena: u64, reserve: u32) {
+        let queues = self.queues();
+        if self.free_count(off_arena) <= reserve {
+            drop(self.freed.wait_timeout(queues, WAIT));
+        }
     }
 
     /// Gives the memory of free segments above what is allowed back to the kernel.
