@@ -23,8 +23,9 @@ use super::{Config, FlushState, Handle, StoreStats, Version, Witness};
 use crate::base::clock::Now;
 use crate::base::counters::{ClassSums, Counter, Counters, Sums};
 use crate::base::hash::hash_key;
+pub(super) use crate::base::sync::{lock, try_lock};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Most open segments that writers have between them; more threads share.
 const WRITERS_MAX: usize = 64;
@@ -46,21 +47,6 @@ pub(super) fn mono_secs(now: Now) -> u32 {
 /// How many writers share so many segments.
 fn writers_for(segments: u32) -> usize {
     ((segments / SEGMENTS_PER_WRITER) as usize).clamp(1, WRITERS_MAX)
-}
-
-/// Locks a mutex; a panic elsewhere left nothing half done that matters here (release builds
-/// abort).
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Locks a mutex unless somebody else has it.
-pub(super) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    match mutex.try_lock() {
-        Ok(guard) => Some(guard),
-        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
-    }
 }
 
 /// Where new records go: one open segment, used by one thread at a time.

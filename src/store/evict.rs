@@ -51,9 +51,9 @@ const INLINE_STEPS: usize = 1024;
 /// Records of one of them: the lock is let go in between.
 const INLINE_STEP: usize = 128;
 /// Bytes that a writer stores before it looks whether it has to pay for them.
-const OWED_MIN: usize = 4096;
+const OWED_MIN: usize = 1024;
 /// Most records that it looks at to pay: some twenty microseconds.
-const PAY_MAX: usize = 128;
+const PAY_MAX: usize = 64;
 /// Records of one step of that.
 const PAY_STEP: usize = 16;
 
@@ -209,7 +209,8 @@ impl Store {
                 self.segments.wait_for_free(self.off_arena(), RESERVE);
                 return true;
             };
-            match self.reclaim(&mut reclaimer, &mut INLINE_STEP.clone(), now, &me.counters) {
+            let mut budget = INLINE_STEP;
+            match self.reclaim(&mut reclaimer, &mut budget, now, &me.counters) {
                 Step::Freed => return true,
                 Step::More => {}
                 Step::Nothing => return false,

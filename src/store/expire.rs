@@ -152,7 +152,7 @@ impl Store {
     /// elsewhere, as chunks are. False when it is not one. Under the reclaimer's lock.
     fn free_dead(&self, segment: u32) -> bool {
         let meta = self.segments.meta(segment);
-        let dead = meta.live() == 0 && self.segments.claim(segment).is_some();
+        let dead = meta.live() == 0 && self.segments.claim_dead(segment);
         if dead {
             self.segments.free(segment, self.off_arena());
         }

@@ -18,9 +18,10 @@ use super::arena::Arena;
 use super::banks::{self, Banks};
 use super::item::{ALIGN, HEADER};
 use super::version::Version;
+use crate::base::sync::{self, lock};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// Segments in an arena of middle size: enough for queues to be fine grained, few enough for each
@@ -312,7 +313,7 @@ impl Segments {
     }
 
     fn queues(&self) -> MutexGuard<'_, Queues> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queues)
     }
 
     /// Number of segments, allowed or not.
@@ -504,6 +505,21 @@ impl Segments {
         Some(class)
     }
 
+    /// Claims a sealed, unpinned segment if nothing in it is alive. Only what is sealed stays dead:
+    /// an open one with nothing in it may be filled and sealed at any moment.
+    pub fn claim_dead(&self, segment: u32) -> bool {
+        let mut queues = self.queues();
+        let State::Sealed(class) = queues.state[segment as usize] else { return false };
+        let meta = self.meta(segment);
+        // The pins last: who let a record die may know of readers that came before.
+        if meta.live() > 0 || meta.is_pinned() {
+            return false;
+        }
+        queues.state[segment as usize] = State::Victim;
+        *queues.queue(class).1 -= 1;
+        true
+    }
+
     /// Puts a claimed segment back, as the oldest of its queue.
     pub fn give_back(&self, segment: u32, class: Class) {
         let mut queues = self.queues();
@@ -568,7 +584,7 @@ impl Segments {
     pub fn wait_for_free(&self, off_arena: u64, reserve: u32) {
         let queues = self.queues();
         if self.free_count(off_arena) <= reserve {
-            drop(self.freed.wait_timeout(queues, WAIT));
+            sync::wait(&self.freed, queues, WAIT);
         }
     }
 
@@ -703,6 +719,25 @@ mod tests {
         segments.free(segment, 0);
         assert_eq!(fill(), segment);
         assert!(!segments.claim_front(segment, sealing, Class::Small));
+    }
+
+    #[test]
+    fn only_what_is_sealed_is_dead_for_good() {
+        let segments = Segments::new(1 << 20, 0);
+        let mut open = segments.take(0, 0, Version(0), 0).expect("free");
+        let segment = open.segment;
+        assert_eq!(segments.meta(segment).live(), 0);
+        assert!(!segments.claim_dead(segment), "it is about to be filled");
+        segments.advance(&mut open, 100);
+        segments.seal(open, Class::Small, true);
+        assert!(!segments.claim_dead(segment), "something is alive");
+        segments.meta(segment).sub_live(100);
+        segments.meta(segment).pin();
+        assert!(!segments.claim_dead(segment), "somebody reads it");
+        segments.meta(segment).unpin();
+        assert!(segments.claim_dead(segment));
+        segments.free(segment, 0);
+        assert!(!segments.claim_dead(segment), "it is free");
     }
 
     #[test]
