@@ -60,8 +60,8 @@ fn run(options: &Options) -> Result<(), String> {
     println!("peer: {}", options.peer);
     println!();
     println!(
-        "{:16} {:>9} {:>8} {:>5} {:>10} {:>10} {:>10}   goal {GOAL}",
-        "trace", "requests", "keys", "-m", "our hits", "its hits", "our misses"
+        "{:16} {:>9} {:>8} {:>5} {:>10} {:>10} {:>10} {:>10}   goal {GOAL}",
+        "trace", "requests", "keys", "-m", "our hits", "its hits", "our items", "our misses"
     );
     for file in files {
         let trace = Trace::read(&file, options.requests)?;
@@ -69,10 +69,11 @@ fn run(options: &Options) -> Result<(), String> {
         for &percent in &options.shares {
             let megabytes = ((bytes * percent / 100) as f64 / f64::from(1 << 20)).round() as u32;
             let megabytes = megabytes.max(1);
-            let (ours, peer) = both(options, &trace, megabytes)?;
+            let ((ours, held), (peer, its)) = both(options, &trace, megabytes)?;
             let quotient = ours.misses() as f64 / peer.misses().max(1) as f64;
+            let items = held as f64 / its.max(1) as f64;
             println!(
-                "{:16} {:>9} {:>8} {megabytes:>5} {:>9.2}% {:>9.2}% {quotient:>10.3}   {}",
+                "{:16} {:>9} {:>8} {megabytes:>5} {:>9.2}% {:>9.2}% {items:>10.3} {quotient:>10.3}   {}",
                 trace.name,
                 trace.requests.len(),
                 trace.keys,
@@ -85,15 +86,19 @@ fn run(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
+/// What came of a trace, and how many items were held in the end.
+type Side = (Played, u64);
+
 /// Plays a trace against a fresh server of each kind.
-fn both(options: &Options, trace: &Trace, megabytes: u32) -> Result<(Played, Played), String> {
+fn both(options: &Options, trace: &Trace, megabytes: u32) -> Result<(Side, Side), String> {
     // One after the other, so that they do not try the same port.
     let ours = Server::start(&options.ours, megabytes, options.threads)?;
     let peer = Server::start(&options.peer, megabytes, options.threads)?;
     std::thread::scope(|scope| {
         let its = scope.spawn(|| replay::play(trace, peer.port));
-        let ours = replay::play(trace, ours.port);
+        let own = replay::play(trace, ours.port);
         let its = its.join().map_err(|_| "the peer's side gave up".to_owned())?;
-        Ok((ours?, its?))
+        let held = |server: &Server| server.stat("curr_items");
+        Ok(((own?, held(&ours)?), (its?, held(&peer)?)))
     })
 }
