@@ -107,6 +107,8 @@ impl Store {
         }
         let put =
             self.commit(me, &mut writer, hash, &shape, new.parts, built.as_ref(), now, decide);
+        drop(writer);
+        self.pay(me, vlen + key.len(), now);
         // Where it was stored, the pins go with `built`: its chunks are reachable now.
         if let (Put::Refused(_) | Put::NoRoom, Some(built)) = (&put, built) {
             self.abandon(built);
