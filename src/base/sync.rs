@@ -9,7 +9,8 @@
 //! that met for a race. So under `tsan` nobody waits inside of `std`: a mutex is tried until it is
 //! free.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 /// Locks a mutex. A panic elsewhere left nothing half done that matters here (release builds
 /// abort).
@@ -25,12 +26,33 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     loop {
         match mutex.try_lock() {
             Ok(guard) => return guard,
-            Err(std::sync::TryLockError::Poisoned(poisoned)) => {
-                return PoisonError::into_inner(poisoned)
-            }
-            Err(std::sync::TryLockError::WouldBlock) => std::thread::yield_now(),
+            Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => std::thread::yield_now(),
         }
     }
+}
+
+/// Locks a mutex unless somebody else has it.
+#[inline]
+pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+/// Lets the mutex go and waits until `told` or for `most`, whatever comes first.
+#[cfg(not(tsan))]
+pub fn wait<T>(told: &Condvar, guard: MutexGuard<'_, T>, most: Duration) {
+    drop(told.wait_timeout(guard, most));
+}
+
+/// The same, in the sight of the thread sanitizer.
+#[cfg(tsan)]
+pub fn wait<T>(_: &Condvar, guard: MutexGuard<'_, T>, _: Duration) {
+    drop(guard);
+    std::thread::yield_now();
 }
 
 #[cfg(test)]
@@ -46,6 +68,6 @@ mod tests {
         });
         assert!(std::panic::catch_unwind(holder).is_err());
         *lock(&mutex) += 1;
-        assert_eq!(*lock(&mutex), 2);
+        assert_eq!(try_lock(&mutex).as_deref(), Some(&2));
     }
 }

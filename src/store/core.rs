@@ -23,7 +23,7 @@ use super::{Config, FlushState, Handle, StoreStats, Version, Witness};
 use crate::base::clock::Now;
 use crate::base::counters::{ClassSums, Counter, Counters, Sums};
 use crate::base::hash::hash_key;
-pub(super) use crate::base::sync::lock;
+pub(super) use crate::base::sync::{lock, try_lock};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -66,6 +66,8 @@ pub(super) struct Local {
     /// The last version that a change of this handle got, where peers hear of it.
     pub issued: Version,
     pub writer: usize,
+    /// Bytes that it has stored since it last looked whether it has to reclaim for them.
+    pub owed: usize,
 }
 
 #[derive(Debug)]
@@ -183,7 +185,7 @@ impl Store {
         drop(members);
         Handle::new(
             Arc::clone(self),
-            Local { counters, feed, fed: false, full: false, issued: Version(0), writer },
+            Local { counters, feed, fed: false, full: false, issued: Version(0), writer, owed: 0 },
         )
     }
 

@@ -18,10 +18,11 @@ use super::arena::Arena;
 use super::banks::{self, Banks};
 use super::item::{ALIGN, HEADER};
 use super::version::Version;
-use crate::base::sync::lock;
+use crate::base::sync::{self, lock};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 /// Segments in an arena of middle size: enough for queues to be fine grained, few enough for each
 /// to hold hundreds of items.
@@ -40,6 +41,8 @@ const BANK: u32 = 1 << BANK_SHIFT;
 const FIRST: u32 = 8;
 /// Free segments that only reclaim may take: one per queue, for what survives.
 pub(crate) const RESERVE: u32 = 2;
+/// How long a writer waits for a segment before it looks again what it can do itself.
+const WAIT: Duration = Duration::from_millis(1);
 /// Memory that locations of 4-byte units reach; beyond it they count 8 bytes.
 const SMALL_UNITS_MAX: u64 = (ALIGN as u64) << super::index::LOCATION_BITS;
 
@@ -211,6 +214,8 @@ pub(crate) struct Segments {
     target: AtomicU64,
     allocated: AtomicU32,
     queues: Mutex<Queues>,
+    /// Told, under the queues' lock, when a segment was freed.
+    freed: Condvar,
 }
 
 impl Segments {
@@ -241,6 +246,7 @@ impl Segments {
                 warm: Vec::new(),
                 cold: (0..count as u32).rev().collect(),
             }),
+            freed: Condvar::new(),
         }
     }
 
@@ -569,7 +575,17 @@ impl Segments {
         queues.warm.push(segment);
         self.allocated.fetch_sub(1, Ordering::Relaxed);
         drop(queues);
+        self.freed.notify_one();
         self.trim(off_arena);
+    }
+
+    /// Waits until somebody else frees a segment, and not for long, unless more than `reserve` are
+    /// free.
+    pub fn wait_for_free(&self, off_arena: u64, reserve: u32) {
+        let queues = self.queues();
+        if self.free_count(off_arena) <= reserve {
+            sync::wait(&self.freed, queues, WAIT);
+        }
     }
 
     /// Gives the memory of free segments above what is allowed back to the kernel.

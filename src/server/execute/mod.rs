@@ -124,13 +124,11 @@ impl Executor {
 
     /// One key of a get, gets, gat or gats.
     pub fn get(&mut self, verb: GetVerb, raw: i64, key: &[u8], now: Now, out: &mut Vec<u8>) {
-        let with_cas = matches!(verb, GetVerb::Gets | GetVerb::Gats);
         let cas_enabled = self.shared.config.cas;
+        let with_cas = matches!(verb, GetVerb::Gets | GetVerb::Gats);
         let answer = |item: &Item<'_>| {
             let cas = with_cas.then_some(if cas_enabled { item.cas } else { 0 });
-            encode::value_head(out, item.key, item.flags, item.value.len(), cas);
-            item.value.copy_to(out);
-            out.extend_from_slice(b"\r\n");
+            value(out, item, cas, encode::CRLF);
         };
         let found = match verb {
             GetVerb::Get | GetVerb::Gets => self.store.get(key, now, answer),
@@ -139,6 +137,17 @@ impl Executor {
             }
         };
         self.shared.detail.get(key, found.is_some());
+    }
+
+    /// The whole answer to a get of one key.
+    #[inline]
+    pub fn get_alone(&mut self, key: &[u8], now: Now, out: &mut Vec<u8>) {
+        let answer = |item: &Item<'_>| value(out, item, None, encode::CRLF_END);
+        let found = self.store.get(key, now, answer).is_some();
+        if !found {
+            out.extend_from_slice(encode::END);
+        }
+        self.shared.detail.get(key, found);
     }
 
     /// A storage command with its data.
@@ -307,6 +316,15 @@ fn mode(verb: StoreVerb, cas: bool) -> Mode {
         StoreVerb::Prepend => Mode::Prepend,
         StoreVerb::Cas(unique) => Mode::Cas(if cas { unique } else { 0 }),
     }
+}
+
+/// An item as a get shows it, and what comes behind it: room is made once for all of it.
+#[inline]
+fn value(out: &mut Vec<u8>, item: &Item<'_>, cas: Option<u64>, end: &[u8]) {
+    out.reserve(encode::VALUE_HEAD_MAX + item.value.len() + end.len());
+    encode::value_head(out, item.key, item.flags, item.value.len(), cas);
+    item.value.copy_to(out);
+    out.extend_from_slice(end);
 }
 
 fn say(out: &mut Vec<u8>, reply: &[u8], noreply: bool) {
