@@ -24,7 +24,7 @@ use crate::base::clock::Now;
 use crate::base::counters::{ClassSums, Counter, Counters, Sums};
 use crate::base::hash::hash_key;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 /// Most open segments that writers have between them; more threads share.
 const WRITERS_MAX: usize = 64;
@@ -82,6 +82,8 @@ struct Member {
 /// The cache of this node.
 #[derive(Debug)]
 pub struct Store {
+    /// For what outlives the call that makes it.
+    pub(super) myself: Weak<Store>,
     pub(super) config: Config,
     pub(super) clock: VersionClock,
     changed: ChangeSignal,
@@ -145,7 +147,8 @@ impl Store {
         let index = Index::new(config.memory_limit);
         let segments = Segments::new(config.memory_limit, index.fixed_bytes());
         let writers_used = AtomicUsize::new(writers_for(segments.count()));
-        Arc::new(Store {
+        Arc::new_cyclic(|myself| Store {
+            myself: Weak::clone(myself),
             clock: VersionClock::new(config.node_tag),
             changed: ChangeSignal::default(),
             telling: AtomicBool::new(false),

@@ -5,8 +5,10 @@
 //! it is given.
 
 mod binary;
+mod lending;
 mod meta;
 
+pub use lending::Lending;
 pub use meta::MetaSet;
 
 use std::sync::atomic::Ordering;
@@ -53,6 +55,8 @@ pub struct Executor {
     pub wake: Option<Wake>,
     /// This worker's replies that wait for peers.
     pub waits: Waits,
+    /// Values that are to be sent from where they are.
+    pub lending: Lending,
 }
 
 /// Turns an exptime as a client writes it into an absolute one, by memcached's rule: 0 never,
@@ -71,7 +75,7 @@ impl Executor {
     pub fn new(shared: Arc<Shared>) -> Executor {
         let store = Door::new(shared.store.handle(), Arc::clone(&shared.watch));
         let waits = Waits::new(Arc::clone(&shared.acks));
-        Executor { store, shared, wake: None, waits }
+        Executor { store, shared, wake: None, waits, lending: Lending::default() }
     }
 
     /// Whether a value of the announced size may be stored at all (`-I`).
@@ -126,10 +130,11 @@ impl Executor {
     pub fn get(&mut self, verb: GetVerb, raw: i64, key: &[u8], now: Now, out: &mut Vec<u8>) {
         let with_cas = matches!(verb, GetVerb::Gets | GetVerb::Gats);
         let cas_enabled = self.shared.config.cas;
+        let lending = &mut self.lending;
         let answer = |item: &Item<'_>| {
             let cas = with_cas.then_some(if cas_enabled { item.cas } else { 0 });
             encode::value_head(out, item.key, item.flags, item.value.len(), cas);
-            item.value.copy_to(out);
+            lending.put(&item.value, out);
             out.extend_from_slice(b"\r\n");
         };
         let found = match verb {
