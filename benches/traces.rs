@@ -14,7 +14,7 @@ mod options;
 mod reader;
 #[path = "traces/replay.rs"]
 mod replay;
-#[path = "load/server.rs"]
+#[path = "common/server.rs"]
 #[allow(dead_code)]
 mod server;
 

@@ -35,7 +35,7 @@ pub const CRLF: &[u8] = b"\r\n";
 pub const CRLF_END: &[u8] = b"\r\nEND\r\n";
 
 /// The longest head of a value: two numbers of 32 bits and one of 64.
-pub const VALUE_HEAD_MAX: usize = 6 + KEY_MAX + 1 + 10 + 1 + 10 + 1 + 20 + 2;
+const VALUE_HEAD_MAX: usize = 6 + KEY_MAX + 1 + 10 + 1 + 10 + 1 + 20 + 2;
 
 /// `VALUE key flags len[ cas]\r\n`. The data block and its [`CRLF`] are the caller's to add. A key
 /// of more than [`KEY_MAX`] bytes is cut off there.

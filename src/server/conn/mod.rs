@@ -160,6 +160,9 @@ pub struct Conn {
     login: Login,
     /// Replies to changes are held back where peers are waited for.
     holds: bool,
+    /// Large values may be sent from where they are. Then what is left of them when the socket
+    /// blocks is to be copied ([`Replies::keep_copies`]).
+    lends: bool,
     /// The get line under way has made changes.
     touched: bool,
 }
@@ -177,8 +180,15 @@ impl Conn {
             dialect: Dialect::Unknown,
             login: Login::default(),
             holds: true,
+            lends: false,
             touched: false,
         }
+    }
+
+    /// From now on large values are sent from where they are: whoever sends the replies takes
+    /// [`Replies::slices`], and calls [`Replies::keep_copies`] before it waits for anything.
+    pub fn lend_values(&mut self) {
+        self.lends = true;
     }
 
     /// Where received bytes go.
@@ -300,6 +310,7 @@ impl Conn {
         let before = *budget;
         exec.store.serve(self.id);
         self.info.note(ConnState::ParseCmd, false, now);
+        exec.lending.allow(self.lends && !exec.waits.is_on());
         let step = self.advance(exec, now, budget);
         let state = match self.state {
             State::Closing => ConnState::Closing,
@@ -355,7 +366,9 @@ impl Conn {
                     *budget = budget.saturating_sub(STREAM_COST);
                     let holds = exec.waits.is_on() && self.holds;
                     let step = if holds { Conn::more_keys_held } else { Conn::more_keys };
-                    if !step(self, exec, verb, exptime, now) {
+                    let done = step(self, exec, verb, exptime, now);
+                    exec.lending.hand_to(&mut self.replies);
+                    if !done {
                         return Step::Read;
                     }
                 }
@@ -382,7 +395,9 @@ impl Conn {
                     if *budget == 0 {
                         return Step::Yield;
                     }
-                    if !self.command(exec, now) {
+                    let done = self.command(exec, now);
+                    exec.lending.hand_to(&mut self.replies);
+                    if !done {
                         return Step::Read;
                     }
                     *budget -= 1;

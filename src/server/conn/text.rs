@@ -77,6 +77,7 @@ impl Conn {
                 if matches!(answered, Answered::Refused(_)) {
                     // memcached answers a get with a bad key by the error alone.
                     out.truncate(mark);
+                    exec.lending.truncate(mark);
                 }
                 self.end_of_keys(answered, verb, exptime, more, used);
             }
