@@ -18,9 +18,11 @@ use super::arena::Arena;
 use super::banks::{self, Banks};
 use super::item::{ALIGN, HEADER};
 use super::version::Version;
+use crate::base::sync::{self, lock};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 /// Segments in a small arena: enough for queues to be fine grained, few enough for each to hold
 /// hundreds of items.
@@ -43,6 +45,8 @@ const BANK: u32 = 1 << BANK_SHIFT;
 const FIRST: u32 = 8;
 /// Free segments that only reclaim may take: one per queue, for what survives.
 pub(crate) const RESERVE: u32 = 2;
+/// How long a writer waits for a segment before it looks again what it can do itself.
+const WAIT: Duration = Duration::from_millis(1);
 /// Memory that locations of 4-byte units reach; beyond it they count 8 bytes.
 const SMALL_UNITS_MAX: u64 = (ALIGN as u64) << super::index::LOCATION_BITS;
 
@@ -109,16 +113,6 @@ impl Segment {
     /// Where its records end (sealed segments).
     pub fn used(&self) -> u32 {
         self.used.load(Ordering::Acquire)
-    }
-
-    /// Keeps it from being freed.
-    pub fn pin(&self) {
-        self.pins.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Undoes one pin.
-    pub fn unpin(&self) {
-        self.pins.fetch_sub(1, Ordering::Release);
     }
 
     /// Whether somebody is inside.
@@ -213,7 +207,11 @@ pub(crate) struct Segments {
     /// What they are to become: lower, when the limit was lowered and not all is reclaimed yet.
     target: AtomicU64,
     allocated: AtomicU32,
+    /// Segments with a pin on them.
+    pinned: AtomicU32,
     queues: Mutex<Queues>,
+    /// Told, under the queues' lock, when a segment was freed.
+    freed: Condvar,
 }
 
 impl Segments {
@@ -235,6 +233,7 @@ impl Segments {
             budget: AtomicU64::new(budget),
             target: AtomicU64::new(budget),
             allocated: AtomicU32::new(0),
+            pinned: AtomicU32::new(0),
             queues: Mutex::new(Queues {
                 state: vec![State::Free; count],
                 sealed: vec![0; count],
@@ -245,6 +244,7 @@ impl Segments {
                 warm: Vec::new(),
                 cold: (0..count as u32).rev().collect(),
             }),
+            freed: Condvar::new(),
         }
     }
 
@@ -311,7 +311,7 @@ impl Segments {
     }
 
     fn queues(&self) -> MutexGuard<'_, Queues> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queues)
     }
 
     /// Number of segments, allowed or not.
@@ -360,6 +360,26 @@ impl Segments {
     /// Segments that hold something or are open.
     pub fn allocated(&self) -> u32 {
         self.allocated.load(Ordering::Relaxed)
+    }
+
+    /// Keeps a segment from being freed. Nobody can free it at this moment: it is open, pinned
+    /// already, or a slot that leads into it is under the caller's stripe lock.
+    pub fn pin(&self, segment: u32) {
+        if self.meta(segment).pins.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.pinned.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Undoes one pin.
+    pub fn unpin(&self, segment: u32) {
+        if self.meta(segment).pins.fetch_sub(1, Ordering::Release) == 1 {
+            self.pinned.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Segments that somebody keeps from being freed.
+    pub fn pinned(&self) -> u32 {
+        self.pinned.load(Ordering::Relaxed)
     }
 
     /// How many segments may still be taken.
@@ -503,6 +523,21 @@ impl Segments {
         Some(class)
     }
 
+    /// Claims a sealed, unpinned segment if nothing in it is alive. Only what is sealed stays dead:
+    /// an open one with nothing in it may be filled and sealed at any moment.
+    pub fn claim_dead(&self, segment: u32) -> bool {
+        let mut queues = self.queues();
+        let State::Sealed(class) = queues.state[segment as usize] else { return false };
+        let meta = self.meta(segment);
+        // The pins last: who let a record die may know of readers that came before.
+        if meta.live() > 0 || meta.is_pinned() {
+            return false;
+        }
+        queues.state[segment as usize] = State::Victim;
+        *queues.queue(class).1 -= 1;
+        true
+    }
+
     /// Puts a claimed segment back, as the oldest of its queue.
     pub fn give_back(&self, segment: u32, class: Class) {
         let mut queues = self.queues();
@@ -558,7 +593,17 @@ impl Segments {
         queues.warm.push(segment);
         self.allocated.fetch_sub(1, Ordering::Relaxed);
         drop(queues);
+        self.freed.notify_one();
         self.trim(off_arena);
+    }
+
+    /// Waits until somebody else frees a segment, and not for long, unless more than `reserve` are
+    /// free.
+    pub fn wait_for_free(&self, off_arena: u64, reserve: u32) {
+        let queues = self.queues();
+        if self.free_count(off_arena) <= reserve {
+            sync::wait(&self.freed, queues, WAIT);
+        }
     }
 
     /// Gives the memory of free segments above what is allowed back to the kernel.
@@ -614,20 +659,24 @@ impl<'a> Pins<'a> {
         Pins { segments, pinned: Vec::new() }
     }
 
-    /// Pins a segment, which nobody can free at this moment (it is open, or a slot that leads into
-    /// it is under the caller's stripe lock).
+    /// Pins a segment, see [`Segments::pin`].
     pub fn add(&mut self, segment: u32) {
         if self.pinned.last() != Some(&segment) {
-            self.segments.meta(segment).pin();
+            self.segments.pin(segment);
             self.pinned.push(segment);
         }
+    }
+
+    /// The pinned segments; one may be there several times.
+    pub fn list(&self) -> &[u32] {
+        &self.pinned
     }
 }
 
 impl Drop for Pins<'_> {
     fn drop(&mut self) {
         for &segment in &self.pinned {
-            self.segments.meta(segment).unpin();
+            self.segments.unpin(segment);
         }
     }
 }
@@ -692,6 +741,25 @@ mod tests {
         segments.free(segment, 0);
         assert_eq!(fill(), segment);
         assert!(!segments.claim_front(segment, sealing, Class::Small));
+    }
+
+    #[test]
+    fn only_what_is_sealed_is_dead_for_good() {
+        let segments = Segments::new(1 << 20, 0);
+        let mut open = segments.take(0, 0, Version(0), 0).expect("free");
+        let segment = open.segment;
+        assert_eq!(segments.meta(segment).live(), 0);
+        assert!(!segments.claim_dead(segment), "it is about to be filled");
+        segments.advance(&mut open, 100);
+        segments.seal(open, Class::Small, true);
+        assert!(!segments.claim_dead(segment), "something is alive");
+        segments.meta(segment).sub_live(100);
+        segments.pin(segment);
+        assert!(!segments.claim_dead(segment), "somebody reads it");
+        segments.unpin(segment);
+        assert!(segments.claim_dead(segment));
+        segments.free(segment, 0);
+        assert!(!segments.claim_dead(segment), "it is free");
     }
 
     #[test]
