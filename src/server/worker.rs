@@ -10,7 +10,7 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -70,6 +70,9 @@ const READ_PER_TURN: usize = 1024 * 1024;
 /// Replies that one connection may send in one turn before the others go, and one write above it: a
 /// client that reads as fast as it is answered would be the only one who is.
 const WRITE_PER_TURN: usize = 512 * 1024;
+
+/// Slices of one write: a megabyte in chunks of 64 KiB, with what stands around it.
+const SLICES: usize = 32;
 
 /// Memory of each buffer that an idle worker keeps.
 const SCRATCH_KEEP: usize = 256 * 1024;
@@ -380,7 +383,8 @@ impl Worker {
         log::debug!("<{id} new auto-negotiating client connection");
         self.shared.conns().insert(id, Arc::clone(&info));
         self.exec.store.opened(&info.addr, id, now);
-        let conn = Conn::new(id, Arc::clone(&info));
+        let mut conn = Conn::new(id, Arc::clone(&info));
+        conn.lend_values();
         self.serials += 1;
         let (serial, blocked, ended, queued) = (self.serials, false, false, false);
         entry.insert(Client { stream, serial, conn, info, blocked, ended, queued });
@@ -522,7 +526,7 @@ fn serve(client: &mut Client, exec: &mut Executor, now: Now) -> Visit {
                 Err(_) => return Visit::Close,
             },
             Step::Write => {
-                written += client.conn.replies().sendable().len();
+                written += client.conn.replies().sendable_bytes();
                 match flush(client, exec) {
                     Ok(true) if written >= WRITE_PER_TURN => return Visit::Again,
                     Ok(true) => {}
@@ -589,8 +593,8 @@ fn fill(client: &mut Client, exec: &Executor, left: &mut usize) -> io::Result<Fi
 
 /// Writes what is sendable. `Ok(true)`: all of it went out.
 fn flush(client: &mut Client, exec: &Executor) -> io::Result<bool> {
-    while !client.conn.replies().sendable().is_empty() {
-        match client.stream.write(client.conn.replies().sendable()) {
+    while client.conn.replies().has_sendable() {
+        match send(client) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(n) => {
                 client.conn.replies().sent(n, SCRATCH_MAX);
@@ -598,6 +602,8 @@ fn flush(client: &mut Client, exec: &Executor) -> io::Result<bool> {
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 client.blocked = true;
+                // Nobody knows for how long: lent memory must not wait.
+                client.conn.replies().keep_copies();
                 return Ok(false);
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -605,6 +611,18 @@ fn flush(client: &mut Client, exec: &Executor) -> io::Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Writes once, large values from where they are.
+#[inline]
+fn send(client: &mut Client) -> io::Result<usize> {
+    let replies = client.conn.replies();
+    if !replies.has_lent() {
+        return client.stream.write(replies.sendable());
+    }
+    let mut slices = [IoSlice::new(b""); SLICES];
+    let count = replies.slices(&mut slices);
+    client.stream.write_vectored(&slices[..count])
 }
 
 impl Drop for Worker {

@@ -25,7 +25,7 @@ use crate::base::counters::{ClassSums, Counter, Counters, Sums};
 use crate::base::hash::hash_key;
 pub(super) use crate::base::sync::{lock, try_lock};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 /// Most open segments that writers have between them; more threads share.
 const WRITERS_MAX: usize = 64;
@@ -79,6 +79,8 @@ struct Member {
 /// The cache of this node.
 #[derive(Debug)]
 pub struct Store {
+    /// For what outlives the call that makes it.
+    pub(super) myself: Weak<Store>,
     pub(super) config: Config,
     pub(super) clock: VersionClock,
     changed: ChangeSignal,
@@ -142,7 +144,8 @@ impl Store {
         let index = Index::new(config.memory_limit);
         let segments = Segments::new(config.memory_limit, index.fixed_bytes());
         let writers_used = AtomicUsize::new(writers_for(segments.count()));
-        Arc::new(Store {
+        Arc::new_cyclic(|myself| Store {
+            myself: Weak::clone(myself),
             clock: VersionClock::new(config.node_tag),
             changed: ChangeSignal::default(),
             telling: AtomicBool::new(false),

@@ -17,6 +17,7 @@ mod feed;
 mod flush;
 mod ghosts;
 mod handle;
+mod held;
 mod horizon;
 mod index;
 mod item;
@@ -38,6 +39,7 @@ pub use classes::Classes;
 pub use feed::{ChangeSignal, Drained};
 pub use flush::{FlushState, PendingFlush};
 pub use handle::Handle;
+pub use held::Held;
 pub use resize::CannotResize;
 pub use terms::{
     Arith, ArithTerms, DeleteTerms, Deleted, Found, GetTerms, Mode, Stored, Terms, Written,

@@ -111,16 +111,6 @@ impl Segment {
         self.used.load(Ordering::Acquire)
     }
 
-    /// Keeps it from being freed.
-    pub fn pin(&self) {
-        self.pins.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Undoes one pin.
-    pub fn unpin(&self) {
-        self.pins.fetch_sub(1, Ordering::Release);
-    }
-
     /// Whether somebody is inside.
     pub fn is_pinned(&self) -> bool {
         self.pins.load(Ordering::Acquire) != 0
@@ -213,6 +203,8 @@ pub(crate) struct Segments {
     /// What they are to become: lower, when the limit was lowered and not all is reclaimed yet.
     target: AtomicU64,
     allocated: AtomicU32,
+    /// Segments with a pin on them.
+    pinned: AtomicU32,
     queues: Mutex<Queues>,
     /// Told, under the queues' lock, when a segment was freed.
     freed: Condvar,
@@ -236,6 +228,7 @@ impl Segments {
             budget: AtomicU64::new(budget),
             target: AtomicU64::new(budget),
             allocated: AtomicU32::new(0),
+            pinned: AtomicU32::new(0),
             queues: Mutex::new(Queues {
                 state: vec![State::Free; count],
                 sealed: vec![0; count],
@@ -362,6 +355,26 @@ impl Segments {
     /// Segments that hold something or are open.
     pub fn allocated(&self) -> u32 {
         self.allocated.load(Ordering::Relaxed)
+    }
+
+    /// Keeps a segment from being freed. Nobody can free it at this moment: it is open, pinned
+    /// already, or a slot that leads into it is under the caller's stripe lock.
+    pub fn pin(&self, segment: u32) {
+        if self.meta(segment).pins.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.pinned.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Undoes one pin.
+    pub fn unpin(&self, segment: u32) {
+        if self.meta(segment).pins.fetch_sub(1, Ordering::Release) == 1 {
+            self.pinned.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Segments that somebody keeps from being freed.
+    pub fn pinned(&self) -> u32 {
+        self.pinned.load(Ordering::Relaxed)
     }
 
     /// How many segments may still be taken.
@@ -641,20 +654,24 @@ impl<'a> Pins<'a> {
         Pins { segments, pinned: Vec::new() }
     }
 
-    /// Pins a segment, which nobody can free at this moment (it is open, or a slot that leads into
-    /// it is under the caller's stripe lock).
+    /// Pins a segment, see [`Segments::pin`].
     pub fn add(&mut self, segment: u32) {
         if self.pinned.last() != Some(&segment) {
-            self.segments.meta(segment).pin();
+            self.segments.pin(segment);
             self.pinned.push(segment);
         }
+    }
+
+    /// The pinned segments; one may be there several times.
+    pub fn list(&self) -> &[u32] {
+        &self.pinned
     }
 }
 
 impl Drop for Pins<'_> {
     fn drop(&mut self) {
         for &segment in &self.pinned {
-            self.segments.meta(segment).unpin();
+            self.segments.unpin(segment);
         }
     }
 }
@@ -732,9 +749,9 @@ mod tests {
         segments.seal(open, Class::Small, true);
         assert!(!segments.claim_dead(segment), "something is alive");
         segments.meta(segment).sub_live(100);
-        segments.meta(segment).pin();
+        segments.pin(segment);
         assert!(!segments.claim_dead(segment), "somebody reads it");
-        segments.meta(segment).unpin();
+        segments.unpin(segment);
         assert!(segments.claim_dead(segment));
         segments.free(segment, 0);
         assert!(!segments.claim_dead(segment), "it is free");

@@ -160,6 +160,9 @@ pub struct Conn {
     login: Login,
     /// Replies to changes are held back where peers are waited for.
     holds: bool,
+    /// Large values may be sent from where they are. Then what is left of them when the socket
+    /// blocks is to be copied ([`Replies::keep_copies`]).
+    lends: bool,
     /// The get line under way has made changes.
     touched: bool,
 }
@@ -177,8 +180,15 @@ impl Conn {
             dialect: Dialect::Unknown,
             login: Login::default(),
             holds: true,
+            lends: false,
             touched: false,
         }
+    }
+
+    /// From now on large values are sent from where they are: whoever sends the replies takes
+    /// [`Replies::slices`], and calls [`Replies::keep_copies`] before it waits for anything.
+    pub fn lend_values(&mut self) {
+        self.lends = true;
     }
 
     /// Where received bytes go.
@@ -300,6 +310,7 @@ impl Conn {
         let before = *budget;
         exec.store.serve(self.id);
         self.info.note(ConnState::ParseCmd, false, now);
+        exec.lending.allow(self.lends && !exec.waits.is_on());
         let step = self.advance(exec, now, budget);
         let state = match self.state {
             State::Closing => ConnState::Closing,
@@ -355,7 +366,9 @@ impl Conn {
                     *budget = budget.saturating_sub(STREAM_COST);
                     let holds = exec.waits.is_on() && self.holds;
                     let step = if holds { Conn::more_keys_held } else { Conn::more_keys };
-                    if !step(self, exec, verb, exptime, now) {
+                    let done = step(self, exec, verb, exptime, now);
+                    exec.lending.hand_to(&mut self.replies);
+                    if !done {
                         return Step::Read;
                     }
                 }
@@ -382,7 +395,9 @@ impl Conn {
                     if *budget == 0 {
                         return Step::Yield;
                     }
-                    if !self.command(exec, now) {
+                    let done = self.command(exec, now);
+                    exec.lending.hand_to(&mut self.replies);
+                    if !done {
                         return Step::Read;
                     }
                     *budget -= 1;
@@ -438,19 +453,31 @@ impl Conn {
 }
 
 /// Shows a command line at `-vv`, as memcached does.
+#[inline]
 pub(super) fn log_line(id: u64, input: &[u8], used: usize) {
     if log::log_enabled!(log::Level::Debug) {
-        let line = String::from_utf8_lossy(&input[..used.min(LOGGED_LINE)]);
-        log::debug!("<{id} {}", line.trim_end());
+        show_line(id, input, used);
     }
 }
 
 /// Shows the first line of a reply at `-vv`, as memcached does.
+#[inline]
 pub(super) fn log_reply(id: u64, reply: &[u8]) {
     if log::log_enabled!(log::Level::Debug) {
-        let line = reply.split(|&byte| byte == b'\r').next().unwrap_or_default();
-        let line = &line[..line.len().min(LOGGED_LINE)];
-        let line = if line.is_empty() { b"NOREPLY" } else { line };
-        log::debug!(">{id} {}", String::from_utf8_lossy(line));
+        show_reply(id, reply);
     }
+}
+
+#[cold]
+fn show_line(id: u64, input: &[u8], used: usize) {
+    let line = String::from_utf8_lossy(&input[..used.min(LOGGED_LINE)]);
+    log::debug!("<{id} {}", line.trim_end());
+}
+
+#[cold]
+fn show_reply(id: u64, reply: &[u8]) {
+    let line = reply.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let line = &line[..line.len().min(LOGGED_LINE)];
+    let line = if line.is_empty() { b"NOREPLY" } else { line };
+    log::debug!(">{id} {}", String::from_utf8_lossy(line));
 }

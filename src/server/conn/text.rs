@@ -7,7 +7,7 @@
 use super::data::{self, Data};
 use super::{log_line, log_reply, Conn, State, OUT_HIGH};
 use crate::base::clock::Now;
-use crate::protocol::classic::{self, encode, Keys, MoreKeys};
+use crate::protocol::classic::{self, encode, Keys, MoreKeys, Plain};
 use crate::protocol::reject::{self, Reject};
 use crate::protocol::{GetVerb, Parsed, Request, StoreHead};
 use crate::server::execute::{After, Executor, MetaSet};
@@ -19,6 +19,26 @@ impl Conn {
         if !self.login.authenticated && exec.shared.auth.is_some() {
             return self.text_login(exec, now);
         }
+        match classic::plain(self.input.data()) {
+            Some((Plain::Get(key), used)) => {
+                log_line(self.id, self.input.data(), used);
+                exec.get_alone(key, now, self.replies.out());
+                log_reply(self.id, encode::END);
+                self.input.consume(used);
+                true
+            }
+            Some((Plain::Store(head), line)) => {
+                let (input, out) = (self.input.data(), self.replies.out());
+                let next = plain_store(self.id, &head, input, line, exec, now, out);
+                self.after_storage(next);
+                true
+            }
+            None => self.any_command(exec, now),
+        }
+    }
+
+    /// The same for every other line than the plain ones.
+    fn any_command(&mut self, exec: &mut Executor, now: Now) -> bool {
         let (request, used) = match classic::parse(self.input.data()) {
             Parsed::Incomplete => return false,
             Parsed::Reject { reject, used } => {
@@ -57,6 +77,7 @@ impl Conn {
                 if matches!(answered, Answered::Refused(_)) {
                     // memcached answers a get with a bad key by the error alone.
                     out.truncate(mark);
+                    exec.lending.truncate(mark);
                 }
                 self.end_of_keys(answered, verb, exptime, more, used);
             }
@@ -81,6 +102,7 @@ impl Conn {
     }
 
     /// Goes on behind a storage command.
+    #[inline]
     fn after_storage(&mut self, next: Storage) {
         match next {
             Storage::Done { used } => self.input.consume(used),
@@ -275,6 +297,29 @@ enum Storage {
     Missing { need: usize, reserved: u64 },
     /// It was not taken.
     Refused { reject: Reject, used: usize },
+}
+
+/// The same as [`storage`]; nearly always the data block is here and may be stored.
+#[inline]
+fn plain_store(
+    id: u64,
+    head: &StoreHead<'_>,
+    input: &[u8],
+    line: usize,
+    exec: &mut Executor,
+    now: Now,
+    out: &mut Vec<u8>,
+) -> Storage {
+    match classic::parse_data(&input[line..], head.len) {
+        Parsed::Done { value, used } if exec.fits(head) => {
+            log_line(id, input, line);
+            let mark = out.len();
+            exec.store_item(head, value, now, out);
+            log_reply(id, &out[mark..]);
+            Storage::Done { used: line + used }
+        }
+        _ => storage(id, head, input, line, exec, now, out),
+    }
 }
 
 /// Does a storage command whose line is the first `line` bytes of `input`, when all of it is here.

@@ -162,11 +162,12 @@ impl Executor {
     ) {
         let head = &request.head;
         let cas_enabled = self.shared.config.cas;
+        let lending = &mut self.lending;
         let answer = |item: &Item<'_>| {
             let key = if with_key { item.key } else { b"" };
             let cas = if cas_enabled { item.cas } else { 0 };
             encode::hit(out, head, item.flags, key, item.value.len(), cas);
-            item.value.copy_to(out);
+            lending.put(&item.value, out);
         };
         let found = match touch {
             None => self.store.get(key, now, answer),

@@ -112,6 +112,7 @@ impl Executor {
             binary_key: false,
         };
         let cas_enabled = self.shared.config.cas;
+        let lending = &mut self.lending;
         let found = self.store.meta_get(get.key.as_bytes(), &terms, now, |item, found| {
             let hit = Hit {
                 binary_key: item.marks.binary_key,
@@ -127,7 +128,7 @@ impl Executor {
                 won: found.won,
             };
             if get.encode_hit(out, &hit, |raw| ttl(exptime(raw, now), now)) {
-                item.value.copy_to(out);
+                lending.put(&item.value, out);
                 out.extend_from_slice(CRLF);
             }
         });
