@@ -13,28 +13,20 @@
 //!
 //! Owns the order of things; the load generator is the load bench's.
 
-#[path = "load/client.rs"]
-#[allow(dead_code)]
-mod client;
+mod common;
 #[path = "replication/options.rs"]
 mod options;
-#[path = "replication/probe.rs"]
-mod probe;
-#[path = "load/scenario.rs"]
-#[allow(dead_code)]
-mod scenario;
-#[path = "load/server.rs"]
-#[allow(dead_code)]
-mod server;
 #[path = "replication/shapes.rs"]
 mod shapes;
 
-use client::Client;
-use options::{Options, Stop};
-use probe::{Probe, Waits};
-use scenario::Batch;
-use server::Server;
-use shapes::Shape;
+use common::client::Client;
+use common::figures::{median, quantile};
+use common::frame;
+use common::probe::{Probe, Waits};
+use common::requests::{self, Batch};
+use common::server::{self, Server};
+use options::Options;
+use shapes::{Shape, KEYS};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -45,38 +37,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const THREAD: &str = "replication";
 /// Memory of the nodes whose cost is compared: room for the working set.
 const LOAD_MB: u32 = 512;
-/// Sets per write where a node is filled.
-const FILL_BATCH: u64 = 100;
+/// Length of the values of a copy.
+const VALUE_LEN: usize = 100;
 /// How long the probe asks before the copy begins.
 const QUIET: Duration = Duration::from_millis(1500);
 /// repcached's time for the same copy on the reference machine, and the share that is ours.
 const REPCACHED_SECONDS: f64 = 9.6;
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    if !args.iter().any(|arg| arg == "--bench" || arg == "--help" || arg == "-h") {
-        // `cargo test --all-targets` starts benches too; this one is not a test.
-        println!("replication: run it with `cargo bench --bench replication`");
-        return ExitCode::SUCCESS;
-    }
-    let options = match options::parse(&args) {
-        Ok(options) => options,
-        Err(Stop::Help(text)) => {
-            println!("{text}");
-            return ExitCode::SUCCESS;
-        }
-        Err(Stop::Usage(text)) => {
-            eprintln!("replication: {text}");
-            return ExitCode::from(64);
-        }
-    };
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("replication: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    frame::main("replication", options::parse, run)
 }
 
 fn run(options: &Options) -> Result<(), String> {
@@ -93,7 +62,7 @@ fn run(options: &Options) -> Result<(), String> {
 
 /// Where clients of a server listen, and the rest of its command line.
 fn command(program: &str, more: &str) -> String {
-    format!("{program} -u root -l 127.0.0.1 -p {{port}} -m {{m}} -t {{t}} -c 1024 {more}")
+    format!("{program} {} {more}", frame::SERVER)
 }
 
 fn wait_for(what: &str, mut is_so: impl FnMut() -> Result<bool, String>) -> Result<(), String> {
@@ -141,7 +110,7 @@ fn cost(shapes: &[Shape], options: &Options) -> Result<(), String> {
     let alone = Server::start(&command(&options.alone, ""), LOAD_MB, options.threads)?;
     let [a, _b] = pair(options, LOAD_MB)?;
     for server in [&alone, &a] {
-        fill(server, scenario::KEYS, 100)?;
+        fill(server, KEYS, 100)?;
     }
     println!("processor time per request, linked / alone ({} rounds):", options.rounds);
     println!("  {:<24} median (25 % .. 75 %)   alone   linked  of it replication", "");
@@ -149,7 +118,7 @@ fn cost(shapes: &[Shape], options: &Options) -> Result<(), String> {
         let batches = shape.batches();
         if shape.gets {
             for server in [&alone, &a] {
-                fill(server, scenario::KEYS, shape.value)?;
+                fill(server, KEYS, shape.value)?;
             }
         }
         let (mut ratios, mut figures) = (Vec::new(), [Vec::new(), Vec::new(), Vec::new()]);
@@ -164,40 +133,16 @@ fn cost(shapes: &[Shape], options: &Options) -> Result<(), String> {
             ratios.push(ours / theirs.max(1.0));
             figures.iter_mut().zip([theirs, ours, thread]).for_each(|(all, one)| all.push(one));
         }
-        let [low, middle, high] = [0.25, 0.5, 0.75].map(|share| quantile(&mut ratios, share));
-        let [theirs, ours, thread] = figures.map(|mut all| quantile(&mut all, 0.5));
+        let [low, middle, high] = [0.25, 0.5, 0.75].map(|share| quantile(ratios.clone(), share));
+        let [theirs, ours, thread] = figures.map(median);
         let spread = format!("{middle:>5.3}  ({low:.3} .. {high:.3})");
         println!("  {:<24} {spread}  {theirs:>6.0}  {ours:>6.0}  {thread:>6.0} ns", shape.name);
     }
     Ok(())
 }
 
-fn quantile(values: &mut [f64], share: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let at = (values.len().saturating_sub(1)) as f64 * share;
-    values.get(at.round() as usize).copied().unwrap_or(0.0)
-}
-
 fn fill(server: &Server, items: u64, value: usize) -> Result<(), String> {
-    let mut client = Client::connect(server.port)?;
-    let mut from = 0;
-    while from < items {
-        // In portions: the bytes of all of them would be more memory than the server's.
-        let to = (from + 1000 * FILL_BATCH).min(items);
-        let batches: Vec<Batch> = (from..to)
-            .step_by(FILL_BATCH as usize)
-            .map(|first| {
-                let mut batch = shapes::empty();
-                for n in first..(first + FILL_BATCH).min(to) {
-                    shapes::push_set(&mut batch, n, value);
-                }
-                batch
-            })
-            .collect();
-        client.run(batches.iter(), batches.len())?;
-        from = to;
-    }
-    Ok(())
+    requests::fill(&mut Client::connect(server.port)?, 0, items, value)
 }
 
 /// What came of full copies of one kind.
@@ -216,7 +161,7 @@ fn copies(options: &Options) -> Result<(), String> {
     let link = server::free_port()?;
     let line = command(&options.program, &format!("-x 127.0.0.1 -X {link}"));
     let sender = Server::start(&line, megabytes, options.threads)?;
-    fill(&sender, options.items, scenario::VALUE_LEN)?;
+    fill(&sender, options.items, VALUE_LEN)?;
     println!();
     println!("full copy of {} items of 100 bytes to a starting node:", options.items);
     for loaded in [false, true] {
@@ -260,7 +205,7 @@ fn copy_once(
 }
 
 impl Copies {
-    fn print(&mut self, options: &Options, loaded: bool) {
+    fn print(&self, options: &Options, loaded: bool) {
         let [before, after] = self.resident.map(|bytes| bytes as f64 / f64::from(1 << 20));
         match loaded {
             false => println!("  nobody writes but the clients who wait"),
@@ -268,13 +213,13 @@ impl Copies {
         }
         println!(
             "    {:.2} s from its start to its first client (a tenth of repcached's: {:.2})",
-            quantile(&mut self.seconds, 0.5),
+            median(self.seconds.clone()),
             REPCACHED_SECONDS / 10.0
         );
         println!(
             "    sender: {:.2} s of processor time (clients' included), {before:.1} MiB resident, \
              then {after:.1}",
-            quantile(&mut self.sender_cpu, 0.5)
+            median(self.sender_cpu.clone())
         );
         for (name, waits) in [("before", &self.before), ("during", &self.during)] {
             let waits = waits.as_ref().map(Waits::line).unwrap_or_default();
@@ -303,10 +248,10 @@ impl Load {
                     let count = (rate / 10.0 / depth as f64).max(1.0) as usize;
                     let batches: Vec<Batch> = (0..count)
                         .map(|_| {
-                            let mut batch = shapes::empty();
+                            let mut batch = Batch::default();
                             for _ in 0..depth {
                                 n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                                shapes::push_set(&mut batch, n % items, scenario::VALUE_LEN);
+                                batch.push_set(n % items, VALUE_LEN);
                             }
                             batch
                         })

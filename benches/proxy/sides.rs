@@ -14,18 +14,15 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::client::{self, Client};
+use crate::common::scenario::SMALL;
+use crate::common::server::{self, Failed, Server};
+use crate::common::side::Side;
 use crate::options::Options;
-use crate::report::Measured;
-use crate::scenario::{self, Batch, KEYS};
-use crate::server::{self, Failed, Server};
 
 /// `-m` of the servers: room for the working set several times over.
 const SERVER_MB: u32 = 256;
 /// Threads of each server: one serves the few connections of a proxy as well as many.
 const SERVER_THREADS: u32 = 1;
-/// Sets per write where servers are filled.
-const FILL_BATCH: u64 = 100;
 /// Ports tried: somebody else may take one before the program does.
 const PORTS_TRIED: u32 = 3;
 /// How long a program may take until it listens.
@@ -86,65 +83,42 @@ impl Drop for Folder {
     }
 }
 
-/// A proxy with connections to it, and the working set behind it.
-pub struct Side {
-    server: Server,
-    client: Client,
+/// Our proxy with so many workers, and the working set behind it.
+pub fn ours(options: &Options, servers: &Servers, threads: u32) -> Result<Side, String> {
+    let [a, b] = servers.both.each_ref().map(|server| server.port.to_string());
+    let command = options.ours.replace("{a}", &a).replace("{b}", &b);
+    filled(Server::start(&command, SERVER_MB, threads)?)
 }
 
-impl Side {
-    /// Our proxy with so many workers.
-    pub fn ours(options: &Options, servers: &Servers, threads: u32) -> Result<Side, String> {
-        let [a, b] = servers.both.each_ref().map(|server| server.port.to_string());
-        let command = options.ours.replace("{a}", &a).replace("{b}", &b);
-        Side::new(Server::start(&command, SERVER_MB, threads)?)
-    }
-
-    /// The peer: one pool, ketama with fnv1a_64, one connection per server, opened at once.
-    pub fn peer(options: &Options, servers: &Servers, folder: &Folder) -> Result<Side, String> {
-        let mut last = String::new();
-        for _ in 0..PORTS_TRIED {
-            let (port, stats) = (server::free_port()?, server::free_port()?);
-            let (file, log, pid) = (folder.file("yml"), folder.file("log"), folder.file("pid"));
-            let mut text = format!(
-                "bench:\n  listen: 127.0.0.1:{port}\n  hash: fnv1a_64\n  distribution: ketama\n  \
-                 preconnect: true\n  auto_eject_hosts: false\n  server_connections: 1\n  servers:\n"
-            );
-            for server in &servers.both {
-                text += &format!("   - 127.0.0.1:{}:1\n", server.port);
-            }
-            fs::write(&file, text).map_err(|error| format!("{file}: {error}"))?;
-            let command = format!(
-                "{} -c {file} -o {log} -p {pid} -a 127.0.0.1 -s {stats} -m 16384 -v 0",
-                options.peer
-            );
-            match Server::start_on(port, &command, SERVER_MB, 1, START_MAX) {
-                Ok((server, _)) => return Side::new(server),
-                Err(Failed::Ended(error)) => last = error,
-                Err(Failed::Fatal(error)) => return Err(error),
-            }
+/// The peer: one pool, ketama with fnv1a_64, one connection per server, opened at once.
+pub fn peer(options: &Options, servers: &Servers, folder: &Folder) -> Result<Side, String> {
+    let mut last = String::new();
+    for _ in 0..PORTS_TRIED {
+        let (port, stats) = (server::free_port()?, server::free_port()?);
+        let (file, log, pid) = (folder.file("yml"), folder.file("log"), folder.file("pid"));
+        let mut text = format!(
+            "bench:\n  listen: 127.0.0.1:{port}\n  hash: fnv1a_64\n  distribution: ketama\n  \
+             preconnect: true\n  auto_eject_hosts: false\n  server_connections: 1\n  servers:\n"
+        );
+        for server in &servers.both {
+            text += &format!("   - 127.0.0.1:{}:1\n", server.port);
         }
-        Err(last)
+        fs::write(&file, text).map_err(|error| format!("{file}: {error}"))?;
+        let command = format!(
+            "{} -c {file} -o {log} -p {pid} -a 127.0.0.1 -s {stats} -m 16384 -v 0",
+            options.peer
+        );
+        match Server::start_on(port, &command, SERVER_MB, 1, START_MAX) {
+            Ok((server, _)) => return filled(server),
+            Err(Failed::Ended(error)) => last = error,
+            Err(Failed::Fatal(error)) => return Err(error),
+        }
     }
+    Err(last)
+}
 
-    fn new(server: Server) -> Result<Side, String> {
-        let mut client = Client::connect(server.port)?;
-        let batches: Vec<Batch> = scenario::sets(0, KEYS, FILL_BATCH).collect();
-        client.run(batches.iter(), batches.len())?;
-        Ok(Side { server, client })
-    }
-
-    /// Runs one load, and measures the proxy meanwhile.
-    pub fn measure(
-        &mut self,
-        run: impl FnOnce(&mut Client) -> Result<client::Outcome, String>,
-    ) -> Result<Measured, String> {
-        let (server_before, client_before) = (self.server.cpu()?, server::own_cpu()?);
-        let outcome = run(&mut self.client)?;
-        Ok(Measured {
-            outcome,
-            server_cpu: self.server.cpu()?.saturating_sub(server_before),
-            client_cpu: server::own_cpu()?.saturating_sub(client_before),
-        })
-    }
+fn filled(server: Server) -> Result<Side, String> {
+    let mut side = Side::new(server)?;
+    side.fill(SMALL)?;
+    Ok(side)
 }

@@ -3,7 +3,7 @@
 //! Owns the goals and how they are shown beside what was measured. Every figure is a median over
 //! the rounds; ratios are made round by round, so that a disturbance shared by both cancels.
 
-use crate::report::{median, Line, Measured};
+use crate::common::figures::{median, spread, Goal, Line, Measured};
 
 /// Most of the peer's processor time that ours may take, by the scenario's name.
 const GOALS: [(&str, f64); 5] = [
@@ -16,47 +16,31 @@ const GOALS: [(&str, f64); 5] = [
 /// A p99 that is higher by less than this is not called higher: two runs of one proxy differ more.
 const P99_NOISE: f64 = 1.05;
 
-fn spread(values: &[f64]) -> String {
-    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let high = values.iter().copied().fold(0.0, f64::max);
-    format!("{low:.2}..{high:.2}")
-}
-
-fn of(side: &[Measured], figure: impl Fn(&Measured) -> f64) -> f64 {
-    median(side.iter().map(figure).collect())
-}
-
-fn micros(side: &[Measured], share: f64) -> f64 {
-    of(side, |m| m.outcome.percentile(share) as f64 / 1000.0)
-}
+const OURS: usize = 0;
+const PEER: usize = 1;
 
 /// Ours, the peer's and their ratio, with the goal.
 pub fn cpu(lines: &[Line]) {
     println!();
     println!("processor seconds of the proxy, user and system, per million requests; one worker");
     println!(
-        "{:<18}{:>9}{:>11}{:>9}{:>14}{:>7}{:>9}{:>14}",
-        "", "ours", "twemproxy", "ratio", "(all rounds)", "goal", "", "req/s ratio"
+        "{:<18}{:>9}{:>11}{:>9}{:>14}  {:<15}{:>13}",
+        "", "ours", "twemproxy", "ratio", "(middle half)", "goal", "req/s ratio"
     );
     for line in lines {
-        let ratios = line.ratios(Measured::cpu_per_million);
+        let ratios = line.ratios(OURS, PEER, Measured::cpu_per_million);
         let ratio = median(ratios.clone());
-        let goal = GOALS.iter().find(|(name, _)| *name == line.name).map(|&(_, goal)| goal);
-        let (shown, verdict) = match goal {
-            Some(goal) if ratio <= goal => (format!("{goal:.2}"), "met"),
-            Some(goal) => (format!("{goal:.2}"), "MISSED"),
-            None => (String::new(), ""),
-        };
+        let goal = GOALS.iter().find(|(name, _)| *name == line.name);
+        let verdict = goal.map(|&(_, goal)| Goal::AtMost(goal).verdict(ratio));
         println!(
-            "{:<18}{:>9.2}{:>11.2}{:>9.2}{:>14}{:>7}{:>9}{:>14.2}",
+            "{:<18}{:>9.2}{:>11.2}{:>9.2}{:>14}  {:<15}{:>13.2}",
             line.name,
-            of(&line.ours, Measured::cpu_per_million),
-            of(&line.peer, Measured::cpu_per_million),
+            line.of(OURS, Measured::cpu_per_million),
+            line.of(PEER, Measured::cpu_per_million),
             ratio,
             spread(&ratios),
-            shown,
-            verdict,
-            line.ratio(Measured::rate),
+            verdict.unwrap_or_default(),
+            line.ratio(OURS, PEER, Measured::rate),
         );
     }
 }
@@ -67,9 +51,14 @@ pub fn latency(lines: &[Line]) {
     println!("microseconds until a batch is answered, ours / twemproxy");
     println!("{:<18}{:>17}{:>17}{:>17}{:>12}", "", "p50", "p99", "p99.9", "p99 ratio");
     for line in lines {
-        let both =
-            |share| format!("{:.0} / {:.0}", micros(&line.ours, share), micros(&line.peer, share));
-        let ratio = line.ratio(|m| m.outcome.percentile(0.99) as f64);
+        let both = |share| {
+            format!(
+                "{:.0} / {:.0}",
+                line.of(OURS, |m| m.micros(share)),
+                line.of(PEER, |m| m.micros(share))
+            )
+        };
+        let ratio = line.ratio(OURS, PEER, |m| m.micros(0.99));
         println!(
             "{:<18}{:>17}{:>17}{:>17}{:>12.2} {}",
             line.name,
@@ -90,11 +79,11 @@ pub fn alone(lines: &[Line]) {
         println!(
             "{:<18}{:>9.2}{:>12.0}   p50 {:.0} p99 {:.0} p99.9 {:.0}",
             line.name,
-            of(&line.ours, Measured::cpu_per_million),
-            of(&line.ours, Measured::rate),
-            micros(&line.ours, 0.5),
-            micros(&line.ours, 0.99),
-            micros(&line.ours, 0.999),
+            line.of(OURS, Measured::cpu_per_million),
+            line.of(OURS, Measured::rate),
+            line.of(OURS, |m| m.micros(0.5)),
+            line.of(OURS, |m| m.micros(0.99)),
+            line.of(OURS, |m| m.micros(0.999)),
         );
     }
 }
@@ -108,9 +97,9 @@ pub fn workers(lines: &[Line], [few, many]: [u32; 2]) {
         println!(
             "{:<18}{:>12.0}{:>12.0}{:>9.2} times",
             line.name,
-            of(&line.ours, Measured::rate),
-            of(&line.peer, Measured::rate),
-            1.0 / line.ratio(Measured::rate),
+            line.of(OURS, Measured::rate),
+            line.of(PEER, Measured::rate),
+            line.ratio(PEER, OURS, Measured::rate),
         );
     }
     if processors < 5 {

@@ -2,8 +2,10 @@
 //!
 //! Owns how many connections and how deep a pipeline each has. Never counts anything.
 
-use crate::scenario::{self, Batch, KEYS, KEY_LEN};
+use crate::common::requests::Batch;
 
+/// Keys of the working set.
+pub const KEYS: u64 = 100_000;
 /// Different batches of a shape; they are sent round and round.
 const BATCHES: u64 = 20_000;
 
@@ -47,46 +49,19 @@ pub const ALL: [Shape; 9] = [
     Shape { gets: true, ..sets("get, pipelined 100", 4, 100, 100, 12) },
 ];
 
-/// Appends a set of key number `n` to a batch.
-pub fn push_set(batch: &mut Batch, n: u64, value: usize) {
-    batch.bytes.extend_from_slice(b"set ");
-    scenario::push_key(&mut batch.bytes, n);
-    batch.bytes.extend_from_slice(format!(" 0 0 {value}\r\n").as_bytes());
-    batch.bytes.extend(std::iter::repeat_n(b'a' + (n % 26) as u8, value));
-    batch.bytes.extend_from_slice(b"\r\n");
-    batch.requests += 1;
-    batch.reply_len += b"STORED\r\n".len();
-    batch.reply_end = b"STORED\r\n";
-}
-
-/// Appends a get of key number `n`, which is there, to a batch.
-pub fn push_get(batch: &mut Batch, n: u64, value: usize) {
-    batch.bytes.extend_from_slice(b"get ");
-    scenario::push_key(&mut batch.bytes, n);
-    batch.bytes.extend_from_slice(b"\r\n");
-    batch.requests += 1;
-    batch.reply_len += format!("VALUE  0 {value}\r\n\r\nEND\r\n").len() + KEY_LEN + value;
-    batch.reply_end = b"END\r\n";
-}
-
-/// A batch without requests.
-pub fn empty() -> Batch {
-    Batch { bytes: Vec::new(), requests: 0, reply_len: 0, reply_end: b"" }
-}
-
 impl Shape {
     /// The batches, in an order that has no pattern and is always the same.
     pub fn batches(&self) -> Vec<Batch> {
         let mut random = 0u64;
         (0..(BATCHES / self.pipeline).max(200))
             .map(|_| {
-                let mut batch = empty();
+                let mut batch = Batch::default();
                 for _ in 0..self.pipeline {
                     random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                     let n = (random >> 33) % KEYS;
                     match self.gets {
-                        true => push_get(&mut batch, n, self.value),
-                        false => push_set(&mut batch, n, self.value),
+                        true => batch.push_get(std::iter::once(n), self.value),
+                        false => batch.push_set(n, self.value),
                     }
                 }
                 batch

@@ -19,16 +19,19 @@ impl Buf {
     }
 
     /// What was received and not yet consumed.
+    #[inline]
     pub fn data(&self) -> &[u8] {
         &self.bytes[self.head..self.tail]
     }
 
     /// Number of bytes in [`Buf::data`].
+    #[inline]
     pub fn len(&self) -> usize {
         self.tail - self.head
     }
 
     /// Whether nothing is waiting.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.head == self.tail
     }
@@ -39,6 +42,7 @@ impl Buf {
     }
 
     /// Drops the first `n` bytes of [`Buf::data`]. Panics if there are fewer.
+    #[inline]
     pub fn consume(&mut self, n: usize) {
         assert!(n <= self.len(), "consumed more than was received");
         self.head += n;

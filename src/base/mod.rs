@@ -14,4 +14,5 @@ pub mod log;
 pub mod network;
 pub mod num;
 pub mod replies;
+pub mod sync;
 pub mod uri;

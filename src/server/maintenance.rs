@@ -18,8 +18,9 @@ use crate::store::{Handle, Maintained};
 /// seconds, and an idle server wakes only ten times a second.
 const IDLE_PERIOD: Duration = Duration::from_millis(100);
 
-/// Items looked at per step, a few hundred microseconds of work.
-const STEP_BUDGET: usize = 2048;
+/// Items looked at per step, about a hundred microseconds of work: so long may a worker that has
+/// become ready wait for the processor, if the thread runs where it was.
+const STEP_BUDGET: usize = 256;
 
 /// The heap is looked through no more often than this.
 const TRIM_PERIOD: Duration = Duration::from_secs(1);

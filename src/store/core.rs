@@ -23,8 +23,9 @@ use super::{Config, FlushState, Handle, StoreStats, Version, Witness};
 use crate::base::clock::Now;
 use crate::base::counters::{ClassSums, Counter, Counters, Sums};
 use crate::base::hash::hash_key;
+pub(super) use crate::base::sync::{lock, try_lock};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 /// Most open segments that writers have between them; more threads share.
 const WRITERS_MAX: usize = 64;
@@ -48,12 +49,6 @@ fn writers_for(segments: u32) -> usize {
     ((segments / SEGMENTS_PER_WRITER) as usize).clamp(1, WRITERS_MAX)
 }
 
-/// Locks a mutex; a panic elsewhere left nothing half done that matters here (release builds
-/// abort).
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Where new records go: one open segment, used by one thread at a time.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
@@ -71,6 +66,8 @@ pub(super) struct Local {
     /// The last version that a change of this handle got, where peers hear of it.
     pub issued: Version,
     pub writer: usize,
+    /// Bytes that it has stored since it last looked whether it has to reclaim for them.
+    pub owed: usize,
 }
 
 #[derive(Debug)]
@@ -191,7 +188,7 @@ impl Store {
         drop(members);
         Handle::new(
             Arc::clone(self),
-            Local { counters, feed, fed: false, full: false, issued: Version(0), writer },
+            Local { counters, feed, fed: false, full: false, issued: Version(0), writer, owed: 0 },
         )
     }
 

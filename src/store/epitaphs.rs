@@ -9,7 +9,8 @@
 //! ```
 
 use super::Version;
-use std::sync::{Mutex, PoisonError};
+use crate::base::sync::lock;
+use std::sync::Mutex;
 
 /// Places of one set: few sets then run over while others are empty.
 const WAYS: usize = 8;
@@ -43,7 +44,7 @@ impl Epitaphs {
         if self.wanted == 0 {
             return;
         }
-        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sets = lock(&self.sets);
         if sets.is_empty() {
             *sets = vec![[(0, Version(0)); WAYS]; self.wanted];
         }
@@ -57,7 +58,7 @@ impl Epitaphs {
 
     /// The newest forgotten delete of the key with this hash, if it is not out of the table.
     pub fn read(&self, hash: u64) -> Option<Version> {
-        let sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        let sets = lock(&self.sets);
         let set = sets.get(Self::place(hash, self.wanted))?;
         set.iter().find(|&&(of, version)| of == hash && version.0 > 0).map(|&(_, version)| version)
     }

@@ -18,7 +18,7 @@
 //! Segments with many dead bytes (overwritten, deleted, expired) go first, whatever their age:
 //! what is alive in them moves on, and nobody loses anything.
 
-use super::core::{lock, mono_secs, Local, Status, Store, Writer};
+use super::core::{lock, mono_secs, try_lock, Local, Status, Store, Writer};
 use super::expire::Sweep;
 use super::index::Locked;
 use super::item::{Record, Shape};
@@ -43,11 +43,19 @@ const WINDOW: u32 = 256;
 const KEEP_RUN: u32 = 24;
 /// From then on at most this part (in eighths) of each moves on, until a whole segment was gained.
 const KEEP_EIGHTHS: usize = 6;
-/// How often a writer reclaims for one record before it gives up. Each time frees a segment or
-/// finds that there is none to free; the bound is for races that others keep winning.
+/// How often a writer that finds nothing free reclaims for one record, or waits for who does,
+/// before it gives up. The bound is for races that others keep winning.
 const INLINE_TRIES: usize = 512;
-/// Records per step of a writer that reclaims: the lock is let go in between.
-const INLINE_STEP: usize = 4096;
+/// Steps of a writer that reclaims a whole segment: more than one of the smallest records takes.
+const INLINE_STEPS: usize = 1024;
+/// Records of one of them: the lock is let go in between.
+const INLINE_STEP: usize = 128;
+/// Bytes that a writer stores before it looks whether it has to pay for them.
+const OWED_MIN: usize = 1024;
+/// Most records that it looks at to pay: some twenty microseconds.
+const PAY_MAX: usize = 64;
+/// Records of one step of that.
+const PAY_STEP: usize = 16;
 
 /// Why a segment is being emptied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +88,8 @@ pub(super) struct Reclaimer {
     /// Evicted segments since one segment's worth of bytes was gained, and what was gained since.
     run: u32,
     gained: usize,
+    /// Bytes that were dropped, or found dead, ever.
+    won: u64,
     cursor: u32,
     window: Vec<u32>,
     pub(super) sweep: Sweep,
@@ -114,6 +124,7 @@ impl Reclaimer {
             waiting: Vec::new(),
             run: 0,
             gained: 0,
+            won: 0,
             cursor: 0,
             window: Vec::new(),
             sweep: Sweep::new(now),
@@ -194,11 +205,59 @@ impl Store {
         false
     }
 
-    /// One bounded step of reclaim by a writer itself. False when there is nothing to reclaim.
+    /// Has a segment freed, by this thread or by who is at it already. False when there is nothing
+    /// to reclaim.
     fn reclaim_inline(&self, me: &Local, now: Now) -> bool {
-        let mut budget = INLINE_STEP;
-        let step = self.reclaim(&mut lock(&self.reclaimer), &mut budget, now, &me.counters);
-        step != Step::Nothing
+        for _ in 0..INLINE_STEPS {
+            let Some(mut reclaimer) = try_lock(&self.reclaimer) else {
+                self.segments.wait_for_free(self.off_arena(), RESERVE);
+                return true;
+            };
+            let mut budget = INLINE_STEP;
+            match self.reclaim(&mut reclaimer, &mut budget, now, &me.counters) {
+                Step::Freed => return true,
+                Step::More => {}
+                Step::Nothing => return false,
+            }
+        }
+        true
+    }
+
+    /// Where maintenance does not keep up with what is written: who writes reclaims a little more
+    /// than that itself, a few records at a time, so that nobody ever has to wait for a whole
+    /// segment. `size` bytes have just been stored. Waits for nobody: where somebody else reclaims
+    /// it is not needed.
+    #[inline]
+    pub(super) fn pay(&self, me: &mut Local, size: usize, now: Now) {
+        me.owed += size;
+        if me.owed >= OWED_MIN {
+            self.pay_now(me, now);
+        }
+    }
+
+    #[inline(never)]
+    fn pay_now(&self, me: &mut Local, now: Now) {
+        let off_arena = self.off_arena();
+        let (free, spare) =
+            (self.segments.free_count(off_arena), self.segments.low_mark(off_arena));
+        if !self.config.evict || free > RESERVE + (spare - RESERVE) / 2 {
+            me.owed = 0;
+            return;
+        }
+        // What was not paid when others were at it need not be made good.
+        let owed = std::mem::take(&mut me.owed).min(self.segments.capacity());
+        let Some(mut reclaimer) = try_lock(&self.reclaimer) else { return };
+        let enough = reclaimer.won + (owed + owed / 4) as u64;
+        let mut left = PAY_MAX;
+        while reclaimer.won < enough && left > 0 {
+            let mut budget = PAY_STEP;
+            let step = self.reclaim(&mut reclaimer, &mut budget, now, &me.counters);
+            left = left.saturating_sub((PAY_STEP - budget).max(1));
+            if step == Step::Nothing {
+                return;
+            }
+        }
+        me.owed = enough.saturating_sub(reclaimer.won) as usize;
     }
 
     /// Whether fewer segments are free than should be.
@@ -232,6 +291,7 @@ impl Store {
                 return Step::More;
             }
             *budget -= 1;
+            let kept = victim.kept;
             let offset = self.segments.offset_in(victim.segment, victim.at);
             let record = Record::read(&self.segments.arena, offset);
             let moved = if record.is_chunk() {
@@ -244,7 +304,9 @@ impl Store {
                 return Step::Nothing;
             }
             victim.at = self.segments.next(victim.at, record.size());
+            reclaimer.won += record.size().saturating_sub(victim.kept - kept) as u64;
         }
+        reclaimer.won += u64::from(used.saturating_sub(victim.at));
         reclaimer.count_gain(self.segments.capacity(), &victim);
         if meta(victim.segment).is_pinned() {
             reclaimer.waiting.push(victim.segment);

@@ -33,8 +33,8 @@ const SWEEP_BURST: u64 = 1_000_000;
 const LOOK: u32 = 1024;
 /// Stripes that are looked at for a table that became too large in one step.
 const SHRINK_STRIPES: usize = 64;
-/// Records of one hold of the reclaim lock.
-const HOLD: usize = 512;
+/// Records of one hold of the reclaim lock, which no writer waits for while anything is free.
+const HOLD: usize = 128;
 
 /// A segment that is being walked.
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +152,7 @@ impl Store {
     /// elsewhere, as chunks are. False when it is not one. Under the reclaimer's lock.
     fn free_dead(&self, segment: u32) -> bool {
         let meta = self.segments.meta(segment);
-        let dead = meta.live() == 0 && self.segments.claim(segment).is_some();
+        let dead = meta.live() == 0 && self.segments.claim_dead(segment);
         if dead {
             self.segments.free(segment, self.off_arena());
         }

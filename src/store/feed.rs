@@ -16,8 +16,9 @@ use super::told::{self, Told};
 use super::version::{Version, VersionClock};
 use super::write::New;
 use crate::base::clock::Now;
+use crate::base::sync::lock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 #[derive(Debug, Default)]
 struct Pending {
@@ -42,7 +43,7 @@ pub(crate) struct Feed {
 
 impl Feed {
     fn lock(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.pending)
     }
 
     /// Issues a version for a change of the key with this hash and notes the change: `new` itself

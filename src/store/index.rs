@@ -22,8 +22,9 @@
 //! same before and after a rebuild.
 
 use super::ghosts::Ghosts;
+use crate::base::sync::lock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 /// Bits of a slot's location.
 pub(crate) const LOCATION_BITS: u32 = 36;
@@ -282,7 +283,7 @@ impl Index {
     /// Locks a stripe. Never lock two at once.
     #[inline]
     pub fn lock(&self, stripe: usize) -> Locked<'_> {
-        let guard = self.stripes[stripe].0.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = lock(&self.stripes[stripe].0);
         Locked { before: guard.bytes(), guard, index: self }
     }
 

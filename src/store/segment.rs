@@ -18,9 +18,11 @@ use super::arena::Arena;
 use super::banks::{self, Banks};
 use super::item::{ALIGN, HEADER};
 use super::version::Version;
+use crate::base::sync::{self, lock};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 /// Segments in an arena of middle size: enough for queues to be fine grained, few enough for each
 /// to hold hundreds of items.
@@ -42,6 +44,8 @@ pub(crate) const RESERVE: u32 = 2;
 /// Segments that are looked at for one in which everything is dead: some hundred nanoseconds, once
 /// for every segment that is filled.
 const DEAD_WINDOW: u32 = 256;
+/// How long a writer waits for a segment before it looks again what it can do itself.
+const WAIT: Duration = Duration::from_millis(1);
 /// Memory that locations of 4-byte units reach; beyond it they count 8 bytes.
 const SMALL_UNITS_MAX: u64 = (ALIGN as u64) << super::index::LOCATION_BITS;
 
@@ -207,6 +211,8 @@ pub(crate) struct Segments {
     /// Where to look next for segments that are dead.
     dead_cursor: AtomicU32,
     queues: Mutex<Queues>,
+    /// Told, under the queues' lock, when a segment was freed.
+    freed: Condvar,
 }
 
 impl Segments {
@@ -239,6 +245,7 @@ impl Segments {
                 warm: Vec::new(),
                 cold: (0..count as u32).rev().collect(),
             }),
+            freed: Condvar::new(),
         }
     }
 
@@ -305,7 +312,7 @@ impl Segments {
     }
 
     fn queues(&self) -> MutexGuard<'_, Queues> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queues)
     }
 
     /// Number of segments, allowed or not.
@@ -517,6 +524,21 @@ impl Segments {
         Some(class)
     }
 
+    /// Claims a sealed, unpinned segment if nothing in it is alive. Only what is sealed stays dead:
+    /// an open one with nothing in it may be filled and sealed at any moment.
+    pub fn claim_dead(&self, segment: u32) -> bool {
+        let mut queues = self.queues();
+        let State::Sealed(class) = queues.state[segment as usize] else { return false };
+        let meta = self.meta(segment);
+        // The pins last: who let a record die may know of readers that came before.
+        if meta.live() > 0 || meta.is_pinned() {
+            return false;
+        }
+        queues.state[segment as usize] = State::Victim;
+        *queues.queue(class).1 -= 1;
+        true
+    }
+
     /// Puts a claimed segment back, as the oldest of its queue.
     pub fn give_back(&self, segment: u32, class: Class) {
         let mut queues = self.queues();
@@ -593,7 +615,17 @@ impl Segments {
         queues.warm.push(segment);
         self.allocated.fetch_sub(1, Ordering::Relaxed);
         drop(queues);
+        self.freed.notify_one();
         self.trim(off_arena);
+    }
+
+    /// Waits until somebody else frees a segment, and not for long, unless more than `reserve` are
+    /// free.
+    pub fn wait_for_free(&self, off_arena: u64, reserve: u32) {
+        let queues = self.queues();
+        if self.free_count(off_arena) <= reserve {
+            sync::wait(&self.freed, queues, WAIT);
+        }
     }
 
     /// Gives the memory of free segments above what is allowed back to the kernel.
@@ -731,6 +763,25 @@ mod tests {
         segments.free(segment, 0);
         assert_eq!(fill(), segment);
         assert!(!segments.claim_front(segment, sealing, Class::Small));
+    }
+
+    #[test]
+    fn only_what_is_sealed_is_dead_for_good() {
+        let segments = Segments::new(1 << 20, 0);
+        let mut open = segments.take(0, 0, Version(0), 0).expect("free");
+        let segment = open.segment;
+        assert_eq!(segments.meta(segment).live(), 0);
+        assert!(!segments.claim_dead(segment), "it is about to be filled");
+        segments.advance(&mut open, 100);
+        segments.seal(open, Class::Small, true);
+        assert!(!segments.claim_dead(segment), "something is alive");
+        segments.meta(segment).sub_live(100);
+        segments.pin(segment);
+        assert!(!segments.claim_dead(segment), "somebody reads it");
+        segments.unpin(segment);
+        assert!(segments.claim_dead(segment));
+        segments.free(segment, 0);
+        assert!(!segments.claim_dead(segment), "it is free");
     }
 
     #[test]

@@ -70,10 +70,14 @@ impl<'a> Value<'a> {
     }
 
     /// Appends all bytes to `out`.
+    #[inline]
     pub fn copy_to(&self, out: &mut Vec<u8>) {
-        out.reserve(self.len());
-        for chunk in self.chunks() {
-            out.extend_from_slice(chunk);
+        match self.0 {
+            Parts::One(bytes) => out.extend_from_slice(bytes),
+            Parts::Many { len, parts, .. } => {
+                out.reserve(len);
+                parts.iter().for_each(|part| out.extend_from_slice(part));
+            }
         }
     }
 

@@ -1,18 +1,20 @@
 //! Storage commands: set, add, replace, cas.
 //!
 //! Owns their rules, and the way every new item goes. What builds on an old value is in `concat`
-//! and `arith`. A new record is written to the writer's open segment before the stripe is
-//! locked, and only becomes an item when its condition holds under the lock; otherwise the next
+//! and `arith`. A new record is written to the writer's open segment, a long one before the stripe
+//! is locked, and only becomes an item when its condition holds under the lock; otherwise the next
 //! record is written over it.
 //!
 //! ```text
-//!  lock writer -> room for the record -> write it -> lock stripe -> condition? -> version, link
-//!                    ^ reclaim if need be                             '- no: leave it unpublished
+//!  lock writer -> room for the record -> lock stripe -> condition? -> version, write it, link
+//!                    ^ reclaim if need be      ^           '- no: leave it unpublished
+//!                             a long one is written here
 //! ```
 
 use super::core::{lock, Local, Status, Store, Writer, FREQ_BACK, FREQ_MAX};
 use super::incoming::{Given, Incoming};
 use super::item::{Extras, Record, Shape};
+use super::segment::Open;
 use super::{memcached_size, Exptime, Handle, Marks, Mode, Stored, Terms, Version, Written};
 use crate::base::clock::Now;
 use crate::base::counters::{ClassCounter, Counter};
@@ -118,6 +120,8 @@ impl Store {
             return Put::NoRoom;
         }
         let put = self.commit(me, &mut writer, hash, &shape, parts, now, decide);
+        drop(writer);
+        self.pay(me, vlen + key.len(), now);
         // Where it was stored, the pins go with `built`: its chunks are reachable now.
         if let (Put::Refused(_) | Put::NoRoom, Some(built)) = (&put, built) {
             self.abandon(built);
@@ -139,25 +143,29 @@ impl Store {
     ) -> Put<E> {
         let arena = &self.segments.arena;
         let Some(open) = writer.open.as_mut() else { return Put::NoRoom };
-        let record = self.begin(open, shape, now);
-        let mut to = record.value_at();
-        for part in parts {
-            arena.put(to, part);
-            to += part.len();
-        }
+        let put_parts = |mut to: usize| {
+            for part in parts {
+                arena.put(to, part);
+                to += part.len();
+            }
+        };
+        let write = |open: &Open| {
+            let record = self.begin(open, shape, now);
+            put_parts(record.value_at());
+            record
+        };
+        // What is quickly copied is written when it is known where to.
+        let brief = shape.vlen <= IN_PLACE_MAX;
+        let written = if brief { None } else { Some(write(open)) };
         let (mut stripe, place) = self.lock(hash);
         let old = self.find(&stripe, place, shape.key);
         let version = match decide(me, old.as_ref().map(|old| &old.1), Ask::Commit) {
             Ok(version) => version,
             Err(refused) => return Put::Refused(refused),
         };
-        match old {
-            Some((slot, old))
-                if shape.vlen <= IN_PLACE_MAX
-                    && old.fits_in_place(shape)
-                    && self.status(&old, now) == Status::Live =>
-            {
-                arena.put(old.value_at(), record.value(arena));
+        if let Some((slot, old)) = &old {
+            if brief && old.fits_in_place(shape) && self.status(old, now) == Status::Live {
+                put_parts(old.value_at());
                 old.set_flags(arena, shape.flags);
                 old.set_exptime(arena, shape.exptime);
                 old.set_extras(arena, shape.extras);
@@ -166,8 +174,12 @@ impl Store {
                 if let Exptime::At(secs) = shape.exptime {
                     self.segments.meta_at(old.at).expires(secs);
                 }
-                stripe.bump(slot, FREQ_MAX);
+                stripe.bump(*slot, FREQ_MAX);
+                return Put::Done(version);
             }
+        }
+        let record = written.unwrap_or_else(|| write(open));
+        match old {
             Some((slot, old)) => {
                 record.set_version(arena, version, false);
                 self.seal_record(open, &record);

@@ -475,19 +475,31 @@ impl Conn {
 }
 
 /// Shows a command line at `-vv`, as memcached does.
+#[inline]
 pub(super) fn log_line(id: u64, input: &[u8], used: usize) {
     if log::log_enabled!(log::Level::Debug) {
-        let line = String::from_utf8_lossy(&input[..used.min(LOGGED_LINE)]);
-        log::debug!("<{id} {}", line.trim_end());
+        show_line(id, input, used);
     }
 }
 
 /// Shows the first line of a reply at `-vv`, as memcached does.
+#[inline]
 pub(super) fn log_reply(id: u64, reply: &[u8]) {
     if log::log_enabled!(log::Level::Debug) {
-        let line = reply.split(|&byte| byte == b'\r').next().unwrap_or_default();
-        let line = &line[..line.len().min(LOGGED_LINE)];
-        let line = if line.is_empty() { b"NOREPLY" } else { line };
-        log::debug!(">{id} {}", String::from_utf8_lossy(line));
+        show_reply(id, reply);
     }
+}
+
+#[cold]
+fn show_line(id: u64, input: &[u8], used: usize) {
+    let line = String::from_utf8_lossy(&input[..used.min(LOGGED_LINE)]);
+    log::debug!("<{id} {}", line.trim_end());
+}
+
+#[cold]
+fn show_reply(id: u64, reply: &[u8]) {
+    let line = reply.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let line = &line[..line.len().min(LOGGED_LINE)];
+    let line = if line.is_empty() { b"NOREPLY" } else { line };
+    log::debug!(">{id} {}", String::from_utf8_lossy(line));
 }

@@ -7,7 +7,7 @@
 use super::data::{self, Arriving, Data, First, Placeable};
 use super::{log_line, log_reply, Conn, State, OUT_HIGH};
 use crate::base::clock::Now;
-use crate::protocol::classic::{self, encode, Keys, MoreKeys};
+use crate::protocol::classic::{self, encode, Keys, MoreKeys, Plain};
 use crate::protocol::reject::{self, Reject};
 use crate::protocol::{GetVerb, Parsed, Request, StoreHead, StoreVerb};
 use crate::server::execute::{After, Executor, MetaSet};
@@ -20,6 +20,26 @@ impl Conn {
         if !self.login.authenticated && exec.shared.auth.is_some() {
             return self.text_login(exec, now);
         }
+        match classic::plain(self.input.data()) {
+            Some((Plain::Get(key), used)) => {
+                log_line(self.id, self.input.data(), used);
+                exec.get_alone(key, now, self.replies.out());
+                log_reply(self.id, encode::END);
+                self.input.consume(used);
+                true
+            }
+            Some((Plain::Store(head), line)) if self.arrived.is_none() => {
+                let (input, out) = (self.input.data(), self.replies.out());
+                let next = plain_store(self.id, &head, input, line, first, exec, now, out);
+                self.after_storage(next);
+                true
+            }
+            _ => self.any_command(exec, first, now),
+        }
+    }
+
+    /// The same for every other line than the plain ones.
+    fn any_command(&mut self, exec: &mut Executor, first: First, now: Now) -> bool {
         let (request, used) = match classic::parse(self.input.data()) {
             Parsed::Incomplete => return false,
             Parsed::Reject { reject, used } => {
@@ -87,6 +107,7 @@ impl Conn {
     }
 
     /// Goes on behind a storage command.
+    #[inline]
     fn after_storage(&mut self, next: Storage) {
         match next {
             Storage::Done { used } => self.input.consume(used),
@@ -307,6 +328,33 @@ struct Behind<'a> {
     first: First,
     /// The value, where it is in its place; then only its line end is in the input.
     arrived: Option<Box<Incoming>>,
+}
+
+/// The same as [`storage`]; nearly always the data block is here and may be stored.
+#[inline]
+fn plain_store(
+    id: u64,
+    head: &StoreHead<'_>,
+    input: &[u8],
+    line: usize,
+    first: First,
+    exec: &mut Executor,
+    now: Now,
+    out: &mut Vec<u8>,
+) -> Storage {
+    match classic::parse_data(&input[line..], head.len) {
+        Parsed::Done { value, used } if exec.fits(head) => {
+            log_line(id, input, line);
+            let mark = out.len();
+            exec.store_item(head, value.into(), now, out);
+            log_reply(id, &out[mark..]);
+            Storage::Done { used: line + used }
+        }
+        _ => {
+            let behind = Behind { input, line, first, arrived: None };
+            storage(id, head, behind, exec, now, out)
+        }
+    }
 }
 
 /// Does a storage command when all of it is here.

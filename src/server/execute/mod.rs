@@ -128,14 +128,12 @@ impl Executor {
 
     /// One key of a get, gets, gat or gats.
     pub fn get(&mut self, verb: GetVerb, raw: i64, key: &[u8], now: Now, out: &mut Vec<u8>) {
-        let with_cas = matches!(verb, GetVerb::Gets | GetVerb::Gats);
         let cas_enabled = self.shared.config.cas;
+        let with_cas = matches!(verb, GetVerb::Gets | GetVerb::Gats);
         let lending = &mut self.lending;
         let answer = |item: &Item<'_>| {
             let cas = with_cas.then_some(if cas_enabled { item.cas } else { 0 });
-            encode::value_head(out, item.key, item.flags, item.value.len(), cas);
-            lending.put(&item.value, out);
-            out.extend_from_slice(b"\r\n");
+            value(lending, out, item, cas, encode::CRLF);
         };
         let found = match verb {
             GetVerb::Get | GetVerb::Gets => self.store.get(key, now, answer),
@@ -144,6 +142,18 @@ impl Executor {
             }
         };
         self.shared.detail.get(key, found.is_some());
+    }
+
+    /// The whole answer to a get of one key.
+    #[inline]
+    pub fn get_alone(&mut self, key: &[u8], now: Now, out: &mut Vec<u8>) {
+        let lending = &mut self.lending;
+        let answer = |item: &Item<'_>| value(lending, out, item, None, encode::CRLF_END);
+        let found = self.store.get(key, now, answer).is_some();
+        if !found {
+            out.extend_from_slice(encode::END);
+        }
+        self.shared.detail.get(key, found);
     }
 
     /// A storage command with its data.
@@ -320,6 +330,14 @@ fn mode(verb: StoreVerb, cas: bool) -> Mode {
         StoreVerb::Prepend => Mode::Prepend,
         StoreVerb::Cas(unique) => Mode::Cas(if cas { unique } else { 0 }),
     }
+}
+
+/// An item as a get shows it, and what comes behind it.
+#[inline]
+fn value(lending: &mut Lending, out: &mut Vec<u8>, item: &Item<'_>, cas: Option<u64>, end: &[u8]) {
+    encode::value_head(out, item.key, item.flags, item.value.len(), cas);
+    lending.put(&item.value, out);
+    out.extend_from_slice(end);
 }
 
 fn say(out: &mut Vec<u8>, reply: &[u8], noreply: bool) {

@@ -3,7 +3,7 @@
 //! Owns its sockets. A connection has one batch under way; its reply is counted, not parsed, and
 //! its end is compared. Never allocates while it runs.
 
-use crate::scenario::Batch;
+use super::requests::Batch;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use std::io::{ErrorKind, Read, Write};

@@ -3,7 +3,7 @@
 //! Owns one thread and its connections. Never sends as fast as it can: it is there to wait, not to
 //! load.
 
-use crate::scenario;
+use super::requests::Batch;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Connections that take turns, so that every worker is asked.
 const CONNECTIONS: usize = 8;
+/// Length of the values that it sets.
+const VALUE_LEN: usize = 100;
 /// Pause between two requests.
 const PAUSE: Duration = Duration::from_micros(200);
 /// An answer that takes longer ends the bench.
@@ -81,29 +83,21 @@ fn run(port: u16, keys: u64, stop: &AtomicBool) -> std::io::Result<Vec<u64>> {
         stream.set_read_timeout(Some(ANSWER_MAX))?;
         streams.push(stream);
     }
-    let (mut waits, mut bytes, mut answer) = (Vec::new(), Vec::new(), [0; 4096]);
+    let (mut waits, mut answer) = (Vec::new(), [0; 4096]);
     let mut n = 0u64;
     while !stop.load(Ordering::Relaxed) && waits.len() < KEPT_MAX {
         n += 1;
-        bytes.clear();
+        let mut batch = Batch::default();
         let key = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % keys.max(1);
-        let end: &[u8] = match n % 4 {
-            0 => {
-                scenario::push_set(&mut bytes, key);
-                b"STORED\r\n"
-            }
-            _ => {
-                bytes.extend_from_slice(b"get ");
-                scenario::push_key(&mut bytes, key);
-                bytes.extend_from_slice(b"\r\n");
-                b"END\r\n"
-            }
-        };
+        match n % 4 {
+            0 => batch.push_set(key, VALUE_LEN),
+            _ => batch.push_get(std::iter::once(key), VALUE_LEN),
+        }
         let stream = &mut streams[n as usize % CONNECTIONS];
         let began = Instant::now();
-        stream.write_all(&bytes)?;
+        stream.write_all(&batch.bytes)?;
         let mut got = 0;
-        while !answer[..got].ends_with(end) {
+        while !answer[..got].ends_with(batch.reply_end) {
             match stream.read(&mut answer[got..])? {
                 0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
                 more => got += more,

@@ -67,8 +67,8 @@ impl Server {
             .spawn()
             .map_err(|error| {
                 Failed::Fatal(format!(
-                    "{program} cannot be started ({error}). Install it, or name another server: \
-                     cargo bench --bench load -- --peer \"CMD with {{port}} and {{m}}\""
+                    "{program} cannot be started ({error}). Install it, or name another one: \
+                     -- --peer \"CMD with {{port}}, {{m}} and {{t}}\""
                 ))
             })?;
         let mut server = Server { child, port };
@@ -91,7 +91,6 @@ impl Server {
 
     /// Processor time of its threads of this name so far, in nanoseconds; 0 where the kernel keeps
     /// no schedstat.
-    #[allow(dead_code)]
     pub fn thread_cpu(&self, name: &str) -> u64 {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()));
         let paths = tasks.into_iter().flatten().flatten().map(|task| task.path());
