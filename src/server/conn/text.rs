@@ -30,7 +30,8 @@ impl Conn {
             }
             Some((Plain::Store(head), line)) if self.arrived.is_none() => {
                 let (input, out) = (self.input.data(), self.replies.out());
-                let next = plain_store(self.id, &head, input, line, first, exec, now, out);
+                let behind = Behind { input, line, first, arrived: None };
+                let next = plain_store(self.id, &head, behind, exec, now, out);
                 self.after_storage(next);
                 true
             }
@@ -335,13 +336,12 @@ struct Behind<'a> {
 fn plain_store(
     id: u64,
     head: &StoreHead<'_>,
-    input: &[u8],
-    line: usize,
-    first: First,
+    behind: Behind<'_>,
     exec: &mut Executor,
     now: Now,
     out: &mut Vec<u8>,
 ) -> Storage {
+    let Behind { input, line, .. } = behind;
     match classic::parse_data(&input[line..], head.len) {
         Parsed::Done { value, used } if exec.fits(head) => {
             log_line(id, input, line);
@@ -350,10 +350,7 @@ fn plain_store(
             log_reply(id, &out[mark..]);
             Storage::Done { used: line + used }
         }
-        _ => {
-            let behind = Behind { input, line, first, arrived: None };
-            storage(id, head, behind, exec, now, out)
-        }
+        _ => storage(id, head, behind, exec, now, out),
     }
 }
 
