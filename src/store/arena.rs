@@ -56,6 +56,22 @@ const PAGE: usize = 4096;
 #[cfg(all(target_os = "linux", not(miri)))]
 const MADV_DONTNEED_LOCKED: nix::libc::c_int = 24;
 
+/// Bytes that a prefetch fetches.
+const CACHE_LINE: usize = 64;
+
+/// Asks for the cache line at an address ahead of its use. A hint: any address will do.
+#[inline]
+pub(super) fn prefetch(address: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
+        // SAFETY: a prefetch reads nothing that a program sees, and faults nowhere.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::without_provenance(address)) }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = address;
+}
+
 /// Zeroed, page-aligned bytes: an allocation, or a part of the one that another block owns.
 #[derive(Debug)]
 struct Block {
@@ -187,17 +203,9 @@ impl Arena {
     /// will do.
     #[inline]
     pub fn prefetch(&self, at: usize, lines: usize) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        for line in 0..lines {
-            use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
-            let at = at + 64 * line;
-            if at < self.size {
-                // SAFETY: inside of the allocation; a prefetch reads nothing that a program sees.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.add(at).as_ptr().cast()) }
-            }
-        }
-        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        let _ = (at, lines);
+        let base = self.base.addr().get();
+        let inside = (0..lines).map(|line| at + CACHE_LINE * line).take_while(|&at| at < self.size);
+        inside.for_each(|at| prefetch(base + at));
     }
 
     /// Writes `bytes` at `at`, by rule 1 or 2.

@@ -422,7 +422,7 @@ impl Store {
         key: &[u8],
         now: Now,
     ) -> Option<(usize, Record)> {
-        self.find(stripe, place, key).filter(|(_, record)| self.status(record, now) == Status::Live)
+        self.find(stripe, place, key).filter(|(_, record)| self.is_live(record, now))
     }
 
     /// What a record is now. Flushed wins, so that memory swept late counts as flushed.
@@ -439,6 +439,12 @@ impl Store {
         } else {
             Status::Live
         }
+    }
+
+    /// Whether a client may see a record.
+    #[inline]
+    pub(super) fn is_live(&self, record: &Record, now: Now) -> bool {
+        self.status(record, now) == Status::Live
     }
 
     /// Issues the version of a local change. Under the stripe lock, before it becomes visible.

@@ -25,6 +25,7 @@ mod item;
 mod large;
 mod meta;
 mod number;
+mod quick;
 mod replica;
 mod resize;
 mod segment;
