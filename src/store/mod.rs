@@ -19,6 +19,7 @@ mod ghosts;
 mod handle;
 mod held;
 mod horizon;
+mod incoming;
 mod index;
 mod item;
 mod large;
@@ -40,6 +41,7 @@ pub use feed::{ChangeSignal, Drained};
 pub use flush::{FlushState, PendingFlush};
 pub use handle::Handle;
 pub use held::Held;
+pub use incoming::{Given, Incoming};
 pub use resize::CannotResize;
 pub use terms::{
     Arith, ArithTerms, DeleteTerms, Deleted, Found, GetTerms, Mode, Stored, Terms, Written,
