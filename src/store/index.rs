@@ -287,6 +287,13 @@ impl Index {
         Locked { before: guard.bytes(), guard, index: self }
     }
 
+    /// Waits for whoever has a stripe locked at present.
+    pub fn pass_all(&self) {
+        for stripe in self.stripes.iter() {
+            drop(lock(&stripe.0));
+        }
+    }
+
     /// Number of stripes.
     pub fn stripes(&self) -> usize {
         self.stripes.len()
