@@ -191,11 +191,15 @@ impl Store {
         counters: &Counters,
     ) -> bool {
         reclaimer.sweep.refill(now);
-        // What was walked half may have been reclaimed meanwhile.
+        // What was walked half may have been reclaimed meanwhile, or is about to be and then comes
+        // back: what it has not been looked at for is still due.
         let current = |walk: &Walk| self.segments.sealing(walk.segment) == Some(walk.sealing);
-        let mut walk = match reclaimer.sweep.walking.take().filter(current) {
-            Some(walk) => walk,
-            None => {
+        let mut walk = match reclaimer.sweep.walking.take() {
+            Some(walk) if current(&walk) => walk,
+            lost => {
+                if let Some(Walk { segment, .. }) = lost {
+                    self.segments.meta(segment).expires(0);
+                }
                 let aging = self.next_aging(&mut reclaimer.sweep, now);
                 let ages = aging.is_some();
                 let next = aging.or_else(|| self.next_sweep(&mut reclaimer.sweep, now));
@@ -384,6 +388,26 @@ mod tests {
         settle(&mut handle, 2, 12);
         assert_eq!(handle.store_ref().stats().curr_items, 1);
         assert_eq!(handle.counters().get(Counter::ExpiredUnfetched), 1);
+    }
+
+    #[test]
+    fn what_a_sweep_had_to_leave_is_still_due() {
+        let mut handle = handle(false);
+        for n in 0..200u8 {
+            handle.store(Mode::Set, &[n], 0, Exptime::At(1_700_000_002), b"v", at(0));
+        }
+        // A step that ends in the middle of the segment, which is then taken for a victim.
+        while handle.store_ref().stats().curr_items == 200 {
+            handle.maintain(at(5), 50);
+        }
+        let store = std::sync::Arc::clone(handle.store_ref());
+        let walk = lock(&store.reclaimer).sweep.walking.expect("half way");
+        let class = store.segments.claim(walk.segment).expect("it is sealed");
+        handle.maintain(at(5), 1000);
+        store.segments.give_back(walk.segment, class);
+        assert!(store.stats().curr_items > 0, "all gone before it was given back");
+        settle(&mut handle, 6, 16);
+        assert_eq!(store.stats().curr_items, 0);
     }
 
     #[test]

@@ -345,6 +345,13 @@ impl Index {
         prefetch(slots.wrapping_add(home(tag, homes) * std::mem::size_of::<u64>()));
     }
 
+    /// Waits for whoever has a stripe locked at present.
+    pub fn pass_all(&self) {
+        for stripe in self.stripes.iter() {
+            drop(lock(&stripe.0));
+        }
+    }
+
     /// Number of stripes.
     pub fn stripes(&self) -> usize {
         self.stripes.len()
