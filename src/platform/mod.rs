@@ -15,6 +15,7 @@
 pub mod child;
 pub mod daemon;
 pub mod heap;
+pub mod image;
 pub mod limits;
 pub mod logging;
 pub mod pidfile;

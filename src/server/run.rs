@@ -26,7 +26,7 @@ use crate::platform::logging::Logging;
 use crate::platform::pidfile::PidFile;
 use crate::platform::signals::{Signal, Signals};
 use crate::platform::user::User;
-use crate::platform::{heap, limits, user, EX_OSERR};
+use crate::platform::{heap, image, limits, user, EX_OSERR};
 use crate::server::accept::{Acceptor, Again};
 use crate::server::auth::{Auth, Format};
 use crate::server::config::{Config, Port};
@@ -380,6 +380,7 @@ fn start_replication(
 impl Server {
     fn run(mut self) -> io::Result<i32> {
         let mut events = Events::with_capacity(256);
+        image::let_go();
         let stop = loop {
             let timeout = self.acceptor.waiting().map(|again| match again {
                 Again::Now => Duration::ZERO,
