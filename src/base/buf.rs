@@ -52,6 +52,14 @@ impl Buf {
         }
     }
 
+    /// Drops `n` bytes of [`Buf::data`] behind the first `at`, which move up. Panics if there are
+    /// fewer.
+    pub fn cut(&mut self, at: usize, n: usize) {
+        assert!(at + n <= self.len(), "cut more than was received");
+        self.bytes.copy_within(self.head..self.head + at, self.head + n);
+        self.consume(n);
+    }
+
     /// Room for at least `n` more bytes, to read into; then call [`Buf::filled`].
     pub fn space(&mut self, n: usize) -> &mut [u8] {
         if self.bytes.len() - self.tail < n {
@@ -101,7 +109,10 @@ mod tests {
         buf.space(10)[..2].copy_from_slice(b"ij");
         buf.filled(2);
         assert_eq!(buf.data(), b"cdefghij");
-        buf.consume(8);
+        buf.cut(2, 3);
+        assert_eq!(buf.data(), b"cdhij");
+        buf.cut(0, 1);
+        buf.consume(4);
         assert!(buf.is_empty());
         buf.shrink_idle(0);
         assert_eq!(buf.capacity(), 0);

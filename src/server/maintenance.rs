@@ -86,20 +86,21 @@ pub fn spawn(
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("maintenance".into()).spawn(move || {
         platform::run_behind();
-        let (mut next_trim_us, mut index_bytes) = (0, 0u64);
+        // Bytes of the index's tables: at the last look, and the most since the heap was asked.
+        let (mut next_trim_us, mut last, mut most) = (0, 0u64, 0u64);
         while bell.wait() {
             let now = clock.now();
             if now.mono_us >= next_trim_us && bell.freed.swap(false, Ordering::Relaxed) {
                 next_trim_us = now.mono_us + TRIM_PERIOD.as_micros() as u64;
                 heap::trim();
             }
-            // Tables of the index go with the items.
+            // Tables of the index go with the items: once it has come to rest, the heap is asked.
             let tables = store.store_ref().index_bytes();
-            if tables + SHRUNK_MANY < index_bytes || store.store_ref().is_shrinking() {
-                index_bytes = tables;
+            if tables == last && tables + SHRUNK_MANY < most {
+                most = tables;
                 bell.freed();
             }
-            index_bytes = index_bytes.max(tables);
+            (last, most) = (tables, most.max(tables));
             while store.maintain(clock.now(), STEP_BUDGET) == Maintained::More {
                 if bell.stop.load(Ordering::Acquire) {
                     return;

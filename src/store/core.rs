@@ -461,7 +461,8 @@ impl Store {
         if !self.config.replicated {
             return self.clock.next(now);
         }
-        let tell = self.telling.load(Ordering::Relaxed) && new.len() <= told::VALUE_MAX;
+        let copied = new.placed.is_none() && new.len() <= told::VALUE_MAX;
+        let tell = copied && self.telling.load(Ordering::Relaxed);
         let new = tell.then(|| (new, self.told_max.load(Ordering::Relaxed)));
         let (version, full) = me.feed.issue(&self.clock, now, hash, self.config.feed_max, new);
         (me.fed, me.issued) = (true, version);

@@ -9,6 +9,7 @@
 //! back within twice of that. Apart from that it walks all segments every [`AGE_EVERY_SECS`], so
 //! that items keep to know how long ago they were used.
 
+use super::ahead::Ahead;
 use super::core::{lock, mono_secs, Status, Store};
 use super::evict::{Reclaimer, Step};
 use super::item::{Record, COARSE_AFTER};
@@ -216,6 +217,7 @@ impl Store {
         let meta = self.segments.meta(segment);
         let all =
             walk.ages || self.config.replicated || meta.swept.load(Ordering::Relaxed) < watermark.0;
+        let mut ahead = Ahead::new(segment, walk.at, *budget);
         while walk.at < meta.used() && meta.live() > 0 {
             if *budget == 0 || reclaimer.sweep.tokens == 0 {
                 reclaimer.sweep.walking = Some(walk);
@@ -223,6 +225,7 @@ impl Store {
             }
             *budget -= 1;
             reclaimer.sweep.tokens -= 1;
+            self.look_ahead(&mut ahead, meta.used(), |record| all || record.has_exptime());
             let offset = self.segments.offset_in(segment, walk.at);
             let record = Record::read(&self.segments.arena, offset);
             if !record.is_chunk() && (all || record.has_exptime()) {

@@ -21,8 +21,9 @@
 //! when the whole index grows. The order also makes a scan robust: "from this tag on" means the
 //! same before and after a rebuild.
 
+use super::arena;
 use super::ghosts::Ghosts;
-use crate::base::sync::lock;
+use crate::base::sync::{lock, try_lock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
@@ -285,6 +286,15 @@ impl Index {
     pub fn lock(&self, stripe: usize) -> Locked<'_> {
         let guard = lock(&self.stripes[stripe].0);
         Locked { before: guard.bytes(), guard, index: self }
+    }
+
+    /// Asks for the cache lines that [`Stripe::find`] and [`Stripe::haunt`] will look at, ahead of
+    /// that; not where somebody has the stripe.
+    pub fn ask_for(&self, place: Place) {
+        if let Some(stripe) = try_lock(&self.stripes[place.stripe].0) {
+            arena::ask_for(&stripe.slots, stripe.home(place.tag));
+            stripe.ghosts.ask_for(place.tag, TAG_BITS);
+        }
     }
 
     /// Number of stripes.

@@ -25,14 +25,14 @@ use crate::base::clock::Now;
 /// that part is lost at the end of a segment.
 const RECORD_SHARE: usize = 8;
 /// A chunk at the end of an open segment is worth its header when it has this part of a segment.
-const CHUNK_SHARE: usize = 32;
+pub(super) const CHUNK_SHARE: usize = 32;
 /// A chunk has at most this part of a segment, for the same reason: it moves in one piece.
-const CHUNK_MOST: usize = 4;
+pub(super) const CHUNK_MOST: usize = 4;
 /// Values over this part of the arena are built one at a time: two at once could each hold what
 /// the other one needs.
 const BIG_SHARE: u64 = 16;
 /// Bytes of one chunk's place.
-const PLACE: usize = 8;
+pub(super) const PLACE: usize = 8;
 /// Bytes of the total length in front of the places.
 const TOTAL: usize = 4;
 

@@ -3,6 +3,7 @@
 //! Owns items, their index, their expiry, eviction and versions. Knows no socket, no protocol, no
 //! thread and no clock: time comes in as an argument. This file is the one public door.
 
+mod ahead;
 mod arena;
 mod arith;
 mod banks;
@@ -19,6 +20,7 @@ mod ghosts;
 mod handle;
 mod held;
 mod horizon;
+mod incoming;
 mod index;
 mod item;
 mod large;
@@ -40,6 +42,7 @@ pub use feed::{ChangeSignal, Drained};
 pub use flush::{FlushState, PendingFlush};
 pub use handle::Handle;
 pub use held::Held;
+pub use incoming::{Given, Incoming};
 pub use resize::CannotResize;
 pub use terms::{
     Arith, ArithTerms, DeleteTerms, Deleted, Found, GetTerms, Mode, Stored, Terms, Written,

@@ -42,7 +42,8 @@ use crate::server::config::Protocol;
 use crate::server::execute::Executor;
 use crate::server::shared::{ConnInfo, ConnState};
 use crate::server::watch::CloseReason;
-use data::{next_read, to_reserve, READ_MORE};
+use crate::store::Incoming;
+use data::{next_read, to_reserve, Arriving, First, READ_HEAD, READ_MORE};
 
 /// Replies that may wait in memory before no further command is executed, and that one portion of a
 /// get may add: enough for a write of full size, little enough that a thousand slow readers stay
@@ -136,6 +137,8 @@ enum State {
         need: usize,
         reserved: u64,
     },
+    /// The command at the input's head has a value that is read into its place in the store.
+    Value(Box<Arriving>),
     /// Bytes of an unwanted data block that are still to come.
     Swallow(u64),
     /// Bytes of a refused request that are still to come; then the connection closes.
@@ -163,6 +166,10 @@ pub struct Conn {
     /// Large values may be sent from where they are. Then what is left of them when the socket
     /// blocks is to be copied ([`Replies::keep_copies`]).
     lends: bool,
+    /// The value of the command at the input's head, which is complete.
+    arrived: Option<Box<Incoming>>,
+    /// The length of the value that came in last, while values come in one after the other.
+    trust: usize,
     /// The get line under way has made changes.
     touched: bool,
 }
@@ -181,12 +188,15 @@ impl Conn {
             login: Login::default(),
             holds: true,
             lends: false,
+            arrived: None,
+            trust: 0,
             touched: false,
         }
     }
 
-    /// From now on large values are sent from where they are: whoever sends the replies takes
-    /// [`Replies::slices`], and calls [`Replies::keep_copies`] before it waits for anything.
+    /// From now on large values are sent from where they are, and read into their place: whoever
+    /// sends the replies takes [`Replies::slices`], and calls [`Replies::keep_copies`] before it
+    /// waits for anything; whoever reads asks [`Conn::is_arriving`].
     pub fn lend_values(&mut self) {
         self.lends = true;
     }
@@ -255,6 +265,7 @@ impl Conn {
         let here = self.input.len();
         match self.state {
             State::Data { need, .. } => (need.max(here) - here).clamp(READ_MORE, next_read(here)),
+            State::Command if self.trust > 0 => READ_HEAD,
             _ if here == 0 => fresh,
             _ => READ_MORE,
         }
@@ -315,7 +326,7 @@ impl Conn {
         let state = match self.state {
             State::Closing => ConnState::Closing,
             _ if matches!(step, Step::Write | Step::Hold) => ConnState::Mwrite,
-            State::Data { .. } => ConnState::Nread,
+            State::Data { .. } | State::Value(_) => ConnState::Nread,
             State::Swallow(_) | State::Drain(_) => ConnState::Swallow,
             State::Stream(_) => ConnState::Watch,
             State::Keys { .. } => ConnState::Read,
@@ -359,6 +370,12 @@ impl Conn {
                         return Step::Read;
                     }
                 }
+                State::Value(ref mut arriving) if !arriving.is_here(self.input.len()) => {
+                    if arriving.ensure_room(exec, now) {
+                        return Step::Read;
+                    }
+                    self.move_to_input(exec, now);
+                }
                 State::Keys { verb, exptime } => {
                     if *budget == 0 {
                         return Step::Yield;
@@ -388,7 +405,7 @@ impl Conn {
                         }
                     }
                 }
-                State::Command | State::Data { .. } => {
+                State::Command | State::Data { .. } | State::Value(_) => {
                     if self.input.is_empty() {
                         return Step::Read;
                     }
@@ -416,20 +433,25 @@ impl Conn {
 
     #[inline]
     fn run_command(&mut self, exec: &mut Executor, now: Now) -> bool {
-        if let State::Data { reserved, .. } = self.state {
-            exec.shared.release_data(reserved);
-            self.state = State::Command;
+        let again = !matches!(self.state, State::Command);
+        if again {
+            self.take_up(exec);
         }
+        let first = First { may_place: self.lends && !again, trust: self.trust };
         if self.dialect == Dialect::Unknown {
             self.dialect = match (exec.shared.config.protocol, self.input.data().first()) {
                 (Protocol::Binary, _) | (Protocol::Auto, Some(&REQUEST)) => Dialect::Binary,
                 (Protocol::Auto | Protocol::Ascii, _) => Dialect::Text,
             };
         }
-        match self.dialect {
-            Dialect::Binary => self.binary_command(exec, now),
-            Dialect::Text | Dialect::Unknown => self.text_command(exec, now),
+        let done = match self.dialect {
+            Dialect::Binary => self.binary_command(exec, first, now),
+            Dialect::Text | Dialect::Unknown => self.text_command(exec, first, now),
+        };
+        if first.trust > 0 && done && !again && !self.is_arriving() {
+            self.trust = 0;
         }
+        done
     }
 
     /// Drops up to `left` bytes of what has come in; returns how many are still to come.

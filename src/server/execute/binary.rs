@@ -11,7 +11,7 @@ use crate::server::admin;
 use crate::server::auth::Login;
 use crate::server::conn::{Produced, Producer};
 use crate::server::watch;
-use crate::store::{Arith, ArithTerms, DeleteTerms, Deleted, Item, Mode, Stored, Terms};
+use crate::store::{Arith, ArithTerms, DeleteTerms, Deleted, Given, Item, Mode, Stored, Terms};
 
 /// Longest message of a SASL step, in bytes. The longest that memcached takes is half of `-I`; this
 /// is more than any user with its password, and is not counted as a data block.
@@ -75,7 +75,7 @@ impl Executor {
         &mut self,
         login: &mut Login,
         request: &Request<'_>,
-        value: &[u8],
+        value: Given<'_>,
         now: Now,
         out: &mut Vec<u8>,
     ) -> After {
@@ -118,7 +118,9 @@ impl Executor {
                 return After::Next;
             }
             Command::Sasl { start, mechanism, .. } => {
-                return self.binary_login(login, head, (start, mechanism), value, out);
+                // Its message is never long enough to be read into the store.
+                let Given::Bytes(message) = value else { return After::Close };
+                return self.binary_login(login, head, (start, mechanism), message, out);
             }
         };
         match done {
@@ -205,7 +207,7 @@ impl Executor {
         &mut self,
         cas: u64,
         head: &StoreHead<'_>,
-        value: &[u8],
+        value: Given<'_>,
         now: Now,
     ) -> Result<u64, Refusal> {
         self.shared.detail.set(head.key);
@@ -224,8 +226,9 @@ impl Executor {
             _ => Terms::default(),
         };
         let (key, expires) = (head.key, exptime(head.exptime, now));
-        let status = match self.store.store_with(mode, key, head.flags, expires, value, &terms, now)
-        {
+        let flags = head.flags;
+        let stored = self.store.store_given(mode, key, flags, expires, value, &terms, now);
+        let status = match stored {
             Stored::Stored(written) => return Ok(self.shown(written.cas)),
             Stored::Exists => Status::Exists,
             Stored::NotFound => Status::NotFound,

@@ -24,7 +24,7 @@ use crate::server::conn::Producer;
 use crate::server::shared::{Shared, Shutdown};
 use crate::server::waits::Waits;
 use crate::server::watch::{self, Door, Status, Wake};
-use crate::store::{Arith, Exptime, Item, Mode, Stored};
+use crate::store::{Arith, Exptime, Given, Item, Mode, Stored, Terms};
 
 /// Up to this many seconds an exptime is relative, beyond it is unix time (protocol.txt: 30 days).
 const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
@@ -157,11 +157,19 @@ impl Executor {
     }
 
     /// A storage command with its data.
-    pub fn store_item(&mut self, head: &StoreHead<'_>, value: &[u8], now: Now, out: &mut Vec<u8>) {
+    pub fn store_item(
+        &mut self,
+        head: &StoreHead<'_>,
+        value: Given<'_>,
+        now: Now,
+        out: &mut Vec<u8>,
+    ) {
         self.shared.detail.set(head.key);
         let mode = mode(head.verb, self.shared.config.cas);
         let expires = exptime(head.exptime, now);
-        let reply = match self.store.store(mode, head.key, head.flags, expires, value, now) {
+        let (key, flags, terms) = (head.key, head.flags, &Terms::PLAIN);
+        let stored = self.store.store_given(mode, key, flags, expires, value, terms, now);
+        let reply = match stored {
             Stored::Stored(_) => encode::STORED,
             Stored::NotStored => encode::NOT_STORED,
             Stored::Exists => encode::EXISTS,
