@@ -262,6 +262,7 @@ fn store_config(config: &Config) -> store::Config {
         memory_limit: config.memory_limit,
         item_max: config.store_item_max(),
         evict: config.evict,
+        large_pages: config.large_pages,
         replicated: replication.is_some(),
         // 0 is for changes of peers that have no versions.
         node_tag: (random() % 255) as u8 + 1,

@@ -142,7 +142,7 @@ impl Store {
     /// [`Store::is_possible`] tells before.
     pub fn new(config: Config, now: Now) -> Arc<Store> {
         let index = Index::new(config.memory_limit);
-        let segments = Segments::new(config.memory_limit, index.fixed_bytes());
+        let segments = Segments::new(config.memory_limit, index.fixed_bytes(), config.large_pages);
         let writers_used = AtomicUsize::new(writers_for(segments.count()));
         Arc::new_cyclic(|myself| Store {
             myself: Weak::clone(myself),
@@ -232,6 +232,11 @@ impl Store {
             member.counters.sum_into(&mut sums);
         }
         sums
+    }
+
+    /// Bytes of the index's tables.
+    pub fn index_bytes(&self) -> u64 {
+        self.index.bytes()
     }
 
     /// Bytes of `-m` that are not for segments at present: the index, and what is lent.

@@ -9,6 +9,7 @@
 //! back within twice of that. Apart from that it walks all segments every [`AGE_EVERY_SECS`], so
 //! that items keep to know how long ago they were used.
 
+use super::ahead::Ahead;
 use super::core::{lock, mono_secs, Status, Store};
 use super::evict::{Reclaimer, Step};
 use super::item::{Record, COARSE_AFTER};
@@ -27,12 +28,19 @@ const AGE_EVERY_SECS: u32 = 6000;
 const _: () = assert!(COARSE_AFTER + AGE_EVERY_SECS + 900 < 15 << 10);
 /// Records that the sweep may walk in a second: about 2 % of a core.
 const SWEEP_PER_SEC: u64 = 1_000_000;
+/// What has expired pays for looking at it, and at so many others: memory that can be had comes
+/// back as fast as the processor allows.
+const EXPIRED_PAYS: u64 = 4;
 /// Records that it may walk at once after a rest.
 const SWEEP_BURST: u64 = 1_000_000;
 /// Segments whose due time is looked at in one step.
 const LOOK: u32 = 1024;
-/// Stripes that are looked at for a table that became too large in one step.
-const SHRINK_STRIPES: usize = 64;
+/// Stripes that are looked at for a table that became too large in one step: this part of all, and
+/// within these bounds. A step then takes less than a millisecond, and ten in a second see them all
+/// in ten where memory is below 32 GB.
+const SHRINK_SHARE: usize = 64;
+const SHRINK_MIN: usize = 64;
+const SHRINK_MAX: usize = 1024;
 /// Records of one hold of the reclaim lock, which no writer waits for while anything is free.
 const HOLD: usize = 128;
 
@@ -213,6 +221,7 @@ impl Store {
         let meta = self.segments.meta(segment);
         let all =
             walk.ages || self.config.replicated || meta.swept.load(Ordering::Relaxed) < watermark.0;
+        let mut ahead = Ahead::new(segment, walk.at, *budget);
         while walk.at < meta.used() && meta.live() > 0 {
             if *budget == 0 || reclaimer.sweep.tokens == 0 {
                 reclaimer.sweep.walking = Some(walk);
@@ -220,10 +229,13 @@ impl Store {
             }
             *budget -= 1;
             reclaimer.sweep.tokens -= 1;
+            self.look_ahead(&mut ahead, meta.used(), |record| all || record.has_exptime());
             let offset = self.segments.offset_in(segment, walk.at);
             let record = Record::read(&self.segments.arena, offset);
             if !record.is_chunk() && (all || record.has_exptime()) {
-                self.sweep_record(&record, now, counters);
+                let expired = self.sweep_record(&record, now, counters);
+                let paid = if expired { EXPIRED_PAYS } else { 0 };
+                reclaimer.sweep.tokens = (reclaimer.sweep.tokens + paid).min(SWEEP_BURST);
             }
             walk.at = self.segments.next(walk.at, record.size());
         }
@@ -233,13 +245,14 @@ impl Store {
         true
     }
 
-    /// Unlinks a record if it is dead by now, else notes when it will be.
-    fn sweep_record(&self, record: &Record, now: Now, counters: &Counters) {
+    /// Unlinks a record if it is dead by now, else notes when it will be. True when it had expired.
+    fn sweep_record(&self, record: &Record, now: Now, counters: &Counters) -> bool {
         let arena = &self.segments.arena;
         let (mut stripe, place) = self.lock(self.hash(record.key(arena)));
         let location = self.segments.location(record.at);
-        let Some(slot) = stripe.find(place.tag, |found| found == location) else { return };
-        match self.status(record, now) {
+        let Some(slot) = stripe.find(place.tag, |found| found == location) else { return false };
+        let status = self.status(record, now);
+        match status {
             Status::Flushed => self.reclaim_flushed(&mut stripe, slot, record, now, counters),
             Status::Expired => {
                 self.class_counts(record, ClassCounter::CrawlerReclaimed, counters);
@@ -259,6 +272,7 @@ impl Store {
                 }
             }
         }
+        status == Status::Expired
     }
 
     /// Closes open segments in which something has expired, or that have been open for very long:
@@ -282,9 +296,10 @@ impl Store {
 
     /// Looks at some stripes whether their tables are too large.
     pub(super) fn shrink_index(&self, reclaimer: &mut Reclaimer) {
-        for _ in 0..SHRINK_STRIPES.min(self.index.stripes()) {
+        let all = self.index.stripes();
+        for _ in 0..(all / SHRINK_SHARE).clamp(SHRINK_MIN, SHRINK_MAX).min(all) {
             let stripe = reclaimer.sweep.stripe;
-            reclaimer.sweep.stripe = (stripe + 1) % self.index.stripes();
+            reclaimer.sweep.stripe = (stripe + 1) % all;
             self.index.lock(stripe).shrink();
         }
         self.segments.trim(self.off_arena());

@@ -21,9 +21,9 @@
 //! when the whole index grows. The order also makes a scan robust: "from this tag on" means the
 //! same before and after a rebuild.
 
-use super::arena::prefetch;
+use super::arena::{self, prefetch};
 use super::ghosts::Ghosts;
-use crate::base::sync::lock;
+use crate::base::sync::{lock, try_lock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
@@ -348,7 +348,16 @@ impl Index {
     /// Waits for whoever has a stripe locked at present.
     pub fn pass_all(&self) {
         for stripe in self.stripes.iter() {
-            drop(lock(&stripe.0));
+            drop(lock(&stripe.stripe));
+        }
+    }
+
+    /// Asks for the cache lines that [`Stripe::find`] and [`Stripe::haunt`] will look at, ahead of
+    /// that; not where somebody has the stripe.
+    pub fn ask_for(&self, place: Place) {
+        if let Some(stripe) = try_lock(&self.stripes[place.stripe].stripe) {
+            arena::ask_for(&stripe.slots, stripe.home(place.tag));
+            stripe.ghosts.ask_for(place.tag, TAG_BITS);
         }
     }
 
