@@ -10,7 +10,7 @@
 //!                    ^ reclaim if need be                             '- no: leave it unpublished
 //! ```
 
-use super::core::{lock, Local, Status, Store, Writer, FREQ_BACK, FREQ_MAX};
+use super::core::{lock, Local, Status, Store, Writer};
 use super::item::{Extras, Record, Shape};
 use super::large::Built;
 use super::{memcached_size, Exptime, Handle, Marks, Mode, Stored, Terms, Version, Written};
@@ -163,20 +163,20 @@ impl Store {
                 if let Exptime::At(secs) = shape.exptime {
                     self.segments.meta_at(old.at).expires(secs);
                 }
-                stripe.bump(slot, FREQ_MAX);
+                stripe.note_use(slot);
             }
             Some((slot, old)) => {
                 record.set_version(arena, version, false);
                 self.seal_record(open, &record);
-                let freq = stripe.freq(slot);
+                let popularity = stripe.popularity(slot);
                 self.count_reclaimed(&old, now, &me.counters);
-                self.replace(&mut stripe, slot, freq, &old, &record, &me.counters);
+                self.replace(&mut stripe, slot, popularity, &old, &record, &me.counters);
             }
             None => {
                 record.set_version(arena, version, false);
                 self.seal_record(open, &record);
-                let freq = if stripe.was_evicted(place.tag) { FREQ_BACK } else { 0 };
-                self.link(&mut stripe, place, freq, &record, &me.counters);
+                let popularity = stripe.popularity_of_new(place.tag);
+                self.link(&mut stripe, place, popularity, &record, &me.counters);
             }
         }
         Put::Done(version)
