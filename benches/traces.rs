@@ -8,50 +8,26 @@
 //! Owns the order of things and the table. The two sides of a trace run at the same time, a
 //! thread for each: nothing of it depends on time.
 
+mod common;
 #[path = "traces/options.rs"]
 mod options;
 #[path = "traces/reader.rs"]
 mod reader;
 #[path = "traces/replay.rs"]
 mod replay;
-#[path = "common/server.rs"]
-#[allow(dead_code)]
-mod server;
 
-use options::{Options, Stop};
+use common::frame;
+use common::server::Server;
+use options::Options;
 use reader::Trace;
 use replay::Played;
-use server::Server;
 use std::process::ExitCode;
 
 /// Misses beside the peer's that are to be reached.
 const GOAL: f64 = 0.85;
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    if !args.iter().any(|arg| arg == "--bench" || arg == "--help" || arg == "-h") {
-        // `cargo test --all-targets` starts benches too; this one is not a test.
-        println!("traces: run it with `cargo bench --bench traces -- --traces DIR`");
-        return ExitCode::SUCCESS;
-    }
-    let options = match options::parse(&args) {
-        Ok(options) => options,
-        Err(Stop::Help(text)) => {
-            println!("{text}");
-            return ExitCode::SUCCESS;
-        }
-        Err(Stop::Usage(text)) => {
-            eprintln!("traces: {text}");
-            return ExitCode::from(64);
-        }
-    };
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("traces: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    frame::main("traces", options::parse, run)
 }
 
 fn run(options: &Options) -> Result<(), String> {

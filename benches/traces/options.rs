@@ -1,12 +1,13 @@
 //! What the traces bench was asked to do.
-//!
-//! Owns its command line and its limits.
 
+use crate::common::frame::{compared, Given, Stop};
 use getopts::Options as Flags;
 use std::path::PathBuf;
 
 /// Most requests of a trace that are played.
-const REQUESTS_MAX: u64 = 100_000_000;
+const REQUESTS_MAX: usize = 100_000_000;
+/// Most memory, in hundredths of what all keys take.
+const SHARE_MAX: u64 = 1000;
 
 /// A checked command line.
 #[derive(Clone, Debug)]
@@ -27,60 +28,34 @@ pub struct Options {
     pub only: String,
 }
 
-/// Why there are no options.
-pub enum Stop {
-    /// Print this and leave with success.
-    Help(String),
-    /// Print this and leave with EX_USAGE.
-    Usage(String),
-}
-
 /// Reads the arguments behind the program's name.
 pub fn parse(args: &[String]) -> Result<Options, Stop> {
     let mut flags = Flags::new();
     flags
-        .optflag("h", "help", "print this")
-        .optflag("", "bench", "given by cargo bench")
         .optopt("", "traces", "folder of *.trace, *.trace.xz, *.lis, *.lis.zst", "DIR")
-        .optopt("", "requests", "at most so many requests of each (5000000)", "N")
+        .optopt("", "requests", "at most so many requests of each (5000000; quick: 300000)", "N")
         .optopt("", "shares", "memory, in percent of all keys' items (10,30)", "LIST")
-        .optopt("", "threads", "threads of both servers (1)", "T")
-        .optopt("", "ours", "our server, instead of the one just built", "CMD")
-        .optopt("", "peer", "the server to compare with, instead of memcached", "CMD")
-        .optopt("", "only", "only traces whose name contains this", "TEXT");
-    let brief = "cargo bench --bench traces -- --traces DIR [options]\n\n\
-        A CMD is split at blanks; {port}, {m} (megabytes) and {t} (threads) are filled in.";
-    let given = flags.parse(args).map_err(|error| Stop::Usage(error.to_string()))?;
-    if given.opt_present("help") {
-        return Err(Stop::Help(flags.usage(brief)));
-    }
-    if let Some(odd) = given.free.first() {
-        return Err(Stop::Usage(format!("what is \"{odd}\"?")));
-    }
-    let number = |name: &str, default: u64, most: u64| match given.opt_get::<u64>(name) {
-        Ok(n) => Ok(n.unwrap_or(default).clamp(1, most)),
-        Err(_) => Err(Stop::Usage(format!("--{name} wants a number"))),
-    };
-    let Some(folder) = given.opt_str("traces") else {
+        .optopt("", "threads", "threads of both servers (1)", "T");
+    compared(&mut flags);
+    let more = "A CMD is split at blanks; {port}, {m} (megabytes) and {t} (threads) are filled in.";
+    let given = Given::read("traces", more, args, flags)?;
+    let folder = given.text("traces", "");
+    if folder.is_empty() {
         return Err(Stop::Usage("--traces DIR says where the traces are".to_owned()));
-    };
-    let shares = given.opt_str("shares").unwrap_or_else(|| "10,30".to_owned());
+    }
+    let shares = given.text("shares", "10,30");
     let shares: Result<Vec<u64>, _> = shares.split(',').map(str::parse).collect();
-    let Ok(shares) = shares else {
-        return Err(Stop::Usage("--shares wants numbers, like 10,30".to_owned()));
+    let shares = shares.ok().filter(|all| all.iter().all(|&n| (1..=SHARE_MAX).contains(&n)));
+    let Some(shares) = shares else {
+        return Err(Stop::Usage("--shares wants percents, like 10,30".to_owned()));
     };
-    let own = format!("{} {SERVER}", env!("CARGO_BIN_EXE_twincached"));
-    let peer = format!("memcached {SERVER} -U 0");
     Ok(Options {
         folder: folder.into(),
-        requests: number("requests", 5_000_000, REQUESTS_MAX)? as usize,
-        shares: shares.into_iter().map(|share| share.clamp(1, 1000)).collect(),
-        threads: number("threads", 1, 256)? as u32,
-        ours: given.opt_str("ours").unwrap_or(own),
-        peer: given.opt_str("peer").unwrap_or(peer),
-        only: given.opt_str("only").unwrap_or_default(),
+        requests: given.number("requests", (300_000, 5_000_000), 1..=REQUESTS_MAX)?,
+        shares,
+        threads: given.number("threads", (1, 1), 1..=256)?,
+        ours: given.ours(),
+        peer: given.peer(),
+        only: given.only(),
     })
 }
-
-/// How a memcached is told what it needs to know.
-const SERVER: &str = "-u root -l 127.0.0.1 -p {port} -m {m} -t {t}";

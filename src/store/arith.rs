@@ -3,7 +3,7 @@
 //! Owns how a number becomes another one: in place where it is not longer, which keeps the item and
 //! its marks, else as a new item. What counts as a number is `number`'s to say.
 
-use super::core::{Local, Store, FREQ_BACK, FREQ_MAX};
+use super::core::{Local, Store};
 use super::handle::Look;
 use super::index::{Locked, Place};
 use super::item::{Extras, Record, Shape};
@@ -98,7 +98,7 @@ impl Step<'_> {
         arena.put(record.value_at(), text);
         arena.fill(record.value_at() + text.len(), b' ', record.value_len() - text.len());
         record.set_version(arena, version, false);
-        stripe.bump(found.0, FREQ_MAX);
+        stripe.note_use(found.0);
         Look::Done(version)
     }
 
@@ -164,12 +164,12 @@ impl Store {
     ) {
         match old {
             Some((slot, old)) => {
-                let freq = stripe.freq(slot);
-                self.replace(stripe, slot, freq, &old, record, counters);
+                let popularity = stripe.popularity(slot);
+                self.replace(stripe, slot, popularity, &old, record, counters);
             }
             None => {
-                let freq = if stripe.was_evicted(place.tag) { FREQ_BACK } else { 0 };
-                self.link(stripe, place, freq, record, counters);
+                let popularity = stripe.popularity_of_new(place.tag);
+                self.link(stripe, place, popularity, record, counters);
             }
         }
     }

@@ -88,8 +88,8 @@ impl Store {
             let version = self.issue(me, hash, now);
             record.set_version(arena, version, false);
             self.seal_record(open, &record);
-            let freq = stripe.freq(slot);
-            self.replace(stripe, slot, freq, &old, &record, &me.counters);
+            let popularity = stripe.popularity(slot);
+            self.replace(stripe, slot, popularity, &old, &record, &me.counters);
             Look::Done(Some(Stored::Stored(Written { len: vlen, ..new.written(version) })))
         });
         match done {

@@ -15,6 +15,7 @@ use super::feed::{ChangeSignal, Drained, Feed};
 use super::horizon::Horizon;
 use super::index::{Index, Locked, Place};
 use super::item::{Record, Shape};
+use super::popular::Popularity;
 use super::segment::{Open, Segments};
 use super::told::{self, Told};
 use super::version::VersionClock;
@@ -33,12 +34,6 @@ const WRITERS_MAX: usize = 64;
 const SEGMENTS_PER_WRITER: u32 = 16;
 /// The part of the arena that remembered deletes may take before the oldest are forgotten.
 const TOMBSTONE_SHARE: u64 = 8;
-/// How often an item's use is counted: S3-FIFO (SOSP'23) found two bits to be enough.
-pub(super) const FREQ_MAX: u8 = 3;
-/// How popular a key is that comes back soon after it was evicted: enough to pass into the main
-/// queue.
-pub(super) const FREQ_BACK: u8 = 1;
-
 /// The seconds of the monotonic clock.
 pub(super) fn mono_secs(now: Now) -> u32 {
     (now.mono_us / 1_000_000) as u32
@@ -534,12 +529,12 @@ impl Store {
         &self,
         stripe: &mut Locked<'_>,
         place: Place,
-        freq: u8,
+        popularity: Popularity,
         record: &Record,
         counters: &Counters,
     ) {
         self.account_new(record, counters);
-        stripe.insert(place.tag, freq, self.segments.location(record.at));
+        stripe.insert(place.tag, popularity, self.segments.location(record.at));
     }
 
     /// Makes an item's or a remembered delete's record unreachable: its bytes are dead.
@@ -559,13 +554,13 @@ impl Store {
         &self,
         stripe: &mut Locked<'_>,
         slot: usize,
-        freq: u8,
+        popularity: Popularity,
         old: &Record,
         new: &Record,
         counters: &Counters,
     ) {
         self.account_new(new, counters);
-        stripe.set(slot, freq, self.segments.location(new.at));
+        stripe.set(slot, popularity, self.segments.location(new.at));
         self.account_old(old, counters);
     }
 
@@ -580,8 +575,8 @@ impl Store {
     ) {
         counters.add(Counter::BytesLinked, new.size() as u64);
         counters.add(Counter::BytesUnlinked, old.size() as u64);
-        let freq = stripe.freq(slot);
-        stripe.set(slot, freq, self.segments.location(new.at));
+        let popularity = stripe.popularity(slot);
+        stripe.set(slot, popularity, self.segments.location(new.at));
         self.segment_of(old).sub_live(old.size());
         self.note_due(new);
     }

@@ -1,31 +1,34 @@
 //! Reclaim: making free segments out of used ones.
 //!
-//! Owns the choice of a victim and what becomes of each of its records. Runs in steps of so many
-//! records, under one lock, mostly on the maintenance thread; a writer that finds nothing free runs
-//! it itself. Never touches an open segment, nor one that somebody has pinned.
+//! Owns the choice of a victim and its walk; what becomes of each of its records is in `fate`. Runs
+//! in steps of so many records, under one lock, mostly on the maintenance thread; a writer that
+//! finds nothing free runs it itself. Never touches an open segment, nor one that somebody has
+//! pinned.
 //!
 //! ```text
-//!  new items                      used since                        used since: once less
-//!  -----------> [ small: FIFO ] --------------> [ main: FIFO ] ---+----------> (to its end)
-//!                     | not used                      ^     |     |
+//!  new items             used since, or             used often enough: to its end
+//!                        evicted lately
+//!  -----------> [ small: FIFO ] --------------> [ main: FIFO ] ---+
+//!                     | no                            ^     |     |
 //!                     v                               +-----|-----+
-//!                   dropped                                 v not used: dropped
+//!                   dropped                                 v no: dropped
 //! ```
 //! After S3-FIFO (SOSP'23), with segments in the place of objects: what is never asked for again
 //! leaves by the small queue, after a tenth of the memory, and cannot push out what is in use. A
 //! key that comes back soon after it was evicted (`store/ghosts.rs`) passes into main the first
-//! time.
+//! time. In main, items are compared by their uses over many rounds and their size
+//! (`store/popular.rs`).
 //! Segments with many dead bytes (overwritten, deleted, expired) go first, whatever their age:
 //! what is alive in them moves on, and nobody loses anything.
 
 use super::ahead::Ahead;
-use super::core::{lock, mono_secs, try_lock, Local, Status, Store, Writer};
+use super::core::{lock, mono_secs, try_lock, Local, Store, Writer};
 use super::expire::Sweep;
-use super::index::Locked;
-use super::item::{Record, Shape};
+use super::item::Record;
+use super::popular::Bar;
 use super::segment::{Class, Open, RESERVE};
 use crate::base::clock::Now;
-use crate::base::counters::{ClassCounter, Counter, Counters};
+use crate::base::counters::Counters;
 use std::sync::atomic::Ordering;
 use std::sync::Mutex;
 
@@ -39,11 +42,6 @@ const DEAD_SHARE_NO_EVICT: usize = 64;
 /// How many segments are compared when looking for the one with the most dead bytes. A large arena
 /// is looked at in windows that go round.
 const WINDOW: u32 = 256;
-/// So many segments in a row may move on whole because everything in them is in use. That is the
-/// most that is copied before a segment becomes free.
-const KEEP_RUN: u32 = 24;
-/// From then on at most this part (in eighths) of each moves on, until a whole segment was gained.
-const KEEP_EIGHTHS: usize = 6;
 /// How often a writer that finds nothing free reclaims for one record, or waits for who does,
 /// before it gives up. The bound is for races that others keep winning.
 const INLINE_TRIES: usize = 512;
@@ -60,7 +58,7 @@ const PAY_STEP: usize = 16;
 
 /// Why a segment is being emptied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
+pub(super) enum Why {
     /// It has the most dead bytes: everything alive moves on.
     Compact,
     /// It is the oldest of its queue: what was used moves on.
@@ -68,12 +66,17 @@ enum Why {
 }
 
 #[derive(Debug)]
-struct Victim {
-    segment: u32,
-    class: Class,
-    why: Why,
+pub(super) struct Victim {
+    pub segment: u32,
+    pub class: Class,
+    pub why: Why,
+    /// Where the next record lies.
     at: u32,
-    kept: usize,
+    /// Bytes that moved on.
+    pub kept: usize,
+    /// Bytes that were held against the bar, and those that reached it.
+    pub seen: usize,
+    pub worthy: usize,
 }
 
 /// The state of reclaim between its steps.
@@ -87,10 +90,12 @@ pub(super) struct Reclaimer {
     /// Emptied, but still read from.
     waiting: Vec<u32>,
     /// Evicted segments since one segment's worth of bytes was gained, and what was gained since.
-    run: u32,
+    pub run: u32,
     gained: usize,
     /// Bytes that were dropped, or found dead, ever.
     won: u64,
+    /// What items of main must be used to stay.
+    pub bar: Bar,
     cursor: u32,
     window: Vec<u32>,
     pub(super) sweep: Sweep,
@@ -107,14 +112,6 @@ pub(super) enum Step {
     Nothing,
 }
 
-/// What becomes of a live record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    /// It moves, and is then as popular as this.
-    Move(u8),
-    Drop,
-}
-
 impl Reclaimer {
     /// Nothing under way.
     pub fn new(now: Now) -> Reclaimer {
@@ -126,6 +123,7 @@ impl Reclaimer {
             run: 0,
             gained: 0,
             won: 0,
+            bar: Bar::default(),
             cursor: 0,
             window: Vec::new(),
             sweep: Sweep::new(now),
@@ -153,7 +151,7 @@ impl Reclaimer {
         }
     }
 
-    fn slot(&mut self, class: Class) -> &mut Option<Open> {
+    pub(super) fn slot(&mut self, class: Class) -> &mut Option<Open> {
         &mut self.open[usize::from(class == Class::Main)]
     }
 }
@@ -311,6 +309,7 @@ impl Store {
         }
         reclaimer.won += u64::from(used.saturating_sub(victim.at));
         reclaimer.count_gain(self.segments.capacity(), &victim);
+        reclaimer.bar.adjust(victim.worthy, victim.seen);
         if meta(victim.segment).is_pinned() {
             reclaimer.waiting.push(victim.segment);
             return Step::More;
@@ -388,7 +387,15 @@ impl Store {
     /// The segment that pays best.
     fn choose(&self, reclaimer: &mut Reclaimer, now: Now) -> Option<Victim> {
         let first = self.segments.first();
-        let victim = |segment, class, why| Victim { segment, class, why, at: first, kept: 0 };
+        let victim = |segment, class, why| Victim {
+            segment,
+            class,
+            why,
+            at: first,
+            kept: 0,
+            seen: 0,
+            worthy: 0,
+        };
         let (share, windows) = if self.config.evict {
             (DEAD_SHARE, 1)
         } else {
@@ -416,255 +423,12 @@ impl Store {
             Some(victim(segment, class, Why::Evict))
         })
     }
-
-    /// Makes certain that survivors of a queue have room for `size` bytes.
-    fn survivor_room(
-        &self,
-        reclaimer: &mut Reclaimer,
-        class: Class,
-        size: usize,
-        now: Now,
-    ) -> bool {
-        let slot = reclaimer.slot(class);
-        if slot.as_ref().is_some_and(|open| self.segments.room(open) >= size) {
-            return true;
-        }
-        if let Some(open) = slot.take() {
-            self.segments.seal(open, class, true);
-        }
-        *slot = self.segments.take(self.off_arena(), 0, self.watermark(), mono_secs(now));
-        slot.is_some()
-    }
-
-    /// The queue that survivors of this victim go to.
-    fn target(victim: &Victim) -> Class {
-        match victim.why {
-            Why::Compact => victim.class,
-            Why::Evict => Class::Main,
-        }
-    }
-
-    /// What becomes of an item that is alive.
-    fn fate(&self, run: u32, victim: &Victim, room: bool, freq: u8, size: usize) -> Fate {
-        let capacity = self.segments.capacity();
-        let limit = if run < KEEP_RUN { capacity } else { capacity / 8 * KEEP_EIGHTHS };
-        match victim.why {
-            _ if !room => Fate::Drop,
-            Why::Compact => Fate::Move(freq),
-            Why::Evict if freq == 0 || victim.kept + size > limit => Fate::Drop,
-            Why::Evict if victim.class == Class::Small => Fate::Move(0),
-            Why::Evict => Fate::Move(freq - 1),
-        }
-    }
-
-    /// Moves, drops or forgets one item. False when it must stay but cannot move.
-    fn reclaim_item(
-        &self,
-        reclaimer: &mut Reclaimer,
-        victim: &mut Victim,
-        record: &Record,
-        now: Now,
-        counters: &Counters,
-    ) -> bool {
-        let arena = &self.segments.arena;
-        let class = Self::target(victim);
-        let room = self.survivor_room(reclaimer, class, record.size(), now);
-        let (mut stripe, place) = self.lock(self.hash(record.key(arena)));
-        let location = self.segments.location(record.at);
-        let Some(slot) = stripe.find(place.tag, |found| found == location) else {
-            return true;
-        };
-        match self.status(record, now) {
-            Status::Flushed => self.reclaim_flushed(&mut stripe, slot, record, now, counters),
-            Status::Expired => self.reclaim_expired(&mut stripe, slot, record, now, counters),
-            Status::Live | Status::Deleted => {}
-        }
-        // An expired item may have become a remembered delete, which lives on.
-        let Some(slot) = stripe.find(place.tag, |found| found == location) else {
-            return true;
-        };
-        let (version, deleted) = record.version(arena);
-        if deleted {
-            if self.is_too_old(version, now) || !room || self.too_many_tombstones() {
-                self.forget(record, version);
-                self.unlink(&mut stripe, slot, record, counters);
-                return true;
-            }
-            return self.move_tombstone(reclaimer, class, &mut stripe, slot, record, now);
-        }
-        let freq = stripe.freq(slot);
-        match self.fate(reclaimer.run, victim, room, freq, record.size()) {
-            Fate::Drop if !self.config.evict => return false,
-            Fate::Drop => self.evict(&mut stripe, slot, record, now, counters),
-            Fate::Move(freq) => {
-                let Some(open) = reclaimer.slot(class) else { return false };
-                // It may move to where the sweep has been already.
-                record.age(arena, now.unix_secs());
-                let to = self.copy_record(open, record);
-                stripe.set(slot, freq, self.segments.location(to.at));
-                self.note_due(&to);
-                self.segments.meta(victim.segment).sub_live(record.size());
-                victim.kept += record.size();
-                counters.add(Counter::Moved, 1);
-                self.class_counts(record, ClassCounter::Moved, counters);
-            }
-        }
-        true
-    }
-
-    /// Drops a live item for room.
-    fn evict(
-        &self,
-        stripe: &mut Locked<'_>,
-        slot: usize,
-        record: &Record,
-        now: Now,
-        counters: &Counters,
-    ) {
-        let (class, _) = self.class_of(record);
-        counters.add(Counter::Evictions, 1);
-        counters.add_class(class, ClassCounter::Evicted, 1);
-        if record.has_exptime() {
-            counters.add_class(class, ClassCounter::EvictedNonzero, 1);
-        }
-        if !record.fetched(&self.segments.arena) {
-            counters.add(Counter::EvictedUnfetched, 1);
-            counters.add_class(class, ClassCounter::EvictedUnfetched, 1);
-        }
-        if stripe.freq(slot) > 0 {
-            counters.add(Counter::EvictedActive, 1);
-            counters.add_class(class, ClassCounter::EvictedActive, 1);
-        }
-        self.tell_evicted(record, now);
-        if let Some(horizon) = &self.horizon {
-            let arena = &self.segments.arena;
-            horizon.evict(self.hash(record.key(arena)), record.version(arena).0);
-        }
-        stripe.haunt(slot);
-        self.unlink(stripe, slot, record, counters);
-    }
-
-    /// Counts a dead item whose memory is taken back, or whose place a new one takes.
-    pub(super) fn count_reclaimed(&self, record: &Record, now: Now, counters: &Counters) {
-        if matches!(self.status(record, now), Status::Expired | Status::Flushed)
-            && !record.version(&self.segments.arena).1
-        {
-            counters.add(Counter::Reclaimed, 1);
-            self.class_counts(record, ClassCounter::Reclaimed, counters);
-        }
-    }
-
-    /// Takes the memory of an item back that was flushed.
-    pub(super) fn reclaim_flushed(
-        &self,
-        stripe: &mut Locked<'_>,
-        slot: usize,
-        record: &Record,
-        now: Now,
-        counters: &Counters,
-    ) {
-        self.count_reclaimed(record, now, counters);
-        self.unlink(stripe, slot, record, counters);
-    }
-
-    /// Takes the memory of an item back that has expired, and counts it as memcached does.
-    pub(super) fn reclaim_expired(
-        &self,
-        stripe: &mut Locked<'_>,
-        slot: usize,
-        record: &Record,
-        now: Now,
-        counters: &Counters,
-    ) {
-        let (class, _) = self.class_of(record);
-        counters.add(Counter::Reclaimed, 1);
-        counters.add_class(class, ClassCounter::Reclaimed, 1);
-        if !record.fetched(&self.segments.arena) {
-            counters.add(Counter::ExpiredUnfetched, 1);
-            counters.add_class(class, ClassCounter::ExpiredUnfetched, 1);
-        }
-        self.drop_expired(stripe, slot, record, now, counters);
-    }
-
-    /// Copies a record to the end of an open segment that has room for it.
-    fn copy_record(&self, open: &mut Open, record: &Record) -> Record {
-        let arena = &self.segments.arena;
-        let at = self.segments.next_at(open);
-        arena.put(at, arena.bytes(record.at, record.size()));
-        self.segments.advance(open, record.size());
-        Record::read(arena, at)
-    }
-
-    /// A remembered delete moves without the bytes of what it deleted.
-    fn move_tombstone(
-        &self,
-        reclaimer: &mut Reclaimer,
-        class: Class,
-        stripe: &mut Locked<'_>,
-        slot: usize,
-        record: &Record,
-        now: Now,
-    ) -> bool {
-        let arena = &self.segments.arena;
-        let Some(open) = reclaimer.slot(class) else { return false };
-        let key = record.key(arena);
-        let to = self.begin(open, &Shape::tombstone(key), now);
-        to.set_version(arena, record.version(arena).0, true);
-        self.seal_record(open, &to);
-        self.note_due(&to);
-        stripe.set(slot, 0, self.segments.location(to.at));
-        self.segments.meta_at(record.at).sub_live(record.tombstone_size());
-        true
-    }
-
-    /// Moves a chunk of a large value, or drops the item it belongs to.
-    fn reclaim_chunk(
-        &self,
-        reclaimer: &mut Reclaimer,
-        victim: &mut Victim,
-        chunk: &Record,
-        now: Now,
-        counters: &Counters,
-    ) -> bool {
-        let arena = &self.segments.arena;
-        let class = Self::target(victim);
-        let room = self.survivor_room(reclaimer, class, chunk.size(), now);
-        let (mut stripe, place) = self.lock(chunk.owner(arena));
-        let mut head = None;
-        let slot = stripe.find(place.tag, |location| {
-            let record = self.record(location);
-            let (_, deleted) = record.version(arena);
-            let owns = record.is_large() && !deleted && self.owns(&record, chunk);
-            head = owns.then_some(record);
-            owns
-        });
-        let (Some(slot), Some(head)) = (slot, head) else { return true };
-        match self.status(&head, now) {
-            Status::Flushed => self.reclaim_flushed(&mut stripe, slot, &head, now, counters),
-            Status::Expired => self.reclaim_expired(&mut stripe, slot, &head, now, counters),
-            Status::Live | Status::Deleted => {
-                let freq = stripe.freq(slot);
-                match self.fate(reclaimer.run, victim, room, freq, chunk.size()) {
-                    Fate::Drop if !self.config.evict => return false,
-                    Fate::Drop => self.evict(&mut stripe, slot, &head, now, counters),
-                    Fate::Move(_) => {
-                        let Some(open) = reclaimer.slot(class) else { return false };
-                        let to = self.copy_record(open, chunk);
-                        self.move_extent(&head, chunk, &to);
-                        self.segments.meta(victim.segment).sub_live(chunk.size());
-                        victim.kept += chunk.size();
-                        counters.add(Counter::Moved, 1);
-                    }
-                }
-            }
-        }
-        true
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::counters::Counter;
     use crate::store::{Config, Exptime, Handle, Mode, Stored};
 
     const NOW: Now = Now { unix_us: 1_700_000_000_000_000, mono_us: 0 };

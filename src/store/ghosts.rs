@@ -1,4 +1,4 @@
-//! Ghosts: which keys were evicted lately.
+//! Ghosts: which keys were evicted lately, and how popular they were.
 //!
 //! Owns a set of fingerprints per stripe of the index: the ghost queue of S3-FIFO (SOSP'23), with
 //! sets in the place of one queue. A key that comes back while it is remembered was evicted too
@@ -6,19 +6,26 @@
 //! forget or mistake one: then an item is as popular as any other new one, or a little more.
 //!
 //! ```text
-//! tag  23          high                low 0
-//!      | set = tag * sets >> 24 | fingerprint (16) |     they overlap where sets are many
+//! tag  21          high                 low 0
+//!      | set = tag * sets >> 22 | fingerprint 12 |     they overlap where sets are many
 //!
-//! set  | newest | . | . | oldest |     2 bytes each, 0: empty
+//! set  | newest | . | . | oldest |     2 bytes each:  | level / 2, 4 | fingerprint 12 |   0: empty
 //! ```
 
 use super::arena;
 
 /// Fingerprints of one set: a set is 8 bytes, so a look at it is one cache line.
 const WAYS: usize = 4;
-/// Index slots per remembered key: an eviction is remembered for about half as many evictions as
-/// there are items, at one byte an item. More of them found no more on recorded traces.
-const SLOTS_PER_GHOST: usize = 2;
+/// Index slots per remembered key: an eviction is remembered for as many evictions as there are
+/// items, at two bytes an item. Half as many cost a hundredth of the hits on recorded traces; twice
+/// as many won less than the memory would hold of small items.
+const SLOTS_PER_GHOST: usize = 1;
+/// A stripe with this many slots takes its memory at the first eviction, one with `n` times as many
+/// after about `n` evictions.
+const SPREAD: usize = 32;
+/// Bits of a fingerprint; the level lies above them, without its lowest bit.
+const FINGERPRINT_BITS: u32 = 12;
+const FINGERPRINT: u16 = (1 << FINGERPRINT_BITS) - 1;
 
 /// The keys of one stripe that were evicted lately. Takes no memory before the first eviction.
 #[derive(Debug, Default)]
@@ -37,31 +44,33 @@ impl Ghosts {
     }
 
     fn fingerprint(tag: u32) -> u16 {
-        (tag as u16).max(1)
+        (tag as u16 & FINGERPRINT).max(1)
     }
 
     /// Remembers an eviction; the oldest of its set is forgotten. The memory follows the number of
     /// `slots` that the stripe has, and is forgotten whole where that has changed a lot.
-    pub fn add(&mut self, tag: u32, tag_bits: u32, slots: usize) {
-        let wanted = Self::wanted(slots);
-        if self.sets.len() < wanted / 2 || self.sets.len() > wanted * 2 || self.sets.is_empty() {
+    pub fn add(&mut self, tag: u32, tag_bits: u32, level: u8, slots: usize) {
+        let (wanted, len) = (Self::wanted(slots), self.sets.len());
+        let unfit = len < wanted / 2 || len > wanted * 2 || len == 0;
+        // Not all stripes at once: what they take comes off the memory for items.
+        if unfit && (tag >> 4) as usize % (slots / SPREAD + 1) == 0 {
             self.sets = vec![[0; WAYS]; wanted].into_boxed_slice();
         }
         if let Some(set) = self.set(tag, tag_bits) {
             set.copy_within(..WAYS - 1, 1);
-            set[0] = Self::fingerprint(tag);
+            set[0] = u16::from(level / 2) << FINGERPRINT_BITS | Self::fingerprint(tag);
         }
     }
 
-    /// Whether the key was evicted lately; it is not a ghost any more after that.
-    pub fn take(&mut self, tag: u32, tag_bits: u32) -> bool {
-        let Some(set) = self.set(tag, tag_bits) else { return false };
-        let Some(at) = set.iter().position(|&found| found == Self::fingerprint(tag)) else {
-            return false;
-        };
+    /// At which level the key was evicted, if that was lately; it is not a ghost any more after
+    /// that.
+    pub fn take(&mut self, tag: u32, tag_bits: u32) -> Option<u8> {
+        let set = self.set(tag, tag_bits)?;
+        let at = set.iter().position(|&found| found & FINGERPRINT == Self::fingerprint(tag))?;
+        let level = (set[at] >> FINGERPRINT_BITS) as u8 * 2;
         set.copy_within(at + 1.., at);
         set[WAYS - 1] = 0;
-        true
+        Some(level)
     }
 
     /// Asks for the cache line of a tag's set ahead of its use.
@@ -90,25 +99,28 @@ mod tests {
     #[test]
     fn a_key_is_a_ghost_once_and_the_oldest_goes_first() {
         let mut ghosts = Ghosts::default();
-        assert!(!ghosts.take(5, 24) && ghosts.bytes() == 0);
+        assert!(ghosts.take(5, 22).is_none() && ghosts.bytes() == 0);
         for tag in 1..=5 {
-            ghosts.add(tag, 24, 8);
+            ghosts.add(tag, 22, 4 * tag as u8, 4);
         }
         assert_eq!(ghosts.bytes(), 8);
-        assert!(!ghosts.take(1, 24), "four places");
-        assert!(ghosts.take(3, 24) && !ghosts.take(3, 24));
-        assert!([5, 4, 2].into_iter().all(|tag| ghosts.take(tag, 24)));
+        assert_eq!(ghosts.take(1, 22), None, "four places");
+        assert_eq!((ghosts.take(3, 22), ghosts.take(3, 22)), (Some(12), None));
+        assert_eq!([5, 4, 2].map(|tag| ghosts.take(tag, 22)), [Some(20), Some(16), Some(8)]);
     }
 
     #[test]
     fn its_memory_follows_the_stripe() {
         let mut ghosts = Ghosts::default();
-        ghosts.add(9, 24, 2400);
-        assert_eq!(ghosts.bytes(), 2400);
-        ghosts.add(8, 24, 2500);
-        assert!(ghosts.take(9, 24), "a stripe that grows a little forgets nothing");
+        ghosts.add(1 << 4, 22, 0, 2400);
+        assert_eq!(ghosts.bytes(), 0, "that can wait");
+        ghosts.add(9, 22, 0, 2400);
+        assert_eq!(ghosts.bytes(), 4800);
+        ghosts.add(8, 22, 31, 2500);
+        assert_eq!(ghosts.take(9, 22), Some(0), "a stripe that grows a little forgets nothing");
+        assert_eq!(ghosts.take(8, 22), Some(30), "to one level");
         ghosts.shrink(1200);
-        assert_eq!(ghosts.bytes(), 2400);
+        assert_eq!(ghosts.bytes(), 4800);
         ghosts.shrink(600);
         assert_eq!(ghosts.bytes(), 0);
     }

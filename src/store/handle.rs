@@ -5,7 +5,7 @@
 //! housekeeping in `expire`. Small values are read under the lock of their stripe; large ones are
 //! pinned and read without it.
 
-use super::core::{Local, Status, Store, FREQ_MAX};
+use super::core::{Local, Status, Store};
 use super::index::{Locked, Place};
 use super::item::{Extras, Record, Shape};
 use super::large::Snapshot;
@@ -142,7 +142,7 @@ impl Store {
             return None;
         };
         self.class_counts(&record, ClassCounter::GetHits, &me.counters);
-        stripe.bump(slot, FREQ_MAX);
+        stripe.note_use(slot);
         if record.is_large() {
             return Some(self.get_large(stripe, &record, now, read));
         }
@@ -386,7 +386,7 @@ impl Handle {
             store.class_counts(&record, ClassCounter::TouchHits, &me.counters);
             let seen = store.see(&record, now, &mut read);
             record.set_used(arena, now.unix_secs(), true);
-            stripe.bump(slot, FREQ_MAX);
+            stripe.note_use(slot);
             if gone {
                 let version = store.issue(me, hash, now);
                 store.remove(stripe, slot, &record, version, &me.counters);

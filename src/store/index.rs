@@ -4,13 +4,13 @@
 //! code.
 //!
 //! ```text
-//! hash   63         46 45            22 21        0
-//!        | stripe ... | tag (24 bits)  | not used |
+//! hash   63         46 45            24 23        0
+//!        | stripe ... | tag (22 bits)  | not used |
 //!
-//! slot   63          40 39   36 35                 0
-//!        | tag         | freq  | location          |      0: empty
+//! slot   63          42 41   36 35                 0
+//!        | tag         | popul.| location          |      0: empty
 //!
-//! table  sorted by tag; home = tag * homes >> 24; a slot lies at its home or right behind it
+//! table  sorted by tag; home = tag * homes >> 22; a slot lies at its home or right behind it
 //!        +---+---+---+---+---+---+---+---+---+---+---+---+-------+
 //!        | 2 | 7 | 8 |   | a | c | c |   |   | f |   |   | spare |     no wrap-around
 //!        +---+---+---+---+---+---+---+---+---+---+---+---+-------+
@@ -23,6 +23,7 @@
 
 use super::arena::{self, prefetch};
 use super::ghosts::Ghosts;
+use super::popular::Popularity;
 use crate::base::sync::{lock, try_lock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -30,12 +31,12 @@ use std::sync::{Mutex, MutexGuard};
 /// Bits of a slot's location.
 pub(crate) const LOCATION_BITS: u32 = 36;
 const LOCATION_MASK: u64 = (1 << LOCATION_BITS) - 1;
-const FREQ_SHIFT: u32 = LOCATION_BITS;
-const FREQ_MASK: u64 = 0xf << FREQ_SHIFT;
-const TAG_SHIFT: u32 = 40;
-const TAG_BITS: u32 = 24;
+const POPULARITY_SHIFT: u32 = LOCATION_BITS;
+const POPULARITY_MASK: u64 = 0x3f << POPULARITY_SHIFT;
+const TAG_SHIFT: u32 = 42;
+const TAG_BITS: u32 = 22;
 /// Where the tag lies in the hash.
-const HASH_TAG_SHIFT: u32 = 22;
+const HASH_TAG_SHIFT: u32 = 24;
 
 /// Fewest and most stripes: enough for threads not to meet, and 2^18 is what the hash has bits for.
 const STRIPES_MIN: u64 = 64;
@@ -63,9 +64,10 @@ fn tag_of(slot: u64) -> u32 {
     (slot >> TAG_SHIFT) as u32
 }
 
-fn make(tag: u32, freq: u8, location: u64) -> u64 {
+fn make(tag: u32, popularity: Popularity, location: u64) -> u64 {
     debug_assert!(location != 0 && location <= LOCATION_MASK && tag >> TAG_BITS == 0);
-    u64::from(tag) << TAG_SHIFT | u64::from(freq & 0xf) << FREQ_SHIFT | location
+    let popularity = u64::from(popularity.0) << POPULARITY_SHIFT & POPULARITY_MASK;
+    u64::from(tag) << TAG_SHIFT | popularity | location
 }
 
 /// One table.
@@ -103,30 +105,33 @@ impl Stripe {
         self.slots[at] & LOCATION_MASK
     }
 
-    /// How often it was used lately.
-    pub fn freq(&self, at: usize) -> u8 {
-        ((self.slots[at] & FREQ_MASK) >> FREQ_SHIFT) as u8
+    /// How popular it is.
+    #[inline]
+    pub fn popularity(&self, at: usize) -> Popularity {
+        Popularity(((self.slots[at] & POPULARITY_MASK) >> POPULARITY_SHIFT) as u8)
     }
 
-    /// Counts a use, up to `max`.
+    /// Notes a use.
     #[inline]
-    pub fn bump(&mut self, at: usize, max: u8) {
-        if self.freq(at) < max {
-            self.slots[at] += 1 << FREQ_SHIFT;
+    pub fn note_use(&mut self, at: usize) {
+        let popularity = self.popularity(at);
+        // What is used all the time is not written all the time.
+        if !popularity.is_used() {
+            self.slots[at] |= u64::from(popularity.used().0) << POPULARITY_SHIFT;
         }
     }
 
-    /// Changes location and frequency of a slot.
-    pub fn set(&mut self, at: usize, freq: u8, location: u64) {
-        self.slots[at] = make(tag_of(self.slots[at]), freq, location);
+    /// Changes location and popularity of a slot.
+    pub fn set(&mut self, at: usize, popularity: Popularity, location: u64) {
+        self.slots[at] = make(tag_of(self.slots[at]), popularity, location);
     }
 
     /// Adds a slot.
-    pub fn insert(&mut self, tag: u32, freq: u8, location: u64) {
+    pub fn insert(&mut self, tag: u32, popularity: Popularity, location: u64) {
         if (self.len + 1) * LOAD_DEN > self.homes * LOAD_NUM {
             self.grow();
         }
-        let slot = make(tag, freq, location);
+        let slot = make(tag, popularity, location);
         while !self.try_insert(tag, slot) {
             self.grow();
         }
@@ -162,14 +167,15 @@ impl Stripe {
         self.len -= 1;
     }
 
-    /// Remembers that the key of a slot is about to be evicted.
-    pub fn haunt(&mut self, at: usize) {
-        self.ghosts.add(tag_of(self.slots[at]), TAG_BITS, self.homes);
+    /// Remembers that the key of a slot is about to be evicted, and how popular it was.
+    pub fn haunt(&mut self, at: usize, level: u8) {
+        self.ghosts.add(tag_of(self.slots[at]), TAG_BITS, level, self.homes);
     }
 
-    /// Whether a key with this tag was evicted lately. It says so once.
-    pub fn was_evicted(&mut self, tag: u32) -> bool {
-        self.ghosts.take(tag, TAG_BITS)
+    /// How popular a new item with this tag is: more than others where its key was evicted lately.
+    /// That is forgotten with it.
+    pub fn popularity_of_new(&mut self, tag: u32) -> Popularity {
+        self.ghosts.take(tag, TAG_BITS).map_or(Popularity::NEW, Popularity::back)
     }
 
     fn grow(&mut self) {
@@ -401,27 +407,28 @@ mod tests {
         let (seeds, steps) = if cfg!(miri) { (1, 200u64) } else { (20, 3000) };
         for seed in 0..seeds {
             let mut stripe = Stripe::default();
-            let mut model = std::collections::BTreeMap::<u64, (u32, u8)>::new();
+            let mut model = std::collections::BTreeMap::<u64, (u32, Popularity)>::new();
             let mut random = seed;
             for step in 0..steps {
                 random = hash_key(random, &step.to_le_bytes());
                 // Few distinct tags, so that equal ones are common.
-                let tag = (random >> 20) as u32 & 0xff_f000 | (random as u32 & 1);
+                let tag = (random >> 20) as u32 & 0x3f_f000 | (random as u32 & 1);
                 let location = 1 + (random >> 50) % 700;
                 let old = model.get(&location).copied();
                 let find = |stripe: &Stripe, tag| stripe.find(tag, |found| found == location);
                 match old {
                     None => {
                         assert_eq!(find(&stripe, tag), None, "seed {seed} step {step}");
-                        stripe.insert(tag, 0, location);
-                        model.insert(location, (tag, 0));
+                        let new = Popularity((random >> 8) as u8 & 0x1f);
+                        stripe.insert(tag, new, location);
+                        model.insert(location, (tag, new));
                     }
-                    Some((tag, freq)) => {
+                    Some((tag, popularity)) => {
                         let at = find(&stripe, tag).expect("present");
-                        assert_eq!(stripe.freq(at), freq, "seed {seed} step {step}");
+                        assert_eq!(stripe.popularity(at), popularity, "seed {seed} step {step}");
                         if random & 6 == 0 {
-                            stripe.bump(at, 3);
-                            model.insert(location, (tag, (freq + 1).min(3)));
+                            stripe.note_use(at);
+                            model.insert(location, (tag, popularity.used()));
                         } else {
                             stripe.remove(at);
                             model.remove(&location);
@@ -434,9 +441,9 @@ mod tests {
             }
             check(&stripe);
             assert_eq!(stripe.len, model.len(), "seed {seed}");
-            for (location, (tag, freq)) in model {
+            for (location, (tag, popularity)) in model {
                 let at = stripe.find(tag, |found| found == location).expect("still present");
-                assert_eq!(stripe.freq(at), freq);
+                assert_eq!(stripe.popularity(at), popularity);
             }
         }
     }
@@ -444,9 +451,9 @@ mod tests {
     #[test]
     fn grows_and_shrinks_in_small_steps() {
         let mut stripe = Stripe::default();
-        let tag = |n: u64| (hash_key(1, &n.to_le_bytes()) >> 40) as u32;
+        let tag = |n: u64| (hash_key(1, &n.to_le_bytes()) >> 42) as u32;
         for n in 0..2500 {
-            stripe.insert(tag(n), 0, n + 1);
+            stripe.insert(tag(n), Popularity::NEW, n + 1);
         }
         check(&stripe);
         assert!(stripe.bytes() < 2500 * 8 * 5 / 4, "{} bytes for 2500 slots", stripe.bytes());
@@ -471,8 +478,8 @@ mod tests {
         let index = Index::new(1 << 20);
         assert_eq!(index.stripes(), 64);
         let place = index.place(u64::MAX);
-        assert_eq!(place, Place { stripe: 63, tag: 0xff_ffff });
-        index.lock(place.stripe).insert(place.tag, 0, 1);
+        assert_eq!(place, Place { stripe: 63, tag: 0x3f_ffff });
+        index.lock(place.stripe).insert(place.tag, Popularity::NEW, 1);
         assert!(index.bytes() > 0);
         let mut stripe = index.lock(place.stripe);
         let at = stripe.find(place.tag, |_| true).expect("present");

@@ -12,7 +12,7 @@
 //!     +-----------------------> won    ---- (as it is) -----'
 //! ```
 
-use super::core::{Local, Store, FREQ_MAX};
+use super::core::{Local, Store};
 use super::handle::{Look, Seen};
 use super::index::{Locked, Place};
 use super::item::{Extras, Record, Shape};
@@ -129,7 +129,7 @@ impl<'a> Get<'a> {
         if !self.terms.no_update {
             hit.record.set_used(&store.segments.arena, self.now.unix_secs(), true);
             if let Some(slot) = hit.slot {
-                stripe.bump(slot, FREQ_MAX);
+                stripe.note_use(slot);
             }
         }
         if let (true, Some(slot)) = (hit.gone, hit.slot) {

@@ -15,6 +15,7 @@ use super::horizon::{Absence, Horizon};
 use super::index::Locked;
 use super::item::{Extras, Record, Shape};
 use super::large::Snapshot;
+use super::popular::Popularity;
 use super::write::{Ask, New, Put};
 use super::{
     Applied, Change, Exptime, FlushState, Handle, ScanCursor, Value, Version, What, KEY_MAX,
@@ -98,7 +99,7 @@ impl Store {
                 let record = self.begin(open, &shape, now);
                 record.set_version(&self.segments.arena, change.version, true);
                 self.seal_record(open, &record);
-                self.link(stripe, place, 0, &record, &me.counters);
+                self.link(stripe, place, Popularity::NEW, &record, &me.counters);
             }
             Look::Done(Applied::Won)
         });

@@ -11,7 +11,7 @@
 //!                             a long one is written here
 //! ```
 
-use super::core::{lock, Local, Status, Store, Writer, FREQ_BACK, FREQ_MAX};
+use super::core::{lock, Local, Status, Store, Writer};
 use super::incoming::{Given, Incoming};
 use super::index::{Locked, Place};
 use super::item::{Extras, Record, Shape};
@@ -194,7 +194,7 @@ impl Store {
                 if let Exptime::At(secs) = shape.exptime {
                     self.segments.meta_at(old.at).expires(secs);
                 }
-                stripe.bump(*slot, FREQ_MAX);
+                stripe.note_use(*slot);
                 return Settled::InPlace;
             }
         }
@@ -203,13 +203,13 @@ impl Store {
         self.seal_record(open, &record);
         match old {
             Some((slot, old)) => {
-                let freq = stripe.freq(slot);
+                let popularity = stripe.popularity(slot);
                 self.count_reclaimed(&old, now, &me.counters);
-                self.replace(stripe, slot, freq, &old, &record, &me.counters);
+                self.replace(stripe, slot, popularity, &old, &record, &me.counters);
             }
             None => {
-                let freq = if stripe.was_evicted(place.tag) { FREQ_BACK } else { 0 };
-                self.link(stripe, place, freq, &record, &me.counters);
+                let popularity = stripe.popularity_of_new(place.tag);
+                self.link(stripe, place, popularity, &record, &me.counters);
             }
         }
         Settled::Appended
