@@ -24,9 +24,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-/// Segments in an arena of middle size: enough for queues to be fine grained, few enough for each
-/// to hold hundreds of items.
+/// Segments in a small arena: enough for queues to be fine grained, few enough for each to hold
+/// hundreds of items.
 const SEGMENTS: u64 = 256;
+/// Segments in a large one, whose segments are large enough with so many: what is free ahead of
+/// demand and what is open but not full yet is so much less of it.
+const SEGMENTS_MANY: u64 = 1024;
+const LARGE_ENOUGH: u64 = 256 << 10;
 /// Smallest segment: `-m 1` still has 64 of them.
 const SEGMENT_MIN: u64 = 16 << 10;
 /// Largest segment: reclaiming one takes a millisecond or two of a background thread.
@@ -218,7 +222,8 @@ pub(crate) struct Segments {
 impl Segments {
     /// Cuts `memory_limit` less `fixed_bytes` into segments.
     pub fn new(memory_limit: u64, fixed_bytes: u64) -> Segments {
-        let near = (memory_limit / SEGMENTS).clamp(SEGMENT_MIN, SEGMENT_MAX);
+        let many = (memory_limit / SEGMENTS_MANY).max(LARGE_ENOUGH);
+        let near = (memory_limit / SEGMENTS).min(many).clamp(SEGMENT_MIN, SEGMENT_MAX);
         let size = 1u64 << near.ilog2();
         let budget = budget_of(memory_limit, fixed_bytes, size, 0);
         let count = (budget / size) as usize;
@@ -388,9 +393,9 @@ impl Segments {
         self.allowed(off_arena).saturating_sub(self.allocated())
     }
 
-    /// Free segments that reclaim keeps ahead of demand.
+    /// Free segments that reclaim keeps ahead of demand: less than half a hundredth of all.
     pub fn low_mark(&self, off_arena: u64) -> u32 {
-        RESERVE + (self.usable(off_arena) / 64).clamp(1, 32)
+        RESERVE + (self.usable(off_arena) / 256).clamp(2, 32)
     }
 
     /// Facts of a segment.

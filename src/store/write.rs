@@ -21,7 +21,7 @@ use crate::base::counters::{ClassCounter, Counter};
 
 /// A value up to this length that takes the place of one with the same length is written over it:
 /// no dead bytes, and the copy under the stripe's lock stays below a microsecond.
-const IN_PLACE_MAX: usize = 4096;
+pub(super) const IN_PLACE_MAX: usize = 4096;
 /// How often a command that looks first and stores then starts again because somebody else changed
 /// the item in between. It waits for nobody: it fails only if others win as often in a row.
 pub(super) const CHANGED_TRIES: usize = 64;

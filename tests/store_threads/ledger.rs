@@ -27,6 +27,8 @@ use twincached::store::{Value, Version};
 pub const ORDER: Ordering = if cfg!(tsan) { Ordering::Relaxed } else { Ordering::SeqCst };
 
 const HEAD: usize = 40;
+/// How often a reader of a large value lets others run and looks again.
+const LINGERS: usize = 3;
 /// In the place of the ticket that says when a write was stored.
 const NOT_YET: u64 = 0;
 const REFUSED: u64 = u64::MAX;
@@ -139,6 +141,18 @@ impl Ledger {
         self.take_version(number, known, version);
         scratch.clear();
         value.copy_to(scratch);
+        if value.chunks().nth(1).is_some() {
+            // A large one: it is held without a lock, and stays what it is for that long.
+            for _ in 0..LINGERS {
+                std::thread::yield_now();
+                let mut rest = &scratch[..];
+                for part in value.chunks() {
+                    let (same, behind) = rest.split_at(part.len());
+                    assert!(part == same, "{key:?}: changed while it was read");
+                    rest = behind;
+                }
+            }
+        }
         let (mut rest, mut latest, mut fresh) = (&mut scratch[..], 0, value.is_empty());
         while !rest.is_empty() {
             let (begun, stored, len) = self.judge_block(key, rest);
