@@ -76,13 +76,14 @@ fn until_eviction(command: &str, kind: &Kind, options: &Options) -> Result<(f64,
     let mut sent = 0;
     while sent < most {
         kind.set(&mut client, sent, sent + step, 0)?;
-        let evictions = server.stat("evictions")?;
-        if evictions > 0 {
+        if server.stat("evictions")? > 0 {
             let resident = mib(server.resident()?);
             let asked = (sent + step).div_ceil(SAMPLE as u64);
             let there = kind.count(&server, 0, sent + step, SAMPLE)?;
             let missing = (asked - there) as f64 * SAMPLE as f64;
-            let unsaid = missing - evictions as f64 > UNSAID * sent as f64;
+            // Said afterwards: more may have gone while we were reading.
+            let said = server.stat("evictions")? as f64;
+            let unsaid = missing - said > UNSAID * sent as f64;
             let held = if unsaid { there * SAMPLE as u64 } else { sent };
             return Ok((held as f64, resident));
         }

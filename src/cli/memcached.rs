@@ -477,7 +477,7 @@ pub static FLAGS: &[Flag<Draft>] = &[
             d.config.large_pages = true;
             d.note("-L");
         }),
-        help: "accepted for compatibility: the kernel decides about large pages",
+        help: "keep items in large memory pages, if the kernel has any",
     },
     // What memcached has and this server does not: a sentence instead of "invalid option".
     Flag {

@@ -15,6 +15,7 @@
 pub mod child;
 pub mod daemon;
 pub mod heap;
+pub mod image;
 pub mod limits;
 pub mod logging;
 pub mod pidfile;
@@ -29,6 +30,19 @@ pub const EX_USAGE: i32 = 64;
 pub const EX_NOUSER: i32 = 67;
 /// Exit status of a system call that failed at the start (sysexits' EX_OSERR).
 pub const EX_OSERR: i32 = 71;
+
+/// This thread's work can wait: it does not take a processor from a thread that runs when it becomes
+/// ready, as one that serves clients does.
+pub fn run_behind() {
+    #[cfg(target_os = "linux")]
+    {
+        use nix::libc::{sched_param, sched_setscheduler, SCHED_BATCH};
+        let same = sched_param { sched_priority: 0 };
+        // SAFETY: `same` outlives the call, which only reads it. A kernel that refuses leaves the
+        // thread as it was.
+        unsafe { sched_setscheduler(0, SCHED_BATCH, &same) };
+    }
+}
 
 /// Processor time of this process, in microseconds.
 #[derive(Clone, Copy, Debug, Default)]

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::base::clock::{Clock, RealClock};
-use crate::platform::heap;
+use crate::platform::{self, heap};
 use crate::server::watch::Hub;
 use crate::store::{Handle, Maintained};
 
@@ -24,6 +24,10 @@ const STEP_BUDGET: usize = 256;
 
 /// The heap is looked through no more often than this.
 const TRIM_PERIOD: Duration = Duration::from_secs(1);
+
+/// Bytes that the index's tables must have shrunk by until the heap is asked for them: what it keeps
+/// of them is memory beside `-m`.
+const SHRUNK_MANY: u64 = 4 << 20;
 
 /// How workers call for maintenance: a flag first, so that ringing twice costs one atomic load.
 #[derive(Debug, Default)]
@@ -81,17 +85,22 @@ pub fn spawn(
     watch: Arc<Hub>,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("maintenance".into()).spawn(move || {
-        let mut next_trim_us = 0;
+        platform::run_behind();
+        // Bytes of the index's tables: at the last look, and the most since the heap was asked.
+        let (mut next_trim_us, mut last, mut most) = (0, 0u64, 0u64);
         while bell.wait() {
             let now = clock.now();
             if now.mono_us >= next_trim_us && bell.freed.swap(false, Ordering::Relaxed) {
                 next_trim_us = now.mono_us + TRIM_PERIOD.as_micros() as u64;
                 heap::trim();
             }
-            if store.store_ref().is_shrinking() {
-                // Tables of the index go with the items.
+            // Tables of the index go with the items: once it has come to rest, the heap is asked.
+            let tables = store.store_ref().index_bytes();
+            if tables == last && tables + SHRUNK_MANY < most {
+                most = tables;
                 bell.freed();
             }
+            (last, most) = (tables, most.max(tables));
             while store.maintain(clock.now(), STEP_BUDGET) == Maintained::More {
                 if bell.stop.load(Ordering::Acquire) {
                     return;

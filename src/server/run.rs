@@ -26,7 +26,7 @@ use crate::platform::logging::Logging;
 use crate::platform::pidfile::PidFile;
 use crate::platform::signals::{Signal, Signals};
 use crate::platform::user::User;
-use crate::platform::{heap, limits, user, EX_OSERR};
+use crate::platform::{heap, image, limits, user, EX_OSERR};
 use crate::server::accept::{Acceptor, Again};
 use crate::server::auth::{Auth, Format};
 use crate::server::config::{Config, Port};
@@ -262,6 +262,7 @@ fn store_config(config: &Config) -> store::Config {
         memory_limit: config.memory_limit,
         item_max: config.store_item_max(),
         evict: config.evict,
+        large_pages: config.large_pages,
         replicated: replication.is_some(),
         // 0 is for changes of peers that have no versions.
         node_tag: (random() % 255) as u8 + 1,
@@ -380,6 +381,7 @@ fn start_replication(
 impl Server {
     fn run(mut self) -> io::Result<i32> {
         let mut events = Events::with_capacity(256);
+        image::let_go();
         let stop = loop {
             let timeout = self.acceptor.waiting().map(|again| match again {
                 Again::Now => Duration::ZERO,

@@ -52,10 +52,29 @@ use super::banks::{Banks, MOST};
 /// The arena's base is aligned to this, so that whole segments can be given back to the kernel.
 const PAGE: usize = 4096;
 
+/// What `-L` asks for: large pages where the kernel has any. The base is aligned to this then.
+const LARGE_PAGE: usize = 2 << 20;
+
 /// Gives back locked memory too (`-k`), which MADV_DONTNEED refuses. From Linux 5.18 on; not in
 /// libc's list yet.
 #[cfg(all(target_os = "linux", not(miri)))]
 const MADV_DONTNEED_LOCKED: nix::libc::c_int = 24;
+
+/// Bytes that a prefetch fetches.
+const CACHE_LINE: usize = 64;
+
+/// Asks for the cache line at an address ahead of its use. A hint: any address will do.
+#[inline]
+pub(super) fn prefetch(address: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
+        // SAFETY: a prefetch reads nothing that a program sees, and faults nowhere.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::without_provenance(address)) }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = address;
+}
 
 /// Zeroed, page-aligned bytes: an allocation, or a part of the one that another block owns.
 #[derive(Debug)]
@@ -73,18 +92,25 @@ unsafe impl Sync for Block {}
 impl Block {
     /// An alignment above malloc's own would make the allocator write every zero itself, and so
     /// commit all memory at once. One page more, and aligning by hand, keeps it lazy.
-    fn layout(size: usize) -> Option<Layout> {
-        size.checked_add(PAGE).and_then(|n| Layout::from_size_align(n, 16).ok())
+    fn layout(size: usize, page: usize) -> Option<Layout> {
+        size.checked_add(page).and_then(|n| Layout::from_size_align(n, 16).ok())
     }
 
-    /// Allocates `size` bytes. The kernel commits them as they are touched.
-    fn new(size: usize) -> Option<Block> {
-        let layout = Self::layout(size)?;
-        // SAFETY: the layout's size is at least PAGE, so not zero.
+    /// Allocates `size` bytes. The kernel commits them as they are touched: a `page` at a time, if
+    /// it can.
+    fn new(size: usize, page: usize) -> Option<Block> {
+        let layout = Self::layout(size, page)?;
+        // SAFETY: the layout's size is at least `page`, so not zero.
         let allocation = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        let skip = allocation.as_ptr().align_offset(PAGE).min(PAGE);
-        // SAFETY: skip <= PAGE, and the allocation has size + PAGE bytes.
+        let skip = allocation.as_ptr().align_offset(page).min(page);
+        // SAFETY: skip <= page, and the allocation has size + page bytes.
         let base = unsafe { allocation.add(skip) };
+        #[cfg(all(target_os = "linux", not(miri)))]
+        if page > PAGE {
+            // SAFETY: the bytes are our own; the advice changes nothing that a program sees. A
+            // kernel without large pages refuses it, and small ones do.
+            unsafe { nix::libc::madvise(base.as_ptr().cast(), size, nix::libc::MADV_HUGEPAGE) };
+        }
         Some(Block { base, owned: Some((allocation, layout)) })
     }
 }
@@ -105,6 +131,7 @@ pub(crate) struct Arena {
     base: NonNull<u8>,
     size: usize,
     bank_shift: u32,
+    page: usize,
     banks: Banks<Block>,
     /// What `base` points into.
     _first: Block,
@@ -119,15 +146,17 @@ impl Arena {
     /// Allocates `size` zero bytes.
     #[cfg(test)]
     pub fn new(size: usize) -> Arena {
-        Arena::with_banks(size, 13)
+        Arena::with_banks(size, 13, false)
     }
 
-    /// Allocates `size` zero bytes, to be grown by banks of `1 << bank_shift`.
-    pub fn with_banks(size: usize, bank_shift: u32) -> Arena {
-        let Some(first) = Block::new(size) else {
-            handle_alloc_error(Block::layout(size).unwrap_or(Layout::new::<u8>()))
+    /// Allocates `size` zero bytes, to be grown by banks of `1 << bank_shift`. `large`: in large
+    /// pages, where the kernel has some.
+    pub fn with_banks(size: usize, bank_shift: u32, large: bool) -> Arena {
+        let page = if large { LARGE_PAGE } else { PAGE };
+        let Some(first) = Block::new(size, page) else {
+            handle_alloc_error(Block::layout(size, page).unwrap_or(Layout::new::<u8>()))
         };
-        Arena { base: first.base, size, bank_shift, banks: Banks::new(), _first: first }
+        Arena { base: first.base, size, bank_shift, page, banks: Banks::new(), _first: first }
     }
 
     /// Adds these banks, at the end of what there is, by one allocation: a mapping for each would
@@ -137,7 +166,9 @@ impl Arena {
         if banks.is_empty() || banks.end > MOST || self.banks.get(banks.start).is_some() {
             return false;
         }
-        let Some(mut whole) = Block::new(banks.len() << self.bank_shift) else { return false };
+        let Some(mut whole) = Block::new(banks.len() << self.bank_shift, self.page) else {
+            return false;
+        };
         for (at, nth) in banks.enumerate() {
             // SAFETY: at < the number of banks, and the block has room for all of them.
             let base = unsafe { whole.base.add(at << self.bank_shift) };
@@ -150,7 +181,7 @@ impl Arena {
     /// Whether an arena of this size can be had at present. Commits nothing.
     pub fn is_possible(size: usize) -> bool {
         // A trial whose result nobody looks at may be optimised away.
-        std::hint::black_box(Block::new(size)).is_some()
+        std::hint::black_box(Block::new(size, PAGE)).is_some()
     }
 
     /// The address of `len` bytes at `at`, which are inside.
@@ -188,17 +219,9 @@ impl Arena {
     /// will do.
     #[inline]
     pub fn prefetch(&self, at: usize, lines: usize) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        for line in 0..lines {
-            use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
-            let at = at + 64 * line;
-            if at < self.size {
-                // SAFETY: inside of the allocation; a prefetch reads nothing that a program sees.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.add(at).as_ptr().cast()) }
-            }
-        }
-        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        let _ = (at, lines);
+        let base = self.base.addr().get();
+        let inside = (0..lines).map(|line| at + CACHE_LINE * line).take_while(|&at| at < self.size);
+        inside.for_each(|at| prefetch(base + at));
     }
 
     /// Writes `bytes` at `at`, by rule 1 or 2.
@@ -252,13 +275,28 @@ impl Arena {
     }
 }
 
+/// Asks for the cache line of `slice[at]` ahead of its use. A hint: reads nothing, and any place
+/// will do.
+#[inline]
+#[inline]
+pub(crate) fn ask_for<T>(slice: &[T], at: usize) {
+    if let Some(place) = slice.get(at) {
+        prefetch(std::ptr::from_ref(place).addr());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn reads_back_what_was_written_at_any_alignment() {
-        let arena = Arena::new(2 * PAGE);
+        for large in [false, true] {
+            reads_back(&Arena::with_banks(2 * PAGE, 13, large));
+        }
+    }
+
+    fn reads_back(arena: &Arena) {
         arena.put(3, b"abcdef");
         assert_eq!(arena.bytes(3, 6), b"abcdef");
         assert_eq!(arena.array::<2>(4), *b"bc");

@@ -142,7 +142,7 @@ impl Store {
     /// [`Store::is_possible`] tells before.
     pub fn new(config: Config, now: Now) -> Arc<Store> {
         let index = Index::new(config.memory_limit);
-        let segments = Segments::new(config.memory_limit, index.fixed_bytes());
+        let segments = Segments::new(config.memory_limit, index.fixed_bytes(), config.large_pages);
         let writers_used = AtomicUsize::new(writers_for(segments.count()));
         Arc::new_cyclic(|myself| Store {
             myself: Weak::clone(myself),
@@ -232,6 +232,11 @@ impl Store {
             member.counters.sum_into(&mut sums);
         }
         sums
+    }
+
+    /// Bytes of the index's tables.
+    pub fn index_bytes(&self) -> u64 {
+        self.index.bytes()
     }
 
     /// Bytes of `-m` that are not for segments at present: the index, and what is lent.
@@ -422,7 +427,7 @@ impl Store {
         key: &[u8],
         now: Now,
     ) -> Option<(usize, Record)> {
-        self.find(stripe, place, key).filter(|(_, record)| self.status(record, now) == Status::Live)
+        self.find(stripe, place, key).filter(|(_, record)| self.is_live(record, now))
     }
 
     /// What a record is now. Flushed wins, so that memory swept late counts as flushed.
@@ -439,6 +444,12 @@ impl Store {
         } else {
             Status::Live
         }
+    }
+
+    /// Whether a client may see a record.
+    #[inline]
+    pub(super) fn is_live(&self, record: &Record, now: Now) -> bool {
+        self.status(record, now) == Status::Live
     }
 
     /// Issues the version of a local change. Under the stripe lock, before it becomes visible.

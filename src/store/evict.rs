@@ -18,6 +18,7 @@
 //! Segments with many dead bytes (overwritten, deleted, expired) go first, whatever their age:
 //! what is alive in them moves on, and nobody loses anything.
 
+use super::ahead::Ahead;
 use super::core::{lock, mono_secs, try_lock, Local, Status, Store, Writer};
 use super::expire::Sweep;
 use super::index::Locked;
@@ -285,12 +286,14 @@ impl Store {
             return Step::Nothing;
         };
         let used = meta(victim.segment).used();
+        let mut ahead = Ahead::new(victim.segment, victim.at, *budget);
         while victim.at < used && meta(victim.segment).live() > 0 {
             if *budget == 0 {
                 reclaimer.victim = Some(victim);
                 return Step::More;
             }
             *budget -= 1;
+            self.look_ahead(&mut ahead, used, |_| true);
             let kept = victim.kept;
             let offset = self.segments.offset_in(victim.segment, victim.at);
             let record = Record::read(&self.segments.arena, offset);

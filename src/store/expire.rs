@@ -9,6 +9,7 @@
 //! back within twice of that. Apart from that it walks all segments every [`AGE_EVERY_SECS`], so
 //! that items keep to know how long ago they were used.
 
+use super::ahead::Ahead;
 use super::core::{lock, mono_secs, Status, Store};
 use super::evict::{Reclaimer, Step};
 use super::item::{Record, COARSE_AFTER};
@@ -27,12 +28,19 @@ const AGE_EVERY_SECS: u32 = 6000;
 const _: () = assert!(COARSE_AFTER + AGE_EVERY_SECS + 900 < 15 << 10);
 /// Records that the sweep may walk in a second: about 2 % of a core.
 const SWEEP_PER_SEC: u64 = 1_000_000;
+/// What has expired pays for looking at it, and at so many others: memory that can be had comes
+/// back as fast as the processor allows.
+const EXPIRED_PAYS: u64 = 4;
 /// Records that it may walk at once after a rest.
 const SWEEP_BURST: u64 = 1_000_000;
 /// Segments whose due time is looked at in one step.
 const LOOK: u32 = 1024;
-/// Stripes that are looked at for a table that became too large in one step.
-const SHRINK_STRIPES: usize = 64;
+/// Stripes that are looked at for a table that became too large in one step: this part of all, and
+/// within these bounds. A step then takes less than a millisecond, and ten in a second see them all
+/// in ten where memory is below 32 GB.
+const SHRINK_SHARE: usize = 64;
+const SHRINK_MIN: usize = 64;
+const SHRINK_MAX: usize = 1024;
 /// Records of one hold of the reclaim lock, which no writer waits for while anything is free.
 const HOLD: usize = 128;
 
@@ -191,11 +199,15 @@ impl Store {
         counters: &Counters,
     ) -> bool {
         reclaimer.sweep.refill(now);
-        // What was walked half may have been reclaimed meanwhile.
+        // What was walked half may have been reclaimed meanwhile, or is about to be and then comes
+        // back: what it has not been looked at for is still due.
         let current = |walk: &Walk| self.segments.sealing(walk.segment) == Some(walk.sealing);
-        let mut walk = match reclaimer.sweep.walking.take().filter(current) {
-            Some(walk) => walk,
-            None => {
+        let mut walk = match reclaimer.sweep.walking.take() {
+            Some(walk) if current(&walk) => walk,
+            lost => {
+                if let Some(Walk { segment, .. }) = lost {
+                    self.segments.meta(segment).expires(0);
+                }
                 let aging = self.next_aging(&mut reclaimer.sweep, now);
                 let ages = aging.is_some();
                 let next = aging.or_else(|| self.next_sweep(&mut reclaimer.sweep, now));
@@ -209,6 +221,7 @@ impl Store {
         let meta = self.segments.meta(segment);
         let all =
             walk.ages || self.config.replicated || meta.swept.load(Ordering::Relaxed) < watermark.0;
+        let mut ahead = Ahead::new(segment, walk.at, *budget);
         while walk.at < meta.used() && meta.live() > 0 {
             if *budget == 0 || reclaimer.sweep.tokens == 0 {
                 reclaimer.sweep.walking = Some(walk);
@@ -216,10 +229,13 @@ impl Store {
             }
             *budget -= 1;
             reclaimer.sweep.tokens -= 1;
+            self.look_ahead(&mut ahead, meta.used(), |record| all || record.has_exptime());
             let offset = self.segments.offset_in(segment, walk.at);
             let record = Record::read(&self.segments.arena, offset);
             if !record.is_chunk() && (all || record.has_exptime()) {
-                self.sweep_record(&record, now, counters);
+                let expired = self.sweep_record(&record, now, counters);
+                let paid = if expired { EXPIRED_PAYS } else { 0 };
+                reclaimer.sweep.tokens = (reclaimer.sweep.tokens + paid).min(SWEEP_BURST);
             }
             walk.at = self.segments.next(walk.at, record.size());
         }
@@ -229,13 +245,14 @@ impl Store {
         true
     }
 
-    /// Unlinks a record if it is dead by now, else notes when it will be.
-    fn sweep_record(&self, record: &Record, now: Now, counters: &Counters) {
+    /// Unlinks a record if it is dead by now, else notes when it will be. True when it had expired.
+    fn sweep_record(&self, record: &Record, now: Now, counters: &Counters) -> bool {
         let arena = &self.segments.arena;
         let (mut stripe, place) = self.lock(self.hash(record.key(arena)));
         let location = self.segments.location(record.at);
-        let Some(slot) = stripe.find(place.tag, |found| found == location) else { return };
-        match self.status(record, now) {
+        let Some(slot) = stripe.find(place.tag, |found| found == location) else { return false };
+        let status = self.status(record, now);
+        match status {
             Status::Flushed => self.reclaim_flushed(&mut stripe, slot, record, now, counters),
             Status::Expired => {
                 self.class_counts(record, ClassCounter::CrawlerReclaimed, counters);
@@ -255,6 +272,7 @@ impl Store {
                 }
             }
         }
+        status == Status::Expired
     }
 
     /// Closes open segments in which something has expired, or that have been open for very long:
@@ -278,9 +296,10 @@ impl Store {
 
     /// Looks at some stripes whether their tables are too large.
     pub(super) fn shrink_index(&self, reclaimer: &mut Reclaimer) {
-        for _ in 0..SHRINK_STRIPES.min(self.index.stripes()) {
+        let all = self.index.stripes();
+        for _ in 0..(all / SHRINK_SHARE).clamp(SHRINK_MIN, SHRINK_MAX).min(all) {
             let stripe = reclaimer.sweep.stripe;
-            reclaimer.sweep.stripe = (stripe + 1) % self.index.stripes();
+            reclaimer.sweep.stripe = (stripe + 1) % all;
             self.index.lock(stripe).shrink();
         }
         self.segments.trim(self.off_arena());
@@ -384,6 +403,26 @@ mod tests {
         settle(&mut handle, 2, 12);
         assert_eq!(handle.store_ref().stats().curr_items, 1);
         assert_eq!(handle.counters().get(Counter::ExpiredUnfetched), 1);
+    }
+
+    #[test]
+    fn what_a_sweep_had_to_leave_is_still_due() {
+        let mut handle = handle(false);
+        for n in 0..200u8 {
+            handle.store(Mode::Set, &[n], 0, Exptime::At(1_700_000_002), b"v", at(0));
+        }
+        // A step that ends in the middle of the segment, which is then taken for a victim.
+        while handle.store_ref().stats().curr_items == 200 {
+            handle.maintain(at(5), 50);
+        }
+        let store = std::sync::Arc::clone(handle.store_ref());
+        let walk = lock(&store.reclaimer).sweep.walking.expect("half way");
+        let class = store.segments.claim(walk.segment).expect("it is sealed");
+        handle.maintain(at(5), 1000);
+        store.segments.give_back(walk.segment, class);
+        assert!(store.stats().curr_items > 0, "all gone before it was given back");
+        settle(&mut handle, 6, 16);
+        assert_eq!(store.stats().curr_items, 0);
     }
 
     #[test]

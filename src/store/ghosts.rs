@@ -12,6 +12,8 @@
 //! set  | newest | . | . | oldest |     2 bytes each, 0: empty
 //! ```
 
+use super::arena;
+
 /// Fingerprints of one set: a set is 8 bytes, so a look at it is one cache line.
 const WAYS: usize = 4;
 /// Index slots per remembered key: an eviction is remembered for about half as many evictions as
@@ -60,6 +62,12 @@ impl Ghosts {
         set.copy_within(at + 1.., at);
         set[WAYS - 1] = 0;
         true
+    }
+
+    /// Asks for the cache line of a tag's set ahead of its use.
+    pub fn ask_for(&self, tag: u32, tag_bits: u32) {
+        let at = (u64::from(tag) * self.sets.len() as u64) >> tag_bits;
+        arena::ask_for(&self.sets, at as usize);
     }
 
     /// Gives the memory back where a stripe of so many slots has no use for it.

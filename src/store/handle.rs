@@ -136,11 +136,12 @@ impl Store {
     pub(super) fn get<R>(
         &self,
         me: &Local,
+        hash: u64,
         key: &[u8],
         now: Now,
         read: impl FnOnce(&Item<'_>) -> R,
     ) -> Option<R> {
-        let (mut stripe, place) = self.lock(self.hash(key));
+        let (mut stripe, place) = self.lock(hash);
         let found = self.fetch(&mut stripe, place, key, now, &me.counters);
         let Some((slot, record)) = found else {
             me.counters.add(Counter::GetMisses, 1);
@@ -333,9 +334,7 @@ impl Handle {
     /// Finds an item for a client: counts a hit or a miss, marks it as used. `read` runs at once,
     /// under a lock for small items: it should copy and return.
     pub fn get<R>(&mut self, key: &[u8], now: Now, read: impl FnOnce(&Item<'_>) -> R) -> Option<R> {
-        let (store, me) = self.split();
-        store.settle(now);
-        store.get(me, key, now, read)
+        self.get_hashed(self.hash(key), key, now, read)
     }
 
     /// Finds an item without counting or marking anything.

@@ -21,8 +21,9 @@
 //! when the whole index grows. The order also makes a scan robust: "from this tag on" means the
 //! same before and after a rebuild.
 
+use super::arena::{self, prefetch};
 use super::ghosts::Ghosts;
-use crate::base::sync::lock;
+use crate::base::sync::{lock, try_lock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
@@ -46,9 +47,18 @@ const LOAD_NUM: usize = 9;
 const LOAD_DEN: usize = 10;
 /// It grows by a sixteenth, so that a table is 87 % full on average.
 const GROW_SHIFT: u32 = 4;
+/// Bits of a hint that say how many homes there are; an address has no more than the others.
+const HINT_BITS: u32 = 16;
 /// Smallest table.
 const HOMES_MIN: usize = 8;
 
+/// Where the slots of a tag begin in a table of so many homes.
+#[inline]
+fn home(tag: u32, homes: usize) -> usize {
+    ((u64::from(tag) * homes as u64) >> TAG_BITS) as usize
+}
+
+#[inline]
 fn tag_of(slot: u64) -> u32 {
     (slot >> TAG_SHIFT) as u32
 }
@@ -68,8 +78,9 @@ pub(crate) struct Stripe {
 }
 
 impl Stripe {
+    #[inline]
     fn home(&self, tag: u32) -> usize {
-        ((u64::from(tag) * self.homes as u64) >> TAG_BITS) as usize
+        home(tag, self.homes)
     }
 
     /// The position of the slot with this tag for whose location `matches` says yes.
@@ -205,6 +216,28 @@ impl Stripe {
             .filter(move |&(_, found)| found >= tag)
     }
 
+    /// The location in the first slot of this tag: most likely that of the only key that has it.
+    #[inline]
+    pub fn first(&self, tag: u32) -> Option<u64> {
+        let mut first = 0;
+        self.find(tag, |location| {
+            first = location;
+            true
+        })?;
+        Some(first)
+    }
+
+    /// The table's address, and in the low [`HINT_BITS`] its homes; 0 where they are too many.
+    fn hint(&self) -> u64 {
+        let fits = self.homes < 1 << HINT_BITS;
+        let address = self.slots.as_ptr().addr() as u64;
+        if fits {
+            address << HINT_BITS | self.homes as u64
+        } else {
+            0
+        }
+    }
+
     fn bytes(&self) -> usize {
         std::mem::size_of_val(&*self.slots) + self.ghosts.bytes()
     }
@@ -213,7 +246,11 @@ impl Stripe {
 /// A stripe with a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Padded(Mutex<Stripe>);
+struct Padded {
+    stripe: Mutex<Stripe>,
+    /// Where its table is and how many homes that has ([`Stripe::hint`]).
+    hint: AtomicU64,
+}
 
 /// Where a hash belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,6 +270,7 @@ pub(crate) struct Index {
 /// A locked stripe, which tells the index when its size changes.
 pub(crate) struct Locked<'a> {
     guard: MutexGuard<'a, Stripe>,
+    hint: &'a AtomicU64,
     index: &'a Index,
     before: usize,
 }
@@ -254,6 +292,7 @@ impl Drop for Locked<'_> {
     fn drop(&mut self) {
         let after = self.guard.bytes();
         if after != self.before {
+            self.hint.store(self.guard.hint(), Ordering::Relaxed);
             let change = (after as u64).wrapping_sub(self.before as u64);
             self.index.bytes.fetch_add(change, Ordering::Relaxed);
         }
@@ -283,8 +322,43 @@ impl Index {
     /// Locks a stripe. Never lock two at once.
     #[inline]
     pub fn lock(&self, stripe: usize) -> Locked<'_> {
-        let guard = lock(&self.stripes[stripe].0);
-        Locked { before: guard.bytes(), guard, index: self }
+        let Padded { stripe, hint } = &self.stripes[stripe];
+        let guard = lock(stripe);
+        Locked { before: guard.bytes(), guard, hint, index: self }
+    }
+
+    /// Asks for the stripe of this hash ahead of its use.
+    #[inline]
+    pub fn prefetch_stripe(&self, hash: u64) {
+        let stripe: *const Padded = &self.stripes[self.place(hash).stripe];
+        prefetch(stripe.addr());
+    }
+
+    /// Asks for the slot at which a search for this hash begins. Takes no lock: where the table has
+    /// just moved, nothing is won.
+    #[inline]
+    pub fn prefetch_slot(&self, hash: u64) {
+        let Place { stripe, tag } = self.place(hash);
+        let hint = self.stripes[stripe].hint.load(Ordering::Relaxed);
+        let homes = (hint & ((1 << HINT_BITS) - 1)) as usize;
+        let slots = (hint >> HINT_BITS) as usize;
+        prefetch(slots.wrapping_add(home(tag, homes) * std::mem::size_of::<u64>()));
+    }
+
+    /// Waits for whoever has a stripe locked at present.
+    pub fn pass_all(&self) {
+        for stripe in self.stripes.iter() {
+            drop(lock(&stripe.stripe));
+        }
+    }
+
+    /// Asks for the cache lines that [`Stripe::find`] and [`Stripe::haunt`] will look at, ahead of
+    /// that; not where somebody has the stripe.
+    pub fn ask_for(&self, place: Place) {
+        if let Some(stripe) = try_lock(&self.stripes[place.stripe].stripe) {
+            arena::ask_for(&stripe.slots, stripe.home(place.tag));
+            stripe.ghosts.ask_for(place.tag, TAG_BITS);
+        }
     }
 
     /// Number of stripes.

@@ -182,7 +182,7 @@ impl Handle {
         let Some(seen) = seen else {
             // No memory for what was asked.
             let read = read?;
-            return store.get(me, key, now, |item| {
+            return store.get(me, store.hash(key), key, now, |item| {
                 let exptime_before = item.exptime;
                 read(item, Found { created: false, won: false, exptime_before })
             });

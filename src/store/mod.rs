@@ -3,6 +3,7 @@
 //! Owns items, their index, their expiry, eviction and versions. Knows no socket, no protocol, no
 //! thread and no clock: time comes in as an argument. This file is the one public door.
 
+mod ahead;
 mod arena;
 mod arith;
 mod banks;
@@ -25,6 +26,7 @@ mod item;
 mod large;
 mod meta;
 mod number;
+mod quick;
 mod replica;
 mod resize;
 mod segment;
@@ -74,6 +76,8 @@ pub struct Config {
     pub item_max: u32,
     /// Without `-M`: drop the least valuable items when memory is full. With it: refuse.
     pub evict: bool,
+    /// `-L`: items lie in large pages, where the kernel has some.
+    pub large_pages: bool,
     /// Replication is on: changes are fed to links and deletes leave tombstones.
     pub replicated: bool,
     /// Distinguishes this node's versions from its peers'.
@@ -99,6 +103,7 @@ impl Default for Config {
             memory_limit: 64 << 20,
             item_max: 1 << 20,
             evict: true,
+            large_pages: false,
             replicated: false,
             node_tag: 1,
             hash_seed: 0,

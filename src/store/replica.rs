@@ -278,8 +278,16 @@ impl Handle {
         let (store, me) = self.split();
         store.settle(now);
         me.counters.add(Counter::CmdFlush, 1);
-        let issued = store.clock.next(now);
-        store.change_flush(|flush| flush.ordered(at, issued, now));
+        // Issued under the lock of the flush state: the later of two orders is the higher one.
+        let order = || store.change_flush(|flush| flush.ordered(at, store.clock.next(now), now));
+        order();
+        if at.is_none_or(|secs| secs <= now.unix_secs()) {
+            // Who is just changing an item (incr, append, touch) may have looked at it before the
+            // watermark was there, and gives it a version above. Once every stripe was let go the
+            // watermark has been seen by all, and a second one is above these versions.
+            store.index.pass_all();
+            order();
+        }
         if store.config.replicated {
             // A change of no key, behind the flush: what peers acknowledge then covers it.
             store.issue(me, store.hash(b""), now);

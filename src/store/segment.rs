@@ -203,6 +203,8 @@ pub(crate) struct Segments {
     /// Facts of segments that were added later.
     more: Banks<Box<[Segment]>>,
     count: AtomicU32,
+    /// For how many there is address space.
+    reserved: AtomicU32,
     shift: u32,
     unit_shift: u32,
     /// Bytes for segments and index together, at present.
@@ -221,7 +223,8 @@ pub(crate) struct Segments {
 
 impl Segments {
     /// Cuts `memory_limit` less `fixed_bytes` into segments.
-    pub fn new(memory_limit: u64, fixed_bytes: u64) -> Segments {
+    /// `large`: ask for large pages.
+    pub fn new(memory_limit: u64, fixed_bytes: u64, large: bool) -> Segments {
         let many = (memory_limit / SEGMENTS_MANY).max(LARGE_ENOUGH);
         let near = (memory_limit / SEGMENTS).min(many).clamp(SEGMENT_MIN, SEGMENT_MAX);
         let size = 1u64 << near.ilog2();
@@ -229,10 +232,11 @@ impl Segments {
         let count = (budget / size) as usize;
         let shift = size.ilog2();
         Segments {
-            arena: Arena::with_banks(count << shift, shift + BANK_SHIFT),
+            arena: Arena::with_banks(count << shift, shift + BANK_SHIFT, large),
             metas: (0..count).map(|_| Segment::default()).collect(),
             more: Banks::new(),
             count: AtomicU32::new(count as u32),
+            reserved: AtomicU32::new(count as u32),
             shift,
             unit_shift: if memory_limit > SMALL_UNITS_MAX { 3 } else { 2 },
             budget: AtomicU64::new(budget),
@@ -259,8 +263,8 @@ impl Segments {
     /// locations do not reach so far or the address space cannot be had.
     pub fn set_limit(&self, memory_limit: u64, fixed_bytes: u64) -> bool {
         let size = self.size() as u64;
-        let budget = budget_of(memory_limit, fixed_bytes, size, u64::from(self.count()));
-        if budget / size > self.count_max() || !self.grow((budget / size) as u32) {
+        let budget = budget_of(memory_limit, fixed_bytes, size, u64::from(self.reserved()));
+        if budget / size > self.count_max() || !self.reserve((budget / size) as u32) {
             return false;
         }
         self.target.store(budget, Ordering::Relaxed);
@@ -274,29 +278,43 @@ impl Segments {
         reach.min((self.metas.len() + banks::MOST * BANK as usize) as u64)
     }
 
-    /// Adds segments until there are `wanted`, by whole banks.
-    fn grow(&self, wanted: u32) -> bool {
-        if wanted <= self.count() {
+    /// Reserves address space for `wanted` segments, by whole banks. They are made when they are
+    /// needed: so many at once would take milliseconds.
+    fn reserve(&self, wanted: u32) -> bool {
+        let (first, reserved) = (self.metas.len() as u32, self.reserved());
+        if wanted <= reserved {
             return true;
         }
-        let first = self.metas.len() as u32;
-        let bank = |segments: u32| segments.div_ceil(BANK) as usize;
-        let banks = bank(self.count() - first)..bank(wanted - first);
-        if !self.arena.add_banks(banks.clone()) {
+        let bank = |segments: u32| (segments - first).div_ceil(BANK) as usize;
+        let banks = bank(reserved)..bank(wanted);
+        let end = first + banks.end as u32 * BANK;
+        let done = self.arena.add_banks(banks);
+        if done {
+            self.reserved.store(end, Ordering::Release);
+        }
+        done
+    }
+
+    /// For how many segments there is address space.
+    fn reserved(&self) -> u32 {
+        self.reserved.load(Ordering::Acquire)
+    }
+
+    /// Makes the segments of one more bank, where there is address space for it.
+    fn grow(&self, queues: &mut Queues) -> bool {
+        let count = self.count();
+        if count >= self.reserved() {
             return false;
         }
-        for nth in banks {
-            let count = self.count();
-            self.more.add(nth, (0..BANK).map(|_| Segment::default()).collect());
-            let mut queues = self.queues();
-            let all = (count + BANK) as usize;
-            queues.state.resize(all, State::Free);
-            queues.sealed.resize(all, 0);
-            for segment in count..count + BANK {
-                queues.cold.push_front(segment);
-            }
-            self.count.store(count + BANK, Ordering::Release);
+        let nth = (count - self.metas.len() as u32) >> BANK_SHIFT;
+        self.more.add(nth as usize, (0..BANK).map(|_| Segment::default()).collect());
+        let all = (count + BANK) as usize;
+        queues.state.resize(all, State::Free);
+        queues.sealed.resize(all, 0);
+        for segment in count..count + BANK {
+            queues.cold.push_front(segment);
         }
+        self.count.store(count + BANK, Ordering::Release);
         true
     }
 
@@ -320,14 +338,14 @@ impl Segments {
         lock(&self.queues)
     }
 
-    /// Number of segments, allowed or not.
+    /// Number of segments that there are, allowed or not.
     pub fn count(&self) -> u32 {
         self.count.load(Ordering::Acquire)
     }
 
     /// Number of segments that may be used.
     pub fn usable(&self, off_arena: u64) -> u32 {
-        self.allowed(off_arena).min(self.count())
+        self.allowed(off_arena).min(self.reserved())
     }
 
     /// Bytes for segments and index together, once a lowered limit is reached.
@@ -488,7 +506,11 @@ impl Segments {
         if self.free_count(off_arena) <= reserve {
             return None;
         }
-        let segment = queues.warm.pop().or_else(|| queues.cold.pop_back())?;
+        let segment = match queues.warm.pop().or_else(|| queues.cold.pop_back()) {
+            Some(segment) => segment,
+            None if self.grow(&mut queues) => queues.cold.pop_back()?,
+            None => return None,
+        };
         queues.state[segment as usize] = State::Open;
         self.allocated.fetch_add(1, Ordering::Relaxed);
         let meta = self.meta(segment);
@@ -720,7 +742,7 @@ mod tests {
             (64 << 20, 256 << 10, 254),
             (100 << 20, 256 << 10, 398),
         ] {
-            let segments = Segments::new(limit, 4096);
+            let segments = Segments::new(limit, 4096, false);
             assert_eq!(segments.size(), size, "-m {limit}");
             assert!(segments.count() >= least, "-m {limit}: {} segments", segments.count());
             assert!(segments.target() <= limit);
@@ -729,7 +751,7 @@ mod tests {
 
     #[test]
     fn a_segment_goes_round() {
-        let segments = Segments::new(1 << 20, 0);
+        let segments = Segments::new(1 << 20, 0, false);
         let mut open = segments.take(0, 0, Version(0), 0).expect("free");
         let segment = open.segment;
         assert!(segments.claim(segment).is_none(), "it is open");
@@ -748,7 +770,7 @@ mod tests {
 
     #[test]
     fn a_segment_that_was_used_again_is_not_taken_for_what_was_given_back() {
-        let segments = Segments::new(1 << 20, 0);
+        let segments = Segments::new(1 << 20, 0, false);
         let fill = || {
             let mut open = segments.take(0, 0, Version(0), 0).expect("free");
             segments.advance(&mut open, 100);
@@ -772,7 +794,7 @@ mod tests {
 
     #[test]
     fn only_what_is_sealed_is_dead_for_good() {
-        let segments = Segments::new(1 << 20, 0);
+        let segments = Segments::new(1 << 20, 0, false);
         let mut open = segments.take(0, 0, Version(0), 0).expect("free");
         let segment = open.segment;
         assert_eq!(segments.meta(segment).live(), 0);
@@ -791,7 +813,7 @@ mod tests {
 
     #[test]
     fn a_grown_index_takes_segments_away() {
-        let segments = Segments::new(1 << 20, 0);
+        let segments = Segments::new(1 << 20, 0, false);
         let all = segments.free_count(0);
         let opens: Vec<_> = std::iter::from_fn(|| segments.take(0, 0, Version(0), 0)).collect();
         assert_eq!(opens.len(), all as usize);

@@ -13,6 +13,7 @@
 
 use super::core::{lock, Local, Status, Store, Writer, FREQ_BACK, FREQ_MAX};
 use super::incoming::{Given, Incoming};
+use super::index::{Locked, Place};
 use super::item::{Extras, Record, Shape};
 use super::segment::Open;
 use super::{memcached_size, Exptime, Handle, Marks, Mode, Stored, Terms, Version, Written};
@@ -59,6 +60,15 @@ pub(super) enum Put<E> {
     /// The condition does not hold.
     Refused(E),
     NoRoom,
+}
+
+/// Where a new item went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// Over the bytes of the old one.
+    InPlace,
+    /// To the end of the open segment.
+    Appended,
 }
 
 /// Whether a condition is only looked at, or holds from now on.
@@ -141,31 +151,41 @@ impl Store {
         now: Now,
         mut decide: impl FnMut(&mut Local, Option<&Record>, Ask) -> Result<Version, E>,
     ) -> Put<E> {
-        let arena = &self.segments.arena;
         let Some(open) = writer.open.as_mut() else { return Put::NoRoom };
-        let put_parts = |mut to: usize| {
-            for part in parts {
-                arena.put(to, part);
-                to += part.len();
-            }
-        };
-        let write = |open: &Open| {
-            let record = self.begin(open, shape, now);
-            put_parts(record.value_at());
-            record
-        };
         // What is quickly copied is written when it is known where to.
         let brief = shape.vlen <= IN_PLACE_MAX;
-        let written = if brief { None } else { Some(write(open)) };
+        let written = (!brief).then(|| self.write_record(open, shape, parts, now));
         let (mut stripe, place) = self.lock(hash);
         let old = self.find(&stripe, place, shape.key);
         let version = match decide(me, old.as_ref().map(|old| &old.1), Ask::Commit) {
             Ok(version) => version,
             Err(refused) => return Put::Refused(refused),
         };
+        let at = (&mut stripe, place);
+        self.settle_in(me, open, at, old, shape, written, parts, version, now);
+        Put::Done(version)
+    }
+
+    /// Puts a new item where it belongs: over the bytes of an old one of its shape, or into its
+    /// place, or among the others. `written` is its record, where that is there already.
+    #[allow(clippy::too_many_arguments)]
+    #[inline]
+    pub(super) fn settle_in(
+        &self,
+        me: &Local,
+        open: &mut Open,
+        (stripe, place): (&mut Locked<'_>, Place),
+        old: Option<(usize, Record)>,
+        shape: &Shape<'_>,
+        written: Option<Record>,
+        parts: &[&[u8]],
+        version: Version,
+        now: Now,
+    ) -> Settled {
+        let arena = &self.segments.arena;
         if let Some((slot, old)) = &old {
-            if brief && old.fits_in_place(shape) && self.status(old, now) == Status::Live {
-                put_parts(old.value_at());
+            if written.is_none() && old.fits_in_place(shape) && self.is_live(old, now) {
+                self.put_parts(old.value_at(), parts);
                 old.set_flags(arena, shape.flags);
                 old.set_exptime(arena, shape.exptime);
                 old.set_extras(arena, shape.extras);
@@ -175,26 +195,39 @@ impl Store {
                     self.segments.meta_at(old.at).expires(secs);
                 }
                 stripe.bump(*slot, FREQ_MAX);
-                return Put::Done(version);
+                return Settled::InPlace;
             }
         }
-        let record = written.unwrap_or_else(|| write(open));
+        let record = written.unwrap_or_else(|| self.write_record(open, shape, parts, now));
+        record.set_version(arena, version, false);
+        self.seal_record(open, &record);
         match old {
             Some((slot, old)) => {
-                record.set_version(arena, version, false);
-                self.seal_record(open, &record);
                 let freq = stripe.freq(slot);
                 self.count_reclaimed(&old, now, &me.counters);
-                self.replace(&mut stripe, slot, freq, &old, &record, &me.counters);
+                self.replace(stripe, slot, freq, &old, &record, &me.counters);
             }
             None => {
-                record.set_version(arena, version, false);
-                self.seal_record(open, &record);
                 let freq = if stripe.was_evicted(place.tag) { FREQ_BACK } else { 0 };
-                self.link(&mut stripe, place, freq, &record, &me.counters);
+                self.link(stripe, place, freq, &record, &me.counters);
             }
         }
-        Put::Done(version)
+        Settled::Appended
+    }
+
+    /// Writes a record but for its version at the end of an open segment that has room for it.
+    fn write_record(&self, open: &Open, shape: &Shape<'_>, parts: &[&[u8]], now: Now) -> Record {
+        let record = self.begin(open, shape, now);
+        self.put_parts(record.value_at(), parts);
+        record
+    }
+
+    #[inline]
+    fn put_parts(&self, mut at: usize, parts: &[&[u8]]) {
+        for part in parts {
+            self.segments.arena.put(at, part);
+            at += part.len();
+        }
     }
 
     /// Whether the mode's condition holds for what is there; counts what memcached counts, on a

@@ -160,7 +160,9 @@ impl Ledger {
             fresh |= stored == NOT_YET || stored >= known.since;
             rest = &mut rest[len..];
         }
-        assert!(fresh, "{:?}: stale, as was known from {} on", key, known.since);
+        let now = self.know(number);
+        let key_text = String::from_utf8_lossy(key);
+        assert!(fresh, "{key_text}: stale: {latest} of {version:?}, {known:?}, now {now:?}");
         self.came_to_pass(number, latest);
     }
 

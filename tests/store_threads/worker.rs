@@ -97,9 +97,13 @@ impl<'w> Worker<'w> {
     }
 
     fn begin_block(&mut self, turn: &Turn<'_>) {
-        let rare = turn.dice >> 60 == 0;
-        let top = if rare { self.world.mix.value_max } else { 900 };
-        let len = (turn.dice >> 30) as usize % top;
+        let any = (turn.dice >> 30) as usize;
+        let len = match turn.dice >> 60 {
+            0 => any % self.world.mix.value_max,
+            // As long as another one: it is written over that.
+            1..=9 => 200,
+            _ => any % 900,
+        };
         self.world.ledger.block(&mut self.block, turn.key, (self.me, turn.nth), len);
     }
 

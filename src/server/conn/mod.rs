@@ -22,6 +22,7 @@ mod binary;
 mod data;
 pub mod datagram;
 mod hold;
+mod plain;
 mod text;
 
 #[cfg(test)]
@@ -414,15 +415,26 @@ impl Conn {
                     if *budget == 0 {
                         return Step::Yield;
                     }
-                    let done = self.command(exec, now);
+                    let plain = self.may_be_plain(exec);
+                    let ran = if plain { self.plain_run(exec, now, *budget) } else { 0 };
+                    let done = ran > 0 || self.command(exec, now);
                     exec.lending.hand_to(&mut self.replies);
                     if !done {
                         return Step::Read;
                     }
-                    *budget -= 1;
+                    *budget -= ran.max(1);
                 }
             }
         }
+    }
+
+    /// Whether a run of plain requests may be next: between commands, of a client that may ask for
+    /// items and whose replies nobody holds back.
+    #[inline]
+    fn may_be_plain(&self, exec: &Executor) -> bool {
+        matches!((&self.state, self.dialect), (State::Command, Dialect::Text))
+            && (self.login.authenticated || exec.shared.auth.is_none())
+            && !exec.waits.is_on()
     }
 
     /// Executes the command at the input's head. False when it is not complete.

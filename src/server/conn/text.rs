@@ -5,9 +5,10 @@
 //! is parsed again when it is.
 
 use super::data::{self, Arriving, Data, First, Placeable};
+use super::plain::AHEAD;
 use super::{log_line, log_reply, Conn, State, OUT_HIGH};
 use crate::base::clock::Now;
-use crate::protocol::classic::{self, encode, Keys, MoreKeys, Plain};
+use crate::protocol::classic::{self, encode, Keys, MoreKeys};
 use crate::protocol::reject::{self, Reject};
 use crate::protocol::{GetVerb, Parsed, Request, StoreHead, StoreVerb};
 use crate::server::execute::{After, Executor, MetaSet};
@@ -20,27 +21,6 @@ impl Conn {
         if !self.login.authenticated && exec.shared.auth.is_some() {
             return self.text_login(exec, now);
         }
-        match classic::plain(self.input.data()) {
-            Some((Plain::Get(key), used)) => {
-                log_line(self.id, self.input.data(), used);
-                exec.get_alone(key, now, self.replies.out());
-                log_reply(self.id, encode::END);
-                self.input.consume(used);
-                true
-            }
-            Some((Plain::Store(head), line)) if self.arrived.is_none() => {
-                let (input, out) = (self.input.data(), self.replies.out());
-                let behind = Behind { input, line, first, arrived: None };
-                let next = plain_store(self.id, &head, behind, exec, now, out);
-                self.after_storage(next);
-                true
-            }
-            _ => self.any_command(exec, first, now),
-        }
-    }
-
-    /// The same for every other line than the plain ones.
-    fn any_command(&mut self, exec: &mut Executor, first: First, now: Now) -> bool {
         let (request, used) = match classic::parse(self.input.data()) {
             Parsed::Incomplete => return false,
             Parsed::Reject { reject, used } => {
@@ -203,7 +183,8 @@ impl Answered {
     }
 }
 
-/// Answers the keys of a get, as long as there is room for replies and the step goes on.
+/// Answers the keys of a get, as long as there is room for replies and the step goes on. A few keys
+/// at a time are asked for ahead.
 fn answer_keys(
     exec: &mut Executor,
     out: &mut Vec<u8>,
@@ -215,18 +196,39 @@ fn answer_keys(
 ) -> Answered {
     // What the output holds already is under the bound: the caller has just looked.
     let full = out.len() + OUT_HIGH;
-    let mut left = KEYS_PER_STEP;
-    loop {
-        if (out.len() >= full || left == 0) && !keys.as_bytes().is_empty() {
-            let at = keys.as_bytes().as_ptr() as usize - input.as_ptr() as usize;
-            return Answered::Paused { at };
+    let at = |rest: &[u8]| rest.as_ptr().addr() - input.as_ptr().addr();
+    for _ in 0..KEYS_PER_STEP / AHEAD {
+        let (mut some, mut hashes) = ([&input[..0]; AHEAD], [0; AHEAD]);
+        let (mut count, mut refused) = (0, None);
+        while count < AHEAD {
+            match keys.next() {
+                None => break,
+                Some(Ok(key)) => (some[count], hashes[count]) = (key, exec.store.hash(key)),
+                Some(Err(reject)) => {
+                    refused = Some(reject);
+                    break;
+                }
+            }
+            count += 1;
         }
-        left = left.saturating_sub(1);
-        match keys.next() {
-            None => return Answered::All,
-            Some(Ok(key)) => exec.get(verb, exptime, key, now, out),
-            Some(Err(reject)) => return Answered::Refused(reject),
+        if count > 1 {
+            exec.store.ahead(&hashes[..count]);
         }
+        for (&key, &hash) in some[..count].iter().zip(&hashes) {
+            if out.len() + exec.lending.bytes() >= full {
+                return Answered::Paused { at: at(key) };
+            }
+            exec.get(verb, exptime, (hash, key), now, out);
+        }
+        match refused {
+            Some(reject) => return Answered::Refused(reject),
+            None if count < AHEAD => return Answered::All,
+            None => {}
+        }
+    }
+    match keys.as_bytes() {
+        [] => Answered::All,
+        rest => Answered::Paused { at: at(rest) },
     }
 }
 
@@ -329,29 +331,6 @@ struct Behind<'a> {
     first: First,
     /// The value, where it is in its place; then only its line end is in the input.
     arrived: Option<Box<Incoming>>,
-}
-
-/// The same as [`storage`]; nearly always the data block is here and may be stored.
-#[inline]
-fn plain_store(
-    id: u64,
-    head: &StoreHead<'_>,
-    behind: Behind<'_>,
-    exec: &mut Executor,
-    now: Now,
-    out: &mut Vec<u8>,
-) -> Storage {
-    let Behind { input, line, .. } = behind;
-    match classic::parse_data(&input[line..], head.len) {
-        Parsed::Done { value, used } if exec.fits(head) => {
-            log_line(id, input, line);
-            let mark = out.len();
-            exec.store_item(head, value.into(), now, out);
-            log_reply(id, &out[mark..]);
-            Storage::Done { used: line + used }
-        }
-        _ => storage(id, head, behind, exec, now, out),
-    }
 }
 
 /// Does a storage command when all of it is here.

@@ -16,6 +16,8 @@ pub struct Lending {
     on: bool,
     /// In front of which of the reply's bytes.
     values: Vec<(usize, Held)>,
+    /// Of all of them.
+    bytes: usize,
 }
 
 impl Lent for Held {
@@ -42,13 +44,22 @@ impl Lending {
     #[inline(never)]
     fn lend(&mut self, value: &Value<'_>, at: usize) -> bool {
         let Some(held) = value.hold() else { return false };
+        self.bytes += held.len();
         self.values.push((at, held));
         true
+    }
+
+    /// Bytes that are lent and not yet handed over: they belong to the replies like those in the
+    /// output, and their bound counts them.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Forgets what was lent behind the first `len` bytes of the output.
     pub fn truncate(&mut self, len: usize) {
         self.values.retain(|(at, _)| *at < len);
+        self.bytes = self.values.iter().map(|(_, held)| held.len()).sum();
     }
 
     /// Hands what was lent to the replies that it belongs to.
@@ -59,6 +70,7 @@ impl Lending {
                 let len = held.len();
                 replies.lend_bytes(at, Box::new(held), len);
             }
+            self.bytes = 0;
         }
     }
 }

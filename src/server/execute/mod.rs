@@ -126,8 +126,15 @@ impl Executor {
         room
     }
 
-    /// One key of a get, gets, gat or gats.
-    pub fn get(&mut self, verb: GetVerb, raw: i64, key: &[u8], now: Now, out: &mut Vec<u8>) {
+    /// One key of a get, gets, gat or gats. `hash` is the key's.
+    pub fn get(
+        &mut self,
+        verb: GetVerb,
+        raw: i64,
+        (hash, key): (u64, &[u8]),
+        now: Now,
+        out: &mut Vec<u8>,
+    ) {
         let cas_enabled = self.shared.config.cas;
         let with_cas = matches!(verb, GetVerb::Gets | GetVerb::Gats);
         let lending = &mut self.lending;
@@ -136,7 +143,7 @@ impl Executor {
             value(lending, out, item, cas, encode::CRLF);
         };
         let found = match verb {
-            GetVerb::Get | GetVerb::Gets => self.store.get(key, now, answer),
+            GetVerb::Get | GetVerb::Gets => self.store.get_hashed(hash, key, now, answer),
             GetVerb::Gat | GetVerb::Gats => {
                 self.store.get_and_touch(key, exptime(raw, now), now, answer)
             }
@@ -144,16 +151,34 @@ impl Executor {
         self.shared.detail.get(key, found.is_some());
     }
 
-    /// The whole answer to a get of one key.
+    /// A get of one key, with everything that is answered. `hash` is the key's.
     #[inline]
-    pub fn get_alone(&mut self, key: &[u8], now: Now, out: &mut Vec<u8>) {
+    pub fn get_alone(&mut self, hash: u64, key: &[u8], now: Now, out: &mut Vec<u8>) {
         let lending = &mut self.lending;
         let answer = |item: &Item<'_>| value(lending, out, item, None, encode::CRLF_END);
-        let found = self.store.get(key, now, answer).is_some();
+        let found = self.store.get_hashed(hash, key, now, answer).is_some();
         if !found {
             out.extend_from_slice(encode::END);
         }
         self.shared.detail.get(key, found);
+    }
+
+    /// A `set` with its data, by the short way if that leads. `hash` is the key's.
+    #[inline]
+    pub fn set_plain(
+        &mut self,
+        hash: u64,
+        head: &StoreHead<'_>,
+        value: &[u8],
+        now: Now,
+        out: &mut Vec<u8>,
+    ) {
+        let expires = exptime(head.exptime, now);
+        if !self.store.set_hashed(hash, head.key, head.flags, expires, value, now) {
+            return self.store_item(head, value.into(), now, out);
+        }
+        self.shared.detail.set(head.key);
+        say(out, encode::STORED, head.noreply);
     }
 
     /// A storage command with its data.

@@ -149,6 +149,36 @@ impl Door {
         })
     }
 
+    /// As [`Handle::get_hashed`].
+    #[inline]
+    pub fn get_hashed<R>(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        now: Now,
+        read: impl FnOnce(&Item<'_>) -> R,
+    ) -> Option<R> {
+        if !self.log.wants(FETCHERS) {
+            return self.handle.get_hashed(hash, key, now, read);
+        }
+        self.get(key, now, read)
+    }
+
+    /// As [`Handle::set_hashed`]: the short way leads nowhere while somebody watches.
+    #[inline]
+    pub fn set_hashed(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        flags: u32,
+        exptime: Exptime,
+        value: &[u8],
+        now: Now,
+    ) -> bool {
+        !self.log.wants(FETCHERS | MUTATIONS)
+            && self.handle.set_hashed(hash, key, flags, exptime, value, now)
+    }
+
     /// As [`Handle::peek`].
     #[inline]
     pub fn peek<R>(
