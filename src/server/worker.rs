@@ -71,8 +71,9 @@ const READ_PER_TURN: usize = 1024 * 1024;
 /// client that reads as fast as it is answered would be the only one who is.
 const WRITE_PER_TURN: usize = 512 * 1024;
 
-/// Slices of one write: a megabyte in chunks of 64 KiB, with what stands around it.
-const SLICES: usize = 32;
+/// Slices of one write, or read: a megabyte in chunks of 64 KiB, with what stands around it, or 256
+/// KiB of pipelined values of 10 KB.
+const SLICES: usize = 56;
 
 /// Memory of each buffer that an idle worker keeps.
 const SCRATCH_KEEP: usize = 256 * 1024;

@@ -33,8 +33,9 @@
 //! 2. **A published record, the mutable bytes** (version, access, flags, exptime, extras, small
 //!    values, extents of large ones): only under the lock of the stripe that the record's key
 //!    hashes to.
-//! 3. **A published record, the immutable bytes** (kind, lengths, key, chunks of large values):
-//!    anybody, until the segment is freed. Nobody writes them.
+//! 3. **A published record, the immutable bytes** (kind, lengths, key, chunks of large values, and
+//!    values that are too long to be written over in place): anybody, until the segment is freed.
+//!    Nobody writes them.
 //! 4. **Freeing**: only when no index slot leads into the segment and no pin is on it. Slots are
 //!    read under stripe locks only, and pins are taken under them, so that nobody can be inside.
 //!

@@ -10,6 +10,7 @@ use super::index::{Locked, Place};
 use super::item::{Extras, Record, Shape};
 use super::large::Snapshot;
 use super::segment::Open;
+use super::write::IN_PLACE_MAX;
 use super::{Exptime, Item, Value, Version};
 use crate::base::clock::Now;
 use crate::base::counters::{ClassCounter, Counter, Counters};
@@ -98,6 +99,11 @@ impl Store {
         let (version, access) = record.version_and_access(arena);
         let extras = record.extras(arena);
         let (key, value) = record.key_and_value(arena);
+        // What is longer is never written over.
+        let value = match value.len() > IN_PLACE_MAX {
+            true => Value::placed(value, self, record.value_at()),
+            false => Value::from(value),
+        };
         Item {
             key,
             flags: record.flags(arena),
@@ -107,7 +113,7 @@ impl Store {
             marks: extras.marks,
             fetched: access.fetched(),
             last_access_secs: access.idle_secs(now.unix_secs()),
-            value: Value::from(value),
+            value,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Large values that stay readable after the call that found them.
+//! Values that stay readable after the call that found them.
 //!
 //! Owns the pins of a value that is sent from where it lies. Never copies a byte. Whoever holds one
 //! lets go of it soon: while it lives, reclaim passes the value's segments over.
@@ -12,7 +12,7 @@ use super::segment::Segments;
 /// comes beyond that is copied. The rest is enough to go on with, whatever clients do.
 const PINNED_SHARE: u32 = 2;
 
-/// A large value, as it was when it was found. It does not change, and its memory is not used for
+/// A value, as it was when it was found. It does not change, and its memory is not used for
 /// anything else, until this is dropped.
 #[derive(Debug)]
 pub struct Held {
@@ -23,7 +23,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// Pins segments that the caller has pinned already.
+    /// Pins segments that nobody can free at this moment.
     pub(super) fn new(store: Arc<Store>, segments: &[u32], parts: &[(usize, usize)]) -> Held {
         for &segment in segments {
             store.segments.pin(segment);
@@ -45,6 +45,18 @@ impl Held {
     /// Whether it has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl Store {
+    /// Holds the value of a record that is under the caller's stripe lock.
+    pub(super) fn hold_record(&self, at: usize, len: usize) -> Option<Held> {
+        let store = self.myself.upgrade()?;
+        let may = store.segments.may_pin(store.off_arena());
+        may.then(|| {
+            let segment = store.segments.segment_at(at);
+            Held::new(store, &[segment], &[(at, len)])
+        })
     }
 }
 

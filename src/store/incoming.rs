@@ -209,3 +209,139 @@ impl Handle {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Config, Exptime, Mode, Stored, Terms};
+
+    const NOW: Now = Now { unix_us: 1_700_000_000_000_000, mono_us: 0 };
+
+    fn handle(mib: u64) -> Handle {
+        let config = Config { memory_limit: mib << 20, ..Config::default() };
+        Store::new(config, NOW).handle()
+    }
+
+    fn value(len: usize, salt: usize) -> Vec<u8> {
+        (0..len).map(|n| (n * 31 + n / 251 + salt) as u8).collect()
+    }
+
+    /// Takes a value in by steps of these lengths.
+    fn taken(handle: &mut Handle, key: &[u8], bytes: &[u8], step: usize) -> Option<Box<Incoming>> {
+        let mut incoming = handle.take_in(key, bytes.len())?;
+        while incoming.here() < bytes.len() {
+            if incoming.room() == 0 && !handle.set_aside(&mut incoming, step, NOW) {
+                return None;
+            }
+            let here = incoming.here();
+            assert!(incoming.extend(&bytes[here..bytes.len().min(here + step / 3 + 1)]) > 0);
+        }
+        assert_eq!(incoming.parts().flatten().copied().collect::<Vec<u8>>(), bytes);
+        Some(incoming)
+    }
+
+    fn publish(handle: &mut Handle, mode: Mode, key: &[u8], incoming: Box<Incoming>) -> Stored {
+        let value = Given::Placed(incoming);
+        handle.store_given(mode, key, 7, Exptime::Never, value, &Terms::PLAIN, NOW)
+    }
+
+    fn get(handle: &mut Handle, key: &[u8]) -> Option<Vec<u8>> {
+        handle.get(key, NOW, |item| item.value.to_vec())
+    }
+
+    /// Nothing is pinned, and only items are alive.
+    fn assert_clean(handle: &Handle) {
+        let store = handle.store_ref();
+        assert_eq!(store.segments.pinned(), 0);
+        let live: u64 = (0..store.segments.count())
+            .map(|segment| u64::from(store.segments.meta(segment).live()))
+            .sum();
+        assert_eq!(live, store.stats().bytes);
+    }
+
+    #[test]
+    fn a_value_is_written_where_it_stays() {
+        let mut handle = handle(2);
+        for (nth, step) in [1000, 3000, 20_000, 100_000].into_iter().enumerate() {
+            let bytes = value(70_000 + nth, nth);
+            let incoming = taken(&mut handle, b"k", &bytes, step).expect("room");
+            let pinned = handle.store_ref().segments.pinned();
+            assert!(pinned > 0 && get(&mut handle, b"k") != Some(bytes.clone()));
+            assert!(matches!(publish(&mut handle, Mode::Set, b"k", incoming), Stored::Stored(_)));
+            assert!(get(&mut handle, b"k") == Some(bytes));
+            assert_clean(&handle);
+        }
+    }
+
+    #[test]
+    fn what_is_given_up_or_refused_leaves_nothing() {
+        let mut handle = handle(2);
+        let bytes = value(60_000, 1);
+        drop(taken(&mut handle, b"k", &bytes, 9000));
+        assert_eq!(get(&mut handle, b"k"), None);
+        assert_clean(&handle);
+        let incoming = taken(&mut handle, b"k", &bytes, 9000).expect("room");
+        assert_eq!(publish(&mut handle, Mode::Replace, b"k", incoming), Stored::NotStored);
+        assert_clean(&handle);
+        handle.store(Mode::Set, b"k", 0, Exptime::Never, b"old", NOW);
+        let incoming = taken(&mut handle, b"k", &bytes, 9000).expect("room");
+        assert!(matches!(publish(&mut handle, Mode::Append, b"k", incoming), Stored::Stored(_)));
+        assert!(get(&mut handle, b"k") == Some([b"old", &bytes[..]].concat()));
+        assert_clean(&handle);
+    }
+
+    #[test]
+    fn what_is_flushed_meanwhile_is_not_the_value_that_comes() {
+        let mut handle = handle(2);
+        let bytes = value(60_000, 1);
+        handle.store(Mode::Set, b"k", 0, Exptime::Never, b"old", NOW);
+        let incoming = taken(&mut handle, b"k", &bytes, 9000).expect("room");
+        handle.flush_all(None, NOW);
+        assert_eq!(get(&mut handle, b"k"), None);
+        publish(&mut handle, Mode::Set, b"k", incoming);
+        assert!(get(&mut handle, b"k") == Some(bytes));
+    }
+
+    #[test]
+    fn many_values_that_never_end_leave_room_for_others() {
+        let mut handle = handle(2);
+        let bytes = value(100_000, 1);
+        let mut stuck = Vec::new();
+        let key = |nth: usize| format!("stuck{nth}").into_bytes();
+        while let Some(incoming) = taken(&mut handle, &key(stuck.len()), &bytes, 30_000) {
+            stuck.push(incoming);
+            assert!(stuck.len() < 20, "more than half of the memory");
+        }
+        assert!(stuck.len() > 5, "{}", stuck.len());
+        for round in 0..3000 {
+            let key = format!("k{round}");
+            let small = value(1000, round);
+            let stored = handle.store(Mode::Set, key.as_bytes(), 0, Exptime::Never, &small, NOW);
+            assert!(matches!(stored, Stored::Stored(_)), "{round}: {stored:?}");
+            assert!(get(&mut handle, key.as_bytes()) == Some(small));
+        }
+        for (nth, incoming) in stuck.into_iter().enumerate() {
+            publish(&mut handle, Mode::Set, &key(nth), incoming);
+            assert!(get(&mut handle, &key(nth)).as_ref() == Some(&bytes));
+        }
+        assert_clean(&handle);
+    }
+
+    #[test]
+    fn a_held_value_stays_as_it_was() {
+        let mut handle = handle(2);
+        let bytes = value(100_000, 3);
+        handle.store(Mode::Set, b"k", 0, Exptime::Never, &bytes, NOW);
+        let held = handle.get(b"k", NOW, |item| item.value.hold()).flatten().expect("held");
+        for round in 0..200 {
+            let other = value(30_000, round);
+            handle.store(Mode::Set, format!("k{round}").as_bytes(), 0, Exptime::Never, &other, NOW);
+        }
+        let parts: Vec<u8> = (0..).map_while(|nth| held.part(nth)).flatten().copied().collect();
+        assert!(parts == bytes && held.len() == bytes.len());
+        drop(held);
+        assert_eq!(handle.store_ref().segments.pinned(), 0);
+        let small = handle.get(b"small", NOW, |item| item.value.hold());
+        assert!(small.is_none());
+    }
+}

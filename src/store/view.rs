@@ -3,6 +3,7 @@
 //! Owns [`Item`], [`Value`], [`Change`] and the one rule that decides between two changes with the
 //! same version. Copies nothing unless asked to; knows nothing of how items lie in memory.
 
+use super::core::Store;
 use super::held::Held;
 use super::large::Snapshot;
 use super::version::Version;
@@ -15,15 +16,23 @@ pub struct Value<'a>(Parts<'a>);
 
 #[derive(Clone, Copy, Debug)]
 enum Parts<'a> {
-    One(&'a [u8]),
-    Many { len: usize, parts: &'a [&'a [u8]], pinned: Option<&'a Snapshot<'a>> },
+    One {
+        bytes: &'a [u8],
+        /// Where they are, when that is a record that nobody writes over.
+        place: Option<(&'a Store, usize)>,
+    },
+    Many {
+        len: usize,
+        parts: &'a [&'a [u8]],
+        pinned: Option<&'a Snapshot<'a>>,
+    },
 }
 
 impl<'a> Value<'a> {
     /// A value of several slices, in order.
     pub fn from_parts(parts: &'a [&'a [u8]]) -> Value<'a> {
         match parts {
-            [one] => Value(Parts::One(one)),
+            [one] => Value::from(*one),
             _ => Value::many(parts, None),
         }
     }
@@ -38,19 +47,24 @@ impl<'a> Value<'a> {
         Value::many(parts, Some(snapshot))
     }
 
-    /// The value, for longer than the closure that it was handed to. None where it is small, which
-    /// is copied soon, or where too much is held already.
+    /// The value of a record at this place of the arena that nobody writes over.
+    pub(super) fn placed(bytes: &'a [u8], store: &'a Store, at: usize) -> Value<'a> {
+        Value(Parts::One { bytes, place: Some((store, at)) })
+    }
+
+    /// The value, for longer than the closure that it was handed to. None where it is short, and so
+    /// soon copied, or where too much is held already.
     pub fn hold(&self) -> Option<Held> {
         match self.0 {
             Parts::Many { pinned, .. } => pinned?.hold(),
-            Parts::One(_) => None,
+            Parts::One { bytes, place } => place?.0.hold_record(place?.1, bytes.len()),
         }
     }
 
     /// Length in bytes.
     pub fn len(&self) -> usize {
         match self.0 {
-            Parts::One(bytes) => bytes.len(),
+            Parts::One { bytes, .. } => bytes.len(),
             Parts::Many { len, .. } => len,
         }
     }
@@ -63,7 +77,7 @@ impl<'a> Value<'a> {
     /// Its slices, in order.
     pub fn chunks(&self) -> impl Iterator<Item = &'a [u8]> + 'a {
         let (one, parts): (Option<&'a [u8]>, &'a [&'a [u8]]) = match self.0 {
-            Parts::One(bytes) => (Some(bytes), &[]),
+            Parts::One { bytes, .. } => (Some(bytes), &[]),
             Parts::Many { parts, .. } => (None, parts),
         };
         one.into_iter().chain(parts.iter().copied())
@@ -73,7 +87,7 @@ impl<'a> Value<'a> {
     #[inline]
     pub fn copy_to(&self, out: &mut Vec<u8>) {
         match self.0 {
-            Parts::One(bytes) => out.extend_from_slice(bytes),
+            Parts::One { bytes, .. } => out.extend_from_slice(bytes),
             Parts::Many { len, parts, .. } => {
                 out.reserve(len);
                 parts.iter().for_each(|part| out.extend_from_slice(part));
@@ -91,7 +105,7 @@ impl<'a> Value<'a> {
     /// The bytes, where they lie in one slice.
     pub fn as_single(&self) -> Option<&'a [u8]> {
         match self.0 {
-            Parts::One(bytes) => Some(bytes),
+            Parts::One { bytes, .. } => Some(bytes),
             Parts::Many { .. } => None,
         }
     }
@@ -104,7 +118,7 @@ impl<'a> Value<'a> {
 
 impl<'a> From<&'a [u8]> for Value<'a> {
     fn from(bytes: &'a [u8]) -> Value<'a> {
-        Value(Parts::One(bytes))
+        Value(Parts::One { bytes, place: None })
     }
 }
 

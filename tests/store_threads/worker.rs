@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use twincached::base::clock::Now;
 use twincached::base::hash::hash_key;
 use twincached::store::{
-    Applied, Arith, ArithTerms, Change, DeleteTerms, Deleted, Exptime, GetTerms, Handle, Marks,
-    Mode, Stored, Terms, Value, Version, What,
+    Applied, Arith, ArithTerms, Change, DeleteTerms, Deleted, Exptime, GetTerms, Given, Handle,
+    Incoming, Marks, Mode, Stored, Terms, Value, Version, What,
 };
 
 pub struct Worker<'w> {
@@ -20,6 +20,8 @@ pub struct Worker<'w> {
     block: Vec<u8>,
     scratch: Vec<u8>,
     stored: usize,
+    /// Values whose clients have stopped in the middle.
+    stuck: Vec<Box<Incoming>>,
 }
 
 /// One operation: on which key, by which dice, when.
@@ -45,7 +47,8 @@ impl Turn<'_> {
 impl<'w> Worker<'w> {
     pub fn new(world: &'w World, me: usize) -> Worker<'w> {
         let handle = world.store.handle();
-        Worker { world, me, handle, block: Vec::new(), scratch: Vec::new(), stored: 0 }
+        let (block, scratch, stuck) = (Vec::new(), Vec::new(), Vec::new());
+        Worker { world, me, handle, block, scratch, stored: 0, stuck }
     }
 
     /// Returns how many writes were stored.
@@ -108,13 +111,36 @@ impl<'w> Worker<'w> {
         self.begin_block(&turn);
         let (flags, exptime) = (turn.dice as u32 & 0x100, turn.exptime());
         let (key, now) = (turn.key, turn.now);
-        let stored = self.handle.store_with(mode, key, flags, exptime, &self.block, &terms, now);
+        let placed = match turn.dice >> 55 & 1 {
+            0 if mode == Mode::Set => self.place(key, turn.dice, now),
+            _ => None,
+        };
+        let value = placed.map_or(Given::Bytes(&self.block), Given::Placed);
+        let stored = self.handle.store_given(mode, key, flags, exptime, value, &terms, now);
         let version = match stored {
             Stored::Stored(written) => Some(written.version),
             _ => None,
         };
         self.stored += usize::from(version.is_some());
         self.world.ledger.answered(turn.number, &turn.known, &self.block, version);
+    }
+
+    /// The block in its place, as it comes from a client; of some only a part comes.
+    fn place(&mut self, key: &[u8], dice: u64, now: Now) -> Option<Box<Incoming>> {
+        let mut value = self.handle.take_in(key, self.block.len())?;
+        while value.here() < self.block.len() {
+            if value.room() == 0 && !self.handle.set_aside(&mut value, 5000, now) {
+                return None;
+            }
+            let rest = &self.block[value.here()..];
+            value.extend(&rest[..rest.len().min(3000)]);
+            if dice >> 48 & 63 == 0 {
+                self.stuck.push(value);
+                self.stuck.drain(..self.stuck.len().saturating_sub(2));
+                return None;
+            }
+        }
+        Some(value)
     }
 
     /// A peer's change.
@@ -169,12 +195,20 @@ impl<'w> Worker<'w> {
             assert_eq!(item.key, key);
             assert!(!item.exptime.is_past(now.unix_secs()), "expired, and seen");
             world.ledger.judge((number, key), &known, item.version, item.value, scratch);
-            item.cas
+            (item.cas, item.version, item.value.hold())
         });
-        if found.is_none() {
-            world.ledger.came_to_pass(number, known.begun);
+        match &found {
+            None => world.ledger.came_to_pass(number, known.begun),
+            // What is held does not change, whoever replaces or evicts it.
+            Some((_, version, Some(held))) => {
+                std::thread::yield_now();
+                let parts: Vec<&[u8]> = (0..).map_while(|nth| held.part(nth)).collect();
+                let value = Value::from_parts(&parts);
+                world.ledger.judge((number, key), &known, *version, value, scratch);
+            }
+            Some((_, _, None)) => {}
         }
-        found
+        found.map(|(cas, _, _)| cas)
     }
 
     fn meta_get(&mut self, turn: Turn<'_>) {

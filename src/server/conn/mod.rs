@@ -28,6 +28,8 @@ mod text;
 #[cfg(test)]
 mod binary_tests;
 #[cfg(test)]
+mod data_tests;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use crate::base::replies::{Lent, Replies};
 use crate::store::{Held, Value};
 
 /// Values from this length on are lent: below it a copy costs less than another slice to write.
-const LEND_MIN: usize = 16 * 1024;
+const LEND_MIN: usize = 8 * 1024;
 
 /// Values that a command has lent to its reply.
 #[derive(Debug, Default)]
