@@ -40,7 +40,7 @@ pub fn parse(args: &[String]) -> Result<Options, Stop> {
     let given = Given::read("tails", more, args, flags)?;
     let items = given.number("items", (2_000_000, 20_000_000), 100_000..=200_000_000)?;
     let value = given.number("value", (10, 10), 1..=10_000)?;
-    let fitting = items * (BESIDE_VALUE + value as u64) >> 20;
+    let fitting = (items * (BESIDE_VALUE + value as u64)) >> 20;
     let fitting = u32::try_from(fitting).unwrap_or(u32::MAX).max(8);
     Ok(Options {
         items,
