@@ -53,8 +53,10 @@ const INLINE_STEPS: usize = 1024;
 const INLINE_STEP: usize = 128;
 /// Bytes that a writer stores before it looks whether it has to pay for them.
 const OWED_MIN: usize = 1024;
-/// Most records that it looks at to pay: some twenty microseconds.
+/// Most records that it looks at to pay: some twenty microseconds; and where the last free segments
+/// are about to go.
 const PAY_MAX: usize = 64;
+const PAY_MAX_SHORT: usize = 256;
 /// Records of one step of that.
 const PAY_STEP: usize = 16;
 
@@ -245,17 +247,19 @@ impl Store {
             me.owed = 0;
             return;
         }
-        // What was not paid when others were at it need not be made good.
-        let owed = std::mem::take(&mut me.owed).min(self.segments.capacity());
+        // Who is at it may have lost the processor: what is not paid now is paid later, but no more
+        // than a segment.
+        me.owed = me.owed.min(self.segments.capacity());
         let Some(mut reclaimer) = try_lock(&self.reclaimer) else { return };
-        let enough = reclaimer.won + (owed + owed / 4) as u64;
-        let mut left = PAY_MAX;
+        // The index grows too, and something may move on: a quarter more.
+        let enough = reclaimer.won + (me.owed + me.owed / 4) as u64;
+        let mut left = if free <= RESERVE + 1 { PAY_MAX_SHORT } else { PAY_MAX };
         while reclaimer.won < enough && left > 0 {
             let mut budget = PAY_STEP;
             let step = self.reclaim(&mut reclaimer, &mut budget, now, &me.counters);
             left = left.saturating_sub((PAY_STEP - budget).max(1));
             if step == Step::Nothing {
-                return;
+                break;
             }
         }
         me.owed = enough.saturating_sub(reclaimer.won) as usize;
