@@ -26,6 +26,8 @@ mod item;
 mod large;
 mod meta;
 mod number;
+mod pace;
+mod pins;
 mod replica;
 mod resize;
 mod segment;
