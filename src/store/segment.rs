@@ -614,8 +614,8 @@ impl Segments {
         same
     }
 
-    /// Where the next segment to be taken would be one without memory: frees one in which everything
-    /// is dead, if there is one among the next few. A page that is touched for the first time costs
+    /// Where the next segment to be taken would be one without memory: frees one in which all is
+    /// dead, if there is one among the next few. A page that is touched for the first time costs
     /// more than the bytes that are written to it, and what was dead for long is in no cache.
     pub fn reuse_dead(&self, off_arena: u64) {
         if !self.queues().warm.is_empty() {
