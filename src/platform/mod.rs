@@ -31,8 +31,8 @@ pub const EX_NOUSER: i32 = 67;
 /// Exit status of a system call that failed at the start (sysexits' EX_OSERR).
 pub const EX_OSERR: i32 = 71;
 
-/// This thread's work can wait: it does not take a processor from a thread that runs when it becomes
-/// ready, as one that serves clients does.
+/// This thread's work can wait: when it becomes ready it does not take the processor from a thread
+/// that runs, as one that serves clients does.
 pub fn run_behind() {
     #[cfg(target_os = "linux")]
     {

@@ -25,8 +25,8 @@ const STEP_BUDGET: usize = 256;
 /// The heap is looked through no more often than this.
 const TRIM_PERIOD: Duration = Duration::from_secs(1);
 
-/// Bytes that the index's tables must have shrunk by until the heap is asked for them: what it keeps
-/// of them is memory beside `-m`.
+/// Bytes that the index's tables must have shrunk by until the heap is asked for them: what it
+/// keeps of them is memory beside `-m`.
 const SHRUNK_MANY: u64 = 4 << 20;
 
 /// How workers call for maintenance: a flag first, so that ringing twice costs one atomic load.

@@ -22,11 +22,11 @@
 //! what is alive in them moves on, and nobody loses anything.
 
 use super::ahead::Ahead;
-use super::core::{lock, mono_secs, try_lock, Local, Store, Writer};
+use super::core::{lock, Store, Writer};
 use super::expire::Sweep;
 use super::item::Record;
 use super::popular::Bar;
-use super::segment::{Class, Open, RESERVE};
+use super::segment::{Class, Open};
 use crate::base::clock::Now;
 use crate::base::counters::Counters;
 use std::sync::atomic::Ordering;
@@ -42,19 +42,6 @@ const DEAD_SHARE_NO_EVICT: usize = 64;
 /// How many segments are compared when looking for the one with the most dead bytes. A large arena
 /// is looked at in windows that go round.
 const WINDOW: u32 = 256;
-/// How often a writer that finds nothing free reclaims for one record, or waits for who does,
-/// before it gives up. The bound is for races that others keep winning.
-const INLINE_TRIES: usize = 512;
-/// Steps of a writer that reclaims a whole segment: more than one of the smallest records takes.
-const INLINE_STEPS: usize = 1024;
-/// Records of one of them: the lock is let go in between.
-const INLINE_STEP: usize = 128;
-/// Bytes that a writer stores before it looks whether it has to pay for them.
-const OWED_MIN: usize = 1024;
-/// Most records that it looks at to pay: some twenty microseconds.
-const PAY_MAX: usize = 64;
-/// Records of one step of that.
-const PAY_STEP: usize = 16;
 
 /// Why a segment is being emptied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +80,7 @@ pub(super) struct Reclaimer {
     pub run: u32,
     gained: usize,
     /// Bytes that were dropped, or found dead, ever.
-    won: u64,
+    pub(super) won: u64,
     /// What items of main must be used to stay.
     pub bar: Bar,
     cursor: u32,
@@ -157,108 +144,6 @@ impl Reclaimer {
 }
 
 impl Store {
-    /// Makes certain that the writer's open segment has room for `size` bytes. False when there is
-    /// no memory. No stripe may be locked.
-    pub(super) fn ensure(&self, me: &Local, writer: &mut Writer, size: usize, now: Now) -> bool {
-        if writer.open.as_ref().is_some_and(|open| self.segments.room(open) >= size) {
-            return true;
-        }
-        if size > self.segments.capacity() {
-            return false;
-        }
-        if let Some(open) = writer.open.take() {
-            self.segments.seal(open, Class::Small, true);
-        }
-        // Nobody walks through a segment while it is freed.
-        if let Ok(_reclaimer) = self.reclaimer.try_lock() {
-            self.segments.reuse_dead(self.off_arena());
-        }
-        for _ in 0..INLINE_TRIES {
-            let bytes = self.off_arena();
-            // Where nothing may be evicted, nothing comes beside what a lowered limit leaves.
-            if self.config.evict || self.segments.free_at_target(bytes) > RESERVE {
-                writer.open = self.segments.take(bytes, RESERVE, self.watermark(), mono_secs(now));
-            }
-            if writer.open.is_some() {
-                return true;
-            }
-            if !self.reclaim_inline(me, now) {
-                return false;
-            }
-        }
-        false
-    }
-
-    /// Reclaims until no more segments are used than may be, after [`Store::lend`]: who takes
-    /// memory pays for it, so that it is not used twice until the maintenance thread comes. False
-    /// when nothing gives way (`-M`).
-    pub(super) fn shrink_arena(&self, me: &Local, now: Now) -> bool {
-        for _ in 0..INLINE_TRIES {
-            if self.segments.allocated() <= self.segments.allowed(self.off_arena()) {
-                return true;
-            }
-            if !self.reclaim_inline(me, now) {
-                return false;
-            }
-        }
-        false
-    }
-
-    /// Has a segment freed, by this thread or by who is at it already. False when there is nothing
-    /// to reclaim.
-    fn reclaim_inline(&self, me: &Local, now: Now) -> bool {
-        for _ in 0..INLINE_STEPS {
-            let Some(mut reclaimer) = try_lock(&self.reclaimer) else {
-                self.segments.wait_for_free(self.off_arena(), RESERVE);
-                return true;
-            };
-            let mut budget = INLINE_STEP;
-            match self.reclaim(&mut reclaimer, &mut budget, now, &me.counters) {
-                Step::Freed => return true,
-                Step::More => {}
-                Step::Nothing => return false,
-            }
-        }
-        true
-    }
-
-    /// Where maintenance does not keep up with what is written: who writes reclaims a little more
-    /// than that itself, a few records at a time, so that nobody ever has to wait for a whole
-    /// segment. `size` bytes have just been stored. Waits for nobody: where somebody else reclaims
-    /// it is not needed.
-    #[inline]
-    pub(super) fn pay(&self, me: &mut Local, size: usize, now: Now) {
-        me.owed += size;
-        if me.owed >= OWED_MIN {
-            self.pay_now(me, now);
-        }
-    }
-
-    #[inline(never)]
-    fn pay_now(&self, me: &mut Local, now: Now) {
-        let off_arena = self.off_arena();
-        let (free, spare) =
-            (self.segments.free_count(off_arena), self.segments.low_mark(off_arena));
-        if !self.config.evict || free > RESERVE + (spare - RESERVE) / 2 {
-            me.owed = 0;
-            return;
-        }
-        // What was not paid when others were at it need not be made good.
-        let owed = std::mem::take(&mut me.owed).min(self.segments.capacity());
-        let Some(mut reclaimer) = try_lock(&self.reclaimer) else { return };
-        let enough = reclaimer.won + (owed + owed / 4) as u64;
-        let mut left = PAY_MAX;
-        while reclaimer.won < enough && left > 0 {
-            let mut budget = PAY_STEP;
-            let step = self.reclaim(&mut reclaimer, &mut budget, now, &me.counters);
-            left = left.saturating_sub((PAY_STEP - budget).max(1));
-            if step == Step::Nothing {
-                return;
-            }
-        }
-        me.owed = enough.saturating_sub(reclaimer.won) as usize;
-    }
-
     /// Whether fewer segments are free than should be.
     pub(super) fn is_low(&self) -> bool {
         let off_arena = self.off_arena();

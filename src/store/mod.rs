@@ -27,6 +27,8 @@ mod item;
 mod large;
 mod meta;
 mod number;
+mod pace;
+mod pins;
 mod popular;
 mod quick;
 mod replica;

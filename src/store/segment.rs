@@ -17,6 +17,7 @@
 use super::arena::Arena;
 use super::banks::{self, Banks};
 use super::item::{ALIGN, HEADER};
+pub(crate) use super::pins::Pins;
 use super::version::Version;
 use crate::base::sync::{self, lock};
 use std::collections::VecDeque;
@@ -613,8 +614,8 @@ impl Segments {
         same
     }
 
-    /// Where the next segment to be taken would be one without memory: frees one in which everything
-    /// is dead, if there is one among the next few. A page that is touched for the first time costs
+    /// Where the next segment to be taken would be one without memory: frees one in which all is
+    /// dead, if there is one among the next few. A page that is touched for the first time costs
     /// more than the bytes that are written to it, and what was dead for long is in no cache.
     pub fn reuse_dead(&self, off_arena: u64) {
         if !self.queues().warm.is_empty() {
@@ -691,41 +692,6 @@ impl Segments {
             if matches!(queues.state[segment as usize], State::Sealed(_)) {
                 out.push(segment);
             }
-        }
-    }
-}
-
-/// Pins on segments, let go when dropped.
-#[derive(Debug)]
-pub(crate) struct Pins<'a> {
-    segments: &'a Segments,
-    pinned: Vec<u32>,
-}
-
-impl<'a> Pins<'a> {
-    /// No pins yet.
-    pub fn new(segments: &'a Segments) -> Pins<'a> {
-        Pins { segments, pinned: Vec::new() }
-    }
-
-    /// Pins a segment, see [`Segments::pin`].
-    pub fn add(&mut self, segment: u32) {
-        if self.pinned.last() != Some(&segment) {
-            self.segments.pin(segment);
-            self.pinned.push(segment);
-        }
-    }
-
-    /// The pinned segments; one may be there several times.
-    pub fn list(&self) -> &[u32] {
-        &self.pinned
-    }
-}
-
-impl Drop for Pins<'_> {
-    fn drop(&mut self) {
-        for &segment in &self.pinned {
-            self.segments.unpin(segment);
         }
     }
 }
