@@ -1,7 +1,8 @@
 //! Clients that ask now and then and note how long each answer takes.
 //!
 //! Owns one thread and its connections. Never sends as fast as it can: it is there to wait, not to
-//! load.
+//! load. An answer that is late makes the next request late: what that one waits counts from when
+//! it was due.
 
 use super::requests::Batch;
 use std::io::{Read, Write};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 const CONNECTIONS: usize = 8;
 /// Length of the values that it sets.
 const VALUE_LEN: usize = 100;
-/// Pause between two requests.
+/// A request is due so long after the one before.
 const PAUSE: Duration = Duration::from_micros(200);
 /// An answer that takes longer ends the bench.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
@@ -84,7 +85,7 @@ fn run(port: u16, keys: u64, stop: &AtomicBool) -> std::io::Result<Vec<u64>> {
         streams.push(stream);
     }
     let (mut waits, mut answer) = (Vec::new(), [0; 4096]);
-    let mut n = 0u64;
+    let (mut n, mut due) = (0u64, Instant::now());
     while !stop.load(Ordering::Relaxed) && waits.len() < KEPT_MAX {
         n += 1;
         let mut batch = Batch::default();
@@ -94,7 +95,15 @@ fn run(port: u16, keys: u64, stop: &AtomicBool) -> std::io::Result<Vec<u64>> {
             _ => batch.push_get(std::iter::once(key), VALUE_LEN),
         }
         let stream = &mut streams[n as usize % CONNECTIONS];
-        let began = Instant::now();
+        due += PAUSE;
+        let early = due.saturating_duration_since(Instant::now());
+        let began = match early.is_zero() {
+            true => due,
+            false => {
+                std::thread::sleep(early);
+                Instant::now()
+            }
+        };
         stream.write_all(&batch.bytes)?;
         let mut got = 0;
         while !answer[..got].ends_with(batch.reply_end) {
@@ -104,7 +113,6 @@ fn run(port: u16, keys: u64, stop: &AtomicBool) -> std::io::Result<Vec<u64>> {
             }
         }
         waits.push(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        std::thread::sleep(PAUSE);
     }
     Ok(waits)
 }

@@ -64,7 +64,12 @@ impl Batch {
 
     /// Appends a set of key number `n` with a value of `len` bytes.
     pub fn push_set(&mut self, n: u64, len: usize) {
-        push_set(&mut self.bytes, &key(n), n, len, 0, "");
+        self.push_set_of(&key(n), n, len, 0);
+    }
+
+    /// The same of another key, with an exptime as the protocol has it.
+    pub fn push_set_of(&mut self, key: &str, n: u64, len: usize, exptime: u64) {
+        push_set(&mut self.bytes, key, n, len, exptime, "");
         self.reply_len += b"STORED\r\n".len();
         self.reply_end = b"STORED\r\n";
         self.requests += 1;

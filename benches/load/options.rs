@@ -28,9 +28,9 @@ pub struct Options {
 pub fn parse(args: &[String]) -> Result<Options, Stop> {
     let mut flags = Flags::new();
     flags
-        .optopt("", "requests", "plain gets per server and round (60000; quick: 20000)", "N")
-        .optopt("", "rounds", "rounds, in turns (9; quick: 3)", "N")
-        .optopt("", "seconds", "of a round at a fixed rate (2; quick: 1)", "S")
+        .optopt("", "requests", "plain gets per server and round (40000; quick: 20000)", "N")
+        .optopt("", "rounds", "rounds, in turns (15; quick: 5)", "N")
+        .optopt("", "seconds", "of a round at a fixed rate (1.5; quick: 1)", "S")
         .optopt("", "threads", "threads of both servers: 1, 4 or all (all)", "T")
         .optflag("", "pace", "only latencies at equal load")
         .optflag("", "no-pace", "no latencies at equal load");
@@ -45,9 +45,9 @@ pub fn parse(args: &[String]) -> Result<Options, Stop> {
         },
     };
     Ok(Options {
-        requests: given.number("requests", (20_000, 60_000), 1000..=50_000_000)?,
-        rounds: given.number("rounds", (3, 9), 1..=100)?,
-        seconds: given.number("seconds", (1.0, 2.0), 0.1..=600.0)?,
+        requests: given.number("requests", (20_000, 40_000), 1000..=50_000_000)?,
+        rounds: given.number("rounds", (5, 15), 1..=100)?,
+        seconds: given.number("seconds", (1.0, 1.5), 0.1..=600.0)?,
         threads,
         ours: given.ours(),
         peer: given.peer(),

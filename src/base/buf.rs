@@ -19,16 +19,19 @@ impl Buf {
     }
 
     /// What was received and not yet consumed.
+    #[inline]
     pub fn data(&self) -> &[u8] {
         &self.bytes[self.head..self.tail]
     }
 
     /// Number of bytes in [`Buf::data`].
+    #[inline]
     pub fn len(&self) -> usize {
         self.tail - self.head
     }
 
     /// Whether nothing is waiting.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.head == self.tail
     }
@@ -39,6 +42,7 @@ impl Buf {
     }
 
     /// Drops the first `n` bytes of [`Buf::data`]. Panics if there are fewer.
+    #[inline]
     pub fn consume(&mut self, n: usize) {
         assert!(n <= self.len(), "consumed more than was received");
         self.head += n;
@@ -46,6 +50,14 @@ impl Buf {
             self.head = 0;
             self.tail = 0;
         }
+    }
+
+    /// Drops `n` bytes of [`Buf::data`] behind the first `at`, which move up. Panics if there are
+    /// fewer.
+    pub fn cut(&mut self, at: usize, n: usize) {
+        assert!(at + n <= self.len(), "cut more than was received");
+        self.bytes.copy_within(self.head..self.head + at, self.head + n);
+        self.consume(n);
     }
 
     /// Room for at least `n` more bytes, to read into; then call [`Buf::filled`].
@@ -97,7 +109,10 @@ mod tests {
         buf.space(10)[..2].copy_from_slice(b"ij");
         buf.filled(2);
         assert_eq!(buf.data(), b"cdefghij");
-        buf.consume(8);
+        buf.cut(2, 3);
+        assert_eq!(buf.data(), b"cdhij");
+        buf.cut(0, 1);
+        buf.consume(4);
         assert!(buf.is_empty());
         buf.shrink_idle(0);
         assert_eq!(buf.capacity(), 0);

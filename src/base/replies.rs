@@ -7,6 +7,8 @@
 //! through [`Replies::deferred`] and [`Replies::queued_bytes`].
 
 use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io::IoSlice;
 
 /// Sent bytes that may stand before unsent ones: moving the rest costs less than it saves only when
 /// there are many.
@@ -28,11 +30,58 @@ struct Slot {
     behind: Vec<u8>,
 }
 
+/// Bytes of somebody else's memory that are to be sent from where they are.
+pub trait Lent: Send + Debug {
+    /// One of their slices, counted from 0.
+    fn part(&self, nth: usize) -> Option<&[u8]>;
+}
+
+/// Lent bytes within the sendable ones.
+#[derive(Debug)]
+struct Inset {
+    /// In front of this one of the sendable bytes.
+    at: usize,
+    left: usize,
+    /// The slice that is next, and how much of it was sent.
+    part: usize,
+    sent: usize,
+    bytes: Box<dyn Lent>,
+}
+
+impl Inset {
+    /// What of it was not sent yet.
+    fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let rest = |nth: usize| {
+            let part = self.bytes.part(nth)?;
+            Some(if nth == self.part { part.get(self.sent..).unwrap_or_default() } else { part })
+        };
+        (self.part..).map_while(rest)
+    }
+
+    /// So many bytes of it are gone.
+    fn sent(&mut self, mut n: usize) {
+        self.left -= n;
+        while let Some(part) = self.bytes.part(self.part) {
+            let rest = part.len().saturating_sub(self.sent);
+            if n < rest {
+                self.sent += n;
+                break;
+            }
+            n -= rest;
+            (self.part, self.sent) = (self.part + 1, 0);
+        }
+    }
+}
+
 /// The output side of a connection.
 #[derive(Debug, Default)]
 pub struct Replies {
     ready: Vec<u8>,
     sent: usize,
+    /// By their place, first to last.
+    insets: VecDeque<Inset>,
+    /// Bytes of the insets that were not sent yet.
+    lent: usize,
     first: u64,
     slots: VecDeque<Slot>,
     /// Bytes in the slots, but for those behind the last one, which still grow.
@@ -42,7 +91,15 @@ pub struct Replies {
 impl Replies {
     /// No replies, no memory.
     pub const fn new() -> Replies {
-        Replies { ready: Vec::new(), sent: 0, first: 0, slots: VecDeque::new(), queued: 0 }
+        Replies {
+            ready: Vec::new(),
+            sent: 0,
+            insets: VecDeque::new(),
+            lent: 0,
+            first: 0,
+            slots: VecDeque::new(),
+            queued: 0,
+        }
     }
 
     /// Where the next immediate reply is to be written, behind everything that came before.
@@ -141,16 +198,105 @@ impl Replies {
         self.slots.capacity() * std::mem::size_of::<Slot>()
     }
 
-    /// What may be sent now.
+    /// What may be sent now, up to the first lent bytes.
     pub fn sendable(&self) -> &[u8] {
-        &self.ready[self.sent..]
+        let end = self.insets.front().map_or(self.ready.len(), |inset| inset.at);
+        &self.ready[self.sent..end]
+    }
+
+    /// Whether something may be sent now.
+    #[inline]
+    pub fn has_sendable(&self) -> bool {
+        self.sent < self.ready.len() || self.lent > 0
+    }
+
+    /// Number of bytes that may be sent now.
+    pub fn sendable_bytes(&self) -> usize {
+        self.ready.len() - self.sent + self.lent
+    }
+
+    /// Whether some of what may be sent now is lent: see [`Replies::slices`].
+    #[inline]
+    pub fn has_lent(&self) -> bool {
+        self.lent > 0
+    }
+
+    /// Puts lent bytes in front of what [`Replies::out`] has had from `at` on. Not behind a reply
+    /// that is deferred.
+    pub fn lend_bytes(&mut self, at: usize, bytes: Box<dyn Lent>, len: usize) {
+        debug_assert!(self.slots.is_empty() && (self.sent..=self.ready.len()).contains(&at));
+        self.insets.push_back(Inset { at, left: len, part: 0, sent: 0, bytes });
+        self.lent += len;
+    }
+
+    /// The first of what may be sent now, lent bytes in their places, as far as `slices` goes.
+    /// Returns how many of them it are.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut from = self.sent;
+        let own = |from: &mut usize, to: usize| {
+            let bytes = &self.ready[*from..to];
+            *from = to;
+            bytes
+        };
+        let insets = self
+            .insets
+            .iter()
+            .flat_map(|inset| std::iter::once(own(&mut from, inset.at)).chain(inset.parts()));
+        let last = std::iter::once_with(|| {
+            &self.ready[self.insets.back().map_or(self.sent, |inset| inset.at)..]
+        });
+        let mut count = 0;
+        let all = insets.chain(last).filter(|bytes| !bytes.is_empty());
+        for (slice, bytes) in slices.iter_mut().zip(all) {
+            *slice = IoSlice::new(bytes);
+            count += 1;
+        }
+        count
+    }
+
+    /// Copies what is lent and not sent yet, so that its owner has it back.
+    pub fn keep_copies(&mut self) {
+        if self.insets.is_empty() {
+            return;
+        }
+        let mut own = Vec::with_capacity(self.ready.len() - self.sent + self.lent);
+        for inset in self.insets.drain(..) {
+            own.extend_from_slice(&self.ready[self.sent..inset.at]);
+            self.sent = inset.at;
+            for part in inset.parts() {
+                own.extend_from_slice(part);
+            }
+        }
+        own.extend_from_slice(&self.ready[self.sent..]);
+        (self.ready, self.sent, self.lent) = (own, 0, 0);
+    }
+
+    /// Goes over what was sent of and before lent bytes. Returns what is left of `n`.
+    fn sent_insets(&mut self, mut n: usize) -> usize {
+        while let Some(inset) = self.insets.front_mut() {
+            let own = n.min(inset.at - self.sent);
+            self.sent += own;
+            n -= own;
+            let lent = n.min(inset.left);
+            inset.sent(lent);
+            self.lent -= lent;
+            n -= lent;
+            if inset.left > 0 {
+                break;
+            }
+            self.insets.pop_front();
+        }
+        n
     }
 
     /// Says that the first `n` sendable bytes are gone. The memory stays for the next reply unless
     /// it is more than `keep` bytes.
     pub fn sent(&mut self, n: usize, keep: usize) {
-        self.sent += n;
+        self.sent += if self.insets.is_empty() { n } else { self.sent_insets(n) };
         debug_assert!(self.sent <= self.ready.len());
+        if !self.insets.is_empty() {
+            return;
+        }
         if self.sent >= self.ready.len() {
             self.sent = 0;
             self.ready.clear();
@@ -175,7 +321,7 @@ impl Replies {
     /// that is idle, or waits for replies that are not known yet, owns no sendable memory
     /// afterwards.
     pub fn reclaim(&mut self, scratch: &mut Vec<u8>) {
-        if self.sent == self.ready.len() {
+        if !self.has_sendable() {
             if scratch.capacity() < self.ready.capacity() {
                 std::mem::swap(&mut self.ready, scratch);
                 scratch.clear();
@@ -203,7 +349,7 @@ impl Replies {
     /// The same, where every deferred reply counts for so many bytes more.
     #[inline]
     pub fn load(&self, ticket: usize) -> usize {
-        let ready = self.ready.len() - self.sent;
+        let ready = self.sendable_bytes();
         match self.slots.back() {
             None => ready,
             Some(slot) => ready + self.queued + slot.behind.len() + self.slots.len() * ticket,
@@ -217,7 +363,7 @@ impl Replies {
 
     /// Whether nothing waits at all.
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty() && self.sent == self.ready.len()
+        self.slots.is_empty() && !self.has_sendable()
     }
 }
 
@@ -282,6 +428,58 @@ mod tests {
         assert!(replies.release(nothing));
         assert_eq!((replies.sendable(), replies.queued_bytes()), (&b"two3no"[..], 6));
         assert_eq!(replies.deferred(), 0);
+    }
+
+    #[derive(Debug)]
+    struct Parts(&'static [&'static [u8]]);
+
+    impl Lent for Parts {
+        fn part(&self, nth: usize) -> Option<&[u8]> {
+            self.0.get(nth).copied()
+        }
+    }
+
+    /// Replies with lent bytes at the beginning, in the middle and at the end.
+    fn mixed() -> (Replies, Vec<u8>) {
+        let mut replies = Replies::new();
+        let mut lend = |parts: &'static [&'static [u8]]| {
+            let at = replies.out().len();
+            replies.lend_bytes(at, Box::new(Parts(parts)), parts.concat().len());
+            replies.out().extend_from_slice(b"-own");
+        };
+        lend(&[b"first", b"", b"second"]);
+        lend(&[b"third"]);
+        let at = replies.out().len();
+        replies.lend_bytes(at, Box::new(Parts(&[b"end"])), 3);
+        (replies, b"firstsecond-ownthird-ownend".to_vec())
+    }
+
+    fn all(replies: &Replies, most: usize) -> Vec<u8> {
+        let mut slices = [IoSlice::new(b""); 8];
+        let count = replies.slices(&mut slices[..most]);
+        slices[..count].iter().flat_map(|slice| slice.to_vec()).collect()
+    }
+
+    #[test]
+    fn lent_bytes_leave_in_their_places_however_they_are_cut() {
+        let (replies, whole) = mixed();
+        assert!(replies.queued_bytes() == whole.len() && replies.has_lent());
+        assert_eq!((all(&replies, 8), all(&replies, 1)), (whole.clone(), b"first".to_vec()));
+        for first in 0..=whole.len() {
+            for second in 0..=whole.len() - first {
+                let (mut replies, _) = mixed();
+                replies.sent(first, 0);
+                replies.sent(second, 0);
+                let rest = &whole[first + second..];
+                assert_eq!(all(&replies, 8), rest, "{first} and {second}");
+                assert_eq!(replies.queued_bytes(), rest.len());
+                assert_eq!(replies.is_empty(), rest.is_empty());
+                replies.keep_copies();
+                assert_eq!((replies.sendable(), replies.has_lent()), (rest, false));
+                replies.out().extend_from_slice(b"more");
+                assert_eq!(replies.sendable(), [rest, b"more"].concat());
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //!
 //! Owns finding and becoming it. The texts are memcached's.
 
-use std::ffi::CString;
 use std::io;
 use std::os::unix::fs::lchown;
 use std::path::Path;
@@ -14,8 +13,6 @@ use nix::unistd::{self, Gid, Uid};
 pub struct User {
     uid: Uid,
     gid: Gid,
-    /// For supplementary groups; none for a bare number without an account.
-    name: Option<CString>,
 }
 
 /// Why there is no user to become. Displays as memcached's line.
@@ -80,11 +77,8 @@ fn lookup(user: &str, group: Option<&str>) -> Result<User, UserError> {
         }
     };
     let mut found = match account {
-        Ok(account) => {
-            let name = CString::new(account.name).map_err(|_| unknown())?;
-            User { uid: account.uid, gid: account.gid, name: Some(name) }
-        }
-        Err(uid) => User { uid, gid: Gid::from_raw(uid.as_raw()), name: None },
+        Ok(account) => User { uid: account.uid, gid: account.gid },
+        Err(uid) => User { uid, gid: Gid::from_raw(uid.as_raw()) },
     };
     if let Some(group) = group {
         found.gid = match unistd::Group::from_name(group).ok().flatten() {
@@ -106,15 +100,14 @@ impl User {
         lchown(path, Some(self.uid.as_raw()), Some(self.gid.as_raw()))
     }
 
-    /// Becomes this user for good: supplementary groups, group, user. Before threads start.
+    /// Becomes this user for good: supplementary groups (none, as memcached), group, user. Before
+    /// threads start. Looking up the groups would load the name services' libraries, half a
+    /// megabyte that stays.
     ///
     /// # Errors
     /// The sentence to print before exiting with EX_OSERR.
     pub fn assume(&self) -> Result<(), String> {
-        let groups = match &self.name {
-            Some(name) => unistd::initgroups(name, self.gid),
-            None => unistd::setgroups(&[self.gid]),
-        };
+        let groups = unistd::setgroups(&[]);
         // A container may be root and yet not be allowed to change groups; being root still works.
         if let (Err(error), false) = (groups, self.uid.is_root()) {
             return Err(format!("failed to drop supplementary groups: {}", error.desc()));
@@ -136,10 +129,10 @@ mod tests {
     fn users_are_found_by_name_and_by_number() {
         let root = lookup("root", None).unwrap();
         assert_eq!((root.uid.as_raw(), root.gid.as_raw()), (0, 0));
-        assert_eq!(lookup("0", None).unwrap().name, root.name);
+        let by_number = lookup("0", None).unwrap();
+        assert_eq!((by_number.uid, by_number.gid), (root.uid, root.gid));
         let bare = lookup("4000123456", Some("4000123457")).unwrap();
         assert_eq!((bare.uid.as_raw(), bare.gid.as_raw()), (4_000_123_456, 4_000_123_457));
-        assert!(bare.name.is_none());
     }
 
     #[test]

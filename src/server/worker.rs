@@ -10,7 +10,7 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -71,6 +71,9 @@ const READ_PER_TURN: usize = 1024 * 1024;
 /// client that reads as fast as it is answered would be the only one who is.
 const WRITE_PER_TURN: usize = 512 * 1024;
 
+/// Slices of one write: a megabyte in chunks of 64 KiB, with what stands around it.
+const SLICES: usize = 32;
+
 /// Memory of each buffer that an idle worker keeps.
 const SCRATCH_KEEP: usize = 256 * 1024;
 
@@ -88,6 +91,9 @@ const HANDOVER_MAX: usize = 4096;
 
 /// How often a worker looks for connections that `-o idle_timeout` closes: its unit is a second.
 const IDLE_SWEEP: Duration = Duration::from_secs(1);
+
+/// Bytes of stalled values that are moved in one turn: some hundred microseconds.
+const MOVED_PER_TURN: usize = 1 << 20;
 
 /// Places of settled waits that are kept for the next time: a busy moment's, 64 KiB.
 const SETTLED_KEEP: usize = 1024;
@@ -142,6 +148,10 @@ pub struct Worker {
     stopping: bool,
     /// Monotonic microsecond of the next look for idle connections.
     next_sweep_us: u64,
+    /// There may be connections with values that are read into their place, and the monotonic
+    /// microsecond of the next look whether they still come.
+    arriving: bool,
+    next_look_us: u64,
 }
 
 impl Worker {
@@ -183,6 +193,8 @@ impl Worker {
             draining: false,
             stopping: false,
             next_sweep_us: 0,
+            arriving: false,
+            next_look_us: 0,
         };
         Ok((worker, sender))
     }
@@ -192,9 +204,10 @@ impl Worker {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         while !(self.stopping || self.draining && self.clients.is_empty()) {
             let large = self.scratch_in.capacity().max(self.scratch_out.capacity()) > SCRATCH_KEEP;
+            let looks = large || self.arriving || self.may_idle_out();
             let timeout = match self.ready.is_empty() {
                 false => Some(Duration::ZERO),
-                true => self.until_deadline((large || self.may_idle_out()).then_some(IDLE_SWEEP)),
+                true => self.until_deadline(looks.then_some(IDLE_SWEEP)),
             };
             if let Err(error) = self.poll.poll(&mut events, timeout) {
                 if error.kind() != ErrorKind::Interrupted {
@@ -239,6 +252,7 @@ impl Worker {
                 }
             }
             self.close_idle(now);
+            self.check_arriving(now);
             self.serve_watchers(now);
             self.tell_others();
             // What was acknowledged before that wakes nobody.
@@ -325,6 +339,26 @@ impl Worker {
         }
     }
 
+    /// Gives the memory of values back that have stopped to come in, about once a second.
+    fn check_arriving(&mut self, now: Now) {
+        let next = self.next_look_us.min(now.mono_us + IDLE_SWEEP.as_micros() as u64);
+        if !self.arriving || now.mono_us < next {
+            return;
+        }
+        self.next_look_us = now.mono_us + IDLE_SWEEP.as_micros() as u64;
+        self.arriving = false;
+        let mut moved = 0;
+        for (_, client) in &mut self.clients {
+            moved += client.conn.check_arriving(&mut self.exec, now);
+            self.arriving |= client.conn.is_arriving();
+            if moved > MOVED_PER_TURN {
+                self.arriving = true;
+                self.next_look_us = now.mono_us;
+                break;
+            }
+        }
+    }
+
     /// Wakes the threads that have work because of this turn; nobody is woken for nothing.
     fn tell_others(&mut self) {
         self.exec.store.hand_over();
@@ -380,7 +414,8 @@ impl Worker {
         log::debug!("<{id} new auto-negotiating client connection");
         self.shared.conns().insert(id, Arc::clone(&info));
         self.exec.store.opened(&info.addr, id, now);
-        let conn = Conn::new(id, Arc::clone(&info));
+        let mut conn = Conn::new(id, Arc::clone(&info));
+        conn.lend_values();
         self.serials += 1;
         let (serial, blocked, ended, queued) = (self.serials, false, false, false);
         entry.insert(Client { stream, serial, conn, info, blocked, ended, queued });
@@ -435,6 +470,7 @@ impl Worker {
         client.conn.reclaim(&mut self.exec, now, input, out);
         keep_at_most(SCRATCH_MAX, &mut self.scratch_in, &mut self.scratch_out);
         self.freed += owned.saturating_sub(client.conn.held());
+        self.arriving |= client.conn.is_arriving();
         match visit {
             Visit::Wait if self.draining && client.conn.is_idle() => self.close(key, None, now),
             Visit::Wait if client.conn.is_endless() && !self.watching.contains(&key) => {
@@ -522,7 +558,7 @@ fn serve(client: &mut Client, exec: &mut Executor, now: Now) -> Visit {
                 Err(_) => return Visit::Close,
             },
             Step::Write => {
-                written += client.conn.replies().sendable().len();
+                written += client.conn.replies().sendable_bytes();
                 match flush(client, exec) {
                     Ok(true) if written >= WRITE_PER_TURN => return Visit::Again,
                     Ok(true) => {}
@@ -564,6 +600,9 @@ enum Filled {
 
 /// Reads once into the connection.
 fn fill(client: &mut Client, exec: &Executor, left: &mut usize) -> io::Result<Filled> {
+    if client.conn.is_arriving() {
+        return fill_value(client, exec, left);
+    }
     let wanted = client.conn.wanted(READ_SIZE).min(*left);
     // Only what was asked for, however large the buffer is: what stays unexecuted stays in memory.
     let space = &mut client.conn.input().space(wanted)[..wanted];
@@ -587,10 +626,31 @@ fn fill(client: &mut Client, exec: &Executor, left: &mut usize) -> io::Result<Fi
     }
 }
 
+/// Reads once into a value's place in the store, and what comes behind it into the connection.
+fn fill_value(client: &mut Client, exec: &Executor, left: &mut usize) -> io::Result<Filled> {
+    loop {
+        let mut slices: [_; SLICES] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+        let count = client.conn.windows(*left, &mut slices);
+        let room: usize = slices[..count].iter().map(|slice| slice.len()).sum();
+        return match client.stream.read_vectored(&mut slices[..count]) {
+            Ok(0) => Ok(Filled::Closed),
+            Ok(n) => {
+                client.conn.filled(n);
+                exec.store.counters().add(Counter::BytesRead, n as u64);
+                *left -= n;
+                Ok(if n < room && !client.ended { Filled::Drained } else { Filled::More })
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Filled::Drained),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => Err(error),
+        };
+    }
+}
+
 /// Writes what is sendable. `Ok(true)`: all of it went out.
 fn flush(client: &mut Client, exec: &Executor) -> io::Result<bool> {
-    while !client.conn.replies().sendable().is_empty() {
-        match client.stream.write(client.conn.replies().sendable()) {
+    while client.conn.replies().has_sendable() {
+        match send(client) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(n) => {
                 client.conn.replies().sent(n, SCRATCH_MAX);
@@ -598,6 +658,8 @@ fn flush(client: &mut Client, exec: &Executor) -> io::Result<bool> {
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 client.blocked = true;
+                // Nobody knows for how long: lent memory must not wait.
+                client.conn.replies().keep_copies();
                 return Ok(false);
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -605,6 +667,18 @@ fn flush(client: &mut Client, exec: &Executor) -> io::Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Writes once, large values from where they are.
+#[inline]
+fn send(client: &mut Client) -> io::Result<usize> {
+    let replies = client.conn.replies();
+    if !replies.has_lent() {
+        return client.stream.write(replies.sendable());
+    }
+    let mut slices = [IoSlice::new(b""); SLICES];
+    let count = replies.slices(&mut slices);
+    client.stream.write_vectored(&slices[..count])
 }
 
 impl Drop for Worker {

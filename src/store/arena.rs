@@ -26,7 +26,10 @@
 //!
 //! # Who may touch which bytes
 //! 1. **Open segment, behind its end**: only the thread that holds the lock of the writer (or of
-//!    the reclaimer) that owns the segment. Nobody else knows a location in there.
+//!    the reclaimer) that owns the segment. Nobody else knows a location in there. The same holds
+//!    for the bytes of a chunk that was set aside (`incoming`): its head is written and counted, so
+//!    that others go on behind it, but only the value on its way in knows where its bytes are. Its
+//!    pin keeps the segment until they are published or given up.
 //! 2. **A published record, the mutable bytes** (version, access, flags, exptime, extras, small
 //!    values, extents of large ones): only under the lock of the stripe that the record's key
 //!    hashes to.
@@ -206,6 +209,16 @@ impl Arena {
         unsafe { std::ptr::copy(bytes.as_ptr(), to.as_ptr(), bytes.len()) }
     }
 
+    /// `len` bytes at `at` to be written to, by rule 1 in a chunk that was set aside. Nobody else
+    /// reads or writes them while the slice is in use.
+    #[allow(clippy::mut_from_ref)]
+    pub fn window(&self, at: usize, len: usize) -> &mut [u8] {
+        let to = self.at(at, len);
+        // SAFETY: in bounds and initialised (zeroed at first). No slot leads to these bytes, and
+        // the one `Incoming` that knows them borrows itself mutably for as long as it lends this.
+        unsafe { std::slice::from_raw_parts_mut(to.as_ptr(), len) }
+    }
+
     /// Writes `len` times `byte` at `at`, by rule 1 or 2.
     pub fn fill(&self, at: usize, byte: u8, len: usize) {
         let to = self.at(at, len);
@@ -254,6 +267,20 @@ mod tests {
         arena.release(0, PAGE);
         arena.put(0, b"again");
         assert_eq!(arena.bytes(0, 5), b"again");
+    }
+
+    #[test]
+    fn windows_are_written_while_others_read_beside_them() {
+        let arena = Arena::new(PAGE);
+        let before = arena.bytes(0, 8);
+        let (first, second) = (arena.window(8, 4), arena.window(12, 4));
+        std::thread::scope(|scope| {
+            scope.spawn(|| first.copy_from_slice(b"1234"));
+            scope.spawn(|| second.copy_from_slice(b"5678"));
+            assert_eq!(before, [0; 8]);
+            arena.put(16, b"9");
+        });
+        assert_eq!(arena.bytes(0, 17), b"\0\0\0\0\0\0\0\x00123456789");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::base::counters::{ClassSums, Counter, Counters, Sums};
 use crate::base::hash::hash_key;
 pub(super) use crate::base::sync::{lock, try_lock};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 /// Most open segments that writers have between them; more threads share.
 const WRITERS_MAX: usize = 64;
@@ -74,6 +74,8 @@ struct Member {
 /// The cache of this node.
 #[derive(Debug)]
 pub struct Store {
+    /// For what outlives the call that makes it.
+    pub(super) myself: Weak<Store>,
     pub(super) config: Config,
     pub(super) clock: VersionClock,
     changed: ChangeSignal,
@@ -137,7 +139,8 @@ impl Store {
         let index = Index::new(config.memory_limit);
         let segments = Segments::new(config.memory_limit, index.fixed_bytes());
         let writers_used = AtomicUsize::new(writers_for(segments.count()));
-        Arc::new(Store {
+        Arc::new_cyclic(|myself| Store {
+            myself: Weak::clone(myself),
             clock: VersionClock::new(config.node_tag),
             changed: ChangeSignal::default(),
             telling: AtomicBool::new(false),
@@ -448,7 +451,8 @@ impl Store {
         if !self.config.replicated {
             return self.clock.next(now);
         }
-        let tell = self.telling.load(Ordering::Relaxed) && new.len() <= told::VALUE_MAX;
+        let copied = new.placed.is_none() && new.len() <= told::VALUE_MAX;
+        let tell = copied && self.telling.load(Ordering::Relaxed);
         let new = tell.then(|| (new, self.told_max.load(Ordering::Relaxed)));
         let (version, full) = me.feed.issue(&self.clock, now, hash, self.config.feed_max, new);
         (me.fed, me.issued) = (true, version);

@@ -168,6 +168,10 @@ impl Store {
         if let Some(open) = writer.open.take() {
             self.segments.seal(open, Class::Small, true);
         }
+        // Nobody walks through a segment while it is freed.
+        if let Ok(_reclaimer) = self.reclaimer.try_lock() {
+            self.segments.reuse_dead(self.off_arena());
+        }
         for _ in 0..INLINE_TRIES {
             let bytes = self.off_arena();
             // Where nothing may be evicted, nothing comes beside what a lowered limit leaves.

@@ -161,7 +161,8 @@ mod tests {
     fn a_feed_whose_bytes_are_half_its_room_says_so_once() {
         let (feed, clock) = (Feed::default(), VersionClock::new(1));
         let extras = Extras { marks: Marks::default(), cas: None };
-        let new = New { key: b"key", flags: 0, exptime: Exptime::Never, extras, parts: &[b"v"] };
+        let (exptime, placed) = (Exptime::Never, None);
+        let new = New { key: b"key", flags: 0, exptime, extras, parts: &[b"v"], placed };
         let (room, mut out, mut told) = (20 * told::size(&new), Vec::new(), Told::default());
         for _ in 0..2 {
             let issue = || feed.issue(&clock, Now::default(), 7, 100, Some((&new, room))).1;

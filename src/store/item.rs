@@ -252,11 +252,13 @@ impl Record {
     }
 
     /// Whether it is an item whose value lies in chunks.
+    #[inline]
     pub fn is_large(&self) -> bool {
         self.kind & LARGE != 0
     }
 
     /// Whether it has room for flags.
+    #[inline]
     pub fn has_flags(&self) -> bool {
         self.kind & HAS_FLAGS != 0
     }
@@ -285,6 +287,7 @@ impl Record {
     }
 
     /// Where the value area starts.
+    #[inline]
     pub fn value_at(&self) -> usize {
         self.key_at() + self.klen
     }
@@ -295,6 +298,7 @@ impl Record {
     }
 
     /// Size of the record in its segment, rounded.
+    #[inline]
     pub fn size(&self) -> usize {
         round(self.value_at() - self.at + self.len)
     }
@@ -305,6 +309,7 @@ impl Record {
     }
 
     /// Whether a record of this shape could take the place of this one's value, flags and exptime.
+    #[inline]
     pub fn fits_in_place(&self, shape: &Shape<'_>) -> bool {
         self.kind == shape.kind() && self.len == shape.vlen && !self.is_large()
     }
@@ -322,6 +327,7 @@ impl Record {
     }
 
     /// The client's flags.
+    #[inline]
     pub fn flags(&self, arena: &Arena) -> u32 {
         if self.kind & HAS_FLAGS == 0 {
             return 0;
@@ -330,6 +336,7 @@ impl Record {
     }
 
     /// Changes flags that it has room for (rule 2).
+    #[inline]
     pub fn set_flags(&self, arena: &Arena, flags: u32) {
         if self.kind & HAS_FLAGS != 0 {
             arena.put(self.at + HEADER, &flags.to_le_bytes());
@@ -337,6 +344,7 @@ impl Record {
     }
 
     /// The exptime (rule 2).
+    #[inline]
     pub fn exptime(&self, arena: &Arena) -> Exptime {
         if !self.has_exptime() {
             return Exptime::Never;
@@ -348,6 +356,7 @@ impl Record {
     }
 
     /// Changes the exptime in place (rule 2). False where the record has no room for one.
+    #[inline]
     pub fn set_exptime(&self, arena: &Arena, exptime: Exptime) -> bool {
         if self.has_exptime() {
             arena.put(self.exptime_at(), &exptime.secs().to_le_bytes());
@@ -372,6 +381,7 @@ impl Record {
 
     /// Changes marks and explicit CAS in place (rule 2). False where the record has no room for
     /// them.
+    #[inline]
     pub fn set_extras(&self, arena: &Arena, extras: Extras) -> bool {
         let room = self.kind & HAS_EXTRAS != 0;
         if room {
@@ -393,12 +403,14 @@ impl Record {
     }
 
     /// The version, and whether it is a remembered delete (rule 2).
+    #[inline]
     pub fn version(&self, arena: &Arena) -> (Version, bool) {
         let bits = u64::from_le_bytes(arena.array(self.at));
         (Version(bits & !DELETED), bits & DELETED != 0)
     }
 
     /// Sets the version, and whether it is a remembered delete (rule 1 or 2).
+    #[inline]
     pub fn set_version(&self, arena: &Arena, version: Version, deleted: bool) {
         let bits = version.0 | if deleted { DELETED } else { 0 };
         arena.put(self.at, &bits.to_le_bytes());
@@ -409,6 +421,7 @@ impl Record {
         u64::from_le_bytes(arena.array(self.at))
     }
 
+    #[inline]
     fn access(&self, arena: &Arena) -> u16 {
         u16::from_le_bytes(arena.array(self.at + ACCESS_AT))
     }

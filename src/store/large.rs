@@ -15,6 +15,7 @@
 //! pinned; so they are while it is read, which happens without the stripe's lock.
 
 use super::core::{Local, Store, Writer};
+use super::held::Held;
 use super::item::{begin_chunk, chunk_size, Extras, Record, HEADER, VALUE_MAX};
 use super::segment::Pins;
 use super::{Exptime, Item, Value};
@@ -24,14 +25,14 @@ use crate::base::clock::Now;
 /// that part is lost at the end of a segment.
 const RECORD_SHARE: usize = 8;
 /// A chunk at the end of an open segment is worth its header when it has this part of a segment.
-const CHUNK_SHARE: usize = 32;
+pub(super) const CHUNK_SHARE: usize = 32;
 /// A chunk has at most this part of a segment, for the same reason: it moves in one piece.
-const CHUNK_MOST: usize = 4;
+pub(super) const CHUNK_MOST: usize = 4;
 /// Values over this part of the arena are built one at a time: two at once could each hold what
 /// the other one needs.
 const BIG_SHARE: u64 = 16;
 /// Bytes of one chunk's place.
-const PLACE: usize = 8;
+pub(super) const PLACE: usize = 8;
 /// Bytes of the total length in front of the places.
 const TOTAL: usize = 4;
 
@@ -69,6 +70,7 @@ impl<'a> Source<'a> {
 }
 
 /// What a read of a large item needs once the stripe is unlocked.
+#[derive(Debug)]
 pub(super) struct Snapshot<'a> {
     pub key: Vec<u8>,
     pub flags: u32,
@@ -78,13 +80,23 @@ pub(super) struct Snapshot<'a> {
     pub fetched: bool,
     pub idle_secs: u32,
     parts: Vec<&'a [u8]>,
-    _pins: Pins<'a>,
+    /// Where the parts are.
+    places: Vec<(usize, usize)>,
+    pins: Pins<'a>,
+    store: &'a Store,
 }
 
 impl Snapshot<'_> {
     /// The value.
     pub fn value(&self) -> Value<'_> {
-        Value::from_parts(&self.parts)
+        Value::pinned(&self.parts, self)
+    }
+
+    /// The value, for longer than this lasts. None where too much is held already.
+    pub fn hold(&self) -> Option<Held> {
+        let store = self.store.myself.upgrade()?;
+        let may = store.segments.may_pin(store.off_arena());
+        may.then(|| Held::new(store, self.pins.list(), &self.places))
     }
 
     /// The item, as it was when it was pinned.
@@ -220,10 +232,11 @@ impl Store {
     pub(super) fn snapshot(&self, head: &Record, now: Now) -> Snapshot<'_> {
         let arena = &self.segments.arena;
         let mut pins = Pins::new(&self.segments);
-        let mut parts = Vec::new();
+        let (mut parts, mut places) = (Vec::new(), Vec::new());
         self.each_chunk(head, |chunk| {
             pins.add(self.segments.segment_at(chunk.at));
             parts.push(chunk.value(arena));
+            places.push((chunk.value_at(), chunk.value_len()));
         });
         Snapshot {
             key: head.key(arena).to_vec(),
@@ -234,7 +247,9 @@ impl Store {
             fetched: head.fetched(arena),
             idle_secs: head.idle_secs(arena, now.unix_secs()),
             parts,
-            _pins: pins,
+            places,
+            pins,
+            store: self,
         }
     }
 }

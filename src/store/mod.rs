@@ -18,7 +18,9 @@ mod feed;
 mod flush;
 mod ghosts;
 mod handle;
+mod held;
 mod horizon;
+mod incoming;
 mod index;
 mod item;
 mod large;
@@ -40,6 +42,8 @@ pub use classes::Classes;
 pub use feed::{ChangeSignal, Drained};
 pub use flush::{FlushState, PendingFlush};
 pub use handle::Handle;
+pub use held::Held;
+pub use incoming::{Given, Incoming};
 pub use resize::CannotResize;
 pub use terms::{
     Arith, ArithTerms, DeleteTerms, Deleted, Found, GetTerms, Mode, Stored, Terms, Written,

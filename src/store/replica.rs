@@ -170,7 +170,7 @@ impl Store {
         let refused = if self.config.fits(change.key.len(), flags, value.len()) {
             let parts: Vec<&[u8]> = value.chunks().collect();
             let extras = Extras { marks, cas };
-            let new = New { key: change.key, flags, exptime, extras, parts: &parts };
+            let new = New { key: change.key, flags, exptime, extras, parts: &parts, placed: None };
             let put = self.put(me, self.hash(change.key), new, now, |_, old, _: Ask| {
                 self.verdict(change, old).map(|()| change.version)
             });

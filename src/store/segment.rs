@@ -24,9 +24,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-/// Segments in an arena of middle size: enough for queues to be fine grained, few enough for each
-/// to hold hundreds of items.
+/// Segments in a small arena: enough for queues to be fine grained, few enough for each to hold
+/// hundreds of items.
 const SEGMENTS: u64 = 256;
+/// Segments in a large one, whose segments are large enough with so many: what is free ahead of
+/// demand and what is open but not full yet is so much less of it.
+const SEGMENTS_MANY: u64 = 1024;
+const LARGE_ENOUGH: u64 = 256 << 10;
 /// Smallest segment: `-m 1` still has 64 of them.
 const SEGMENT_MIN: u64 = 16 << 10;
 /// Largest segment: reclaiming one takes a millisecond or two of a background thread.
@@ -41,6 +45,9 @@ const BANK: u32 = 1 << BANK_SHIFT;
 const FIRST: u32 = 8;
 /// Free segments that only reclaim may take: one per queue, for what survives.
 pub(crate) const RESERVE: u32 = 2;
+/// Segments that are looked at for one in which everything is dead: some hundred nanoseconds, once
+/// for every segment that is filled.
+const DEAD_WINDOW: u32 = 256;
 /// How long a writer waits for a segment before it looks again what it can do itself.
 const WAIT: Duration = Duration::from_millis(1);
 /// Memory that locations of 4-byte units reach; beyond it they count 8 bytes.
@@ -68,7 +75,7 @@ enum State {
 pub(crate) struct Segment {
     /// Bytes of records that are alive.
     live: AtomicU32,
-    /// Where the records end, once it is sealed.
+    /// Where the records end, once it is sealed; 0 while it is free.
     used: AtomicU32,
     /// Bytes at its end that were too few for the next record. They come back with the segment, but
     /// moving what is alive elsewhere would only leave them there instead.
@@ -109,16 +116,6 @@ impl Segment {
     /// Where its records end (sealed segments).
     pub fn used(&self) -> u32 {
         self.used.load(Ordering::Acquire)
-    }
-
-    /// Keeps it from being freed.
-    pub fn pin(&self) {
-        self.pins.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Undoes one pin.
-    pub fn unpin(&self) {
-        self.pins.fetch_sub(1, Ordering::Release);
     }
 
     /// Whether somebody is inside.
@@ -213,6 +210,10 @@ pub(crate) struct Segments {
     /// What they are to become: lower, when the limit was lowered and not all is reclaimed yet.
     target: AtomicU64,
     allocated: AtomicU32,
+    /// Segments with a pin on them.
+    pinned: AtomicU32,
+    /// Where to look next for segments that are dead.
+    dead_cursor: AtomicU32,
     queues: Mutex<Queues>,
     /// Told, under the queues' lock, when a segment was freed.
     freed: Condvar,
@@ -221,7 +222,8 @@ pub(crate) struct Segments {
 impl Segments {
     /// Cuts `memory_limit` less `fixed_bytes` into segments.
     pub fn new(memory_limit: u64, fixed_bytes: u64) -> Segments {
-        let near = (memory_limit / SEGMENTS).clamp(SEGMENT_MIN, SEGMENT_MAX);
+        let many = (memory_limit / SEGMENTS_MANY).max(LARGE_ENOUGH);
+        let near = (memory_limit / SEGMENTS).min(many).clamp(SEGMENT_MIN, SEGMENT_MAX);
         let size = 1u64 << near.ilog2();
         let budget = budget_of(memory_limit, fixed_bytes, size, 0);
         let count = (budget / size) as usize;
@@ -236,6 +238,8 @@ impl Segments {
             budget: AtomicU64::new(budget),
             target: AtomicU64::new(budget),
             allocated: AtomicU32::new(0),
+            pinned: AtomicU32::new(0),
+            dead_cursor: AtomicU32::new(0),
             queues: Mutex::new(Queues {
                 state: vec![State::Free; count],
                 sealed: vec![0; count],
@@ -364,14 +368,34 @@ impl Segments {
         self.allocated.load(Ordering::Relaxed)
     }
 
+    /// Keeps a segment from being freed. Nobody can free it at this moment: it is open, pinned
+    /// already, or a slot that leads into it is under the caller's stripe lock.
+    pub fn pin(&self, segment: u32) {
+        if self.meta(segment).pins.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.pinned.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Undoes one pin.
+    pub fn unpin(&self, segment: u32) {
+        if self.meta(segment).pins.fetch_sub(1, Ordering::Release) == 1 {
+            self.pinned.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Segments that somebody keeps from being freed.
+    pub fn pinned(&self) -> u32 {
+        self.pinned.load(Ordering::Relaxed)
+    }
+
     /// How many segments may still be taken.
     pub fn free_count(&self, off_arena: u64) -> u32 {
         self.allowed(off_arena).saturating_sub(self.allocated())
     }
 
-    /// Free segments that reclaim keeps ahead of demand.
+    /// Free segments that reclaim keeps ahead of demand: less than half a hundredth of all.
     pub fn low_mark(&self, off_arena: u64) -> u32 {
-        RESERVE + (self.usable(off_arena) / 64).clamp(1, 32)
+        RESERVE + (self.usable(off_arena) / 256).clamp(2, 32)
     }
 
     /// Facts of a segment.
@@ -567,9 +591,30 @@ impl Segments {
         same
     }
 
+    /// Where the next segment to be taken would be one without memory: frees one in which everything
+    /// is dead, if there is one among the next few. A page that is touched for the first time costs
+    /// more than the bytes that are written to it, and what was dead for long is in no cache.
+    pub fn reuse_dead(&self, off_arena: u64) {
+        if !self.queues().warm.is_empty() {
+            return;
+        }
+        let (count, from) = (self.count(), self.dead_cursor.load(Ordering::Relaxed));
+        for step in 0..count.min(DEAD_WINDOW) {
+            let segment = (from + step) % count;
+            let meta = self.meta(segment);
+            let dead = meta.used() > 0 && meta.live() == 0 && !meta.is_pinned();
+            if dead && self.claim(segment).is_some() {
+                self.dead_cursor.store(segment, Ordering::Relaxed);
+                return self.free(segment, off_arena);
+            }
+        }
+        self.dead_cursor.store((from + DEAD_WINDOW) % count, Ordering::Relaxed);
+    }
+
     /// Frees a claimed segment that nothing leads into.
     pub fn free(&self, segment: u32, off_arena: u64) {
         debug_assert!(self.meta(segment).live() == 0, "freed with live bytes");
+        self.meta(segment).used.store(0, Ordering::Release);
         let mut queues = self.queues();
         queues.state[segment as usize] = State::Free;
         queues.warm.push(segment);
@@ -641,20 +686,24 @@ impl<'a> Pins<'a> {
         Pins { segments, pinned: Vec::new() }
     }
 
-    /// Pins a segment, which nobody can free at this moment (it is open, or a slot that leads into
-    /// it is under the caller's stripe lock).
+    /// Pins a segment, see [`Segments::pin`].
     pub fn add(&mut self, segment: u32) {
         if self.pinned.last() != Some(&segment) {
-            self.segments.meta(segment).pin();
+            self.segments.pin(segment);
             self.pinned.push(segment);
         }
+    }
+
+    /// The pinned segments; one may be there several times.
+    pub fn list(&self) -> &[u32] {
+        &self.pinned
     }
 }
 
 impl Drop for Pins<'_> {
     fn drop(&mut self) {
         for &segment in &self.pinned {
-            self.segments.meta(segment).unpin();
+            self.segments.unpin(segment);
         }
     }
 }
@@ -732,9 +781,9 @@ mod tests {
         segments.seal(open, Class::Small, true);
         assert!(!segments.claim_dead(segment), "something is alive");
         segments.meta(segment).sub_live(100);
-        segments.meta(segment).pin();
+        segments.pin(segment);
         assert!(!segments.claim_dead(segment), "somebody reads it");
-        segments.meta(segment).unpin();
+        segments.unpin(segment);
         assert!(segments.claim_dead(segment));
         segments.free(segment, 0);
         assert!(!segments.claim_dead(segment), "it is free");

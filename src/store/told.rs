@@ -217,7 +217,7 @@ mod tests {
         ];
         let (mut told, mut feed) = (Told { seed: 5, ..Told::default() }, Vec::new());
         for (at, &(key, flags, exptime, extras, parts)) in news.iter().enumerate() {
-            let new = New { key, flags, exptime, extras, parts };
+            let new = New { key, flags, exptime, extras, parts, placed: None };
             let before = feed.len();
             push(&mut feed, Version(90 + at as u64), &new);
             let cas = if extras.cas.is_some() { 0 } else { CAS_LEN };
@@ -248,8 +248,14 @@ mod tests {
     #[test]
     fn what_no_node_says_is_not_read() {
         let none = Extras { marks: Marks::default(), cas: Some(1) };
-        let new =
-            New { key: b"k", flags: 0, exptime: Exptime::Never, extras: none, parts: &[b"v"] };
+        let new = New {
+            key: b"k",
+            flags: 0,
+            exptime: Exptime::Never,
+            extras: none,
+            parts: &[b"v"],
+            placed: None,
+        };
         let mut good = Vec::new();
         push(&mut good, Version(9), &new);
         assert_eq!(read_told(&good).map(|(_, size)| size), Some(good.len()));

@@ -3,6 +3,8 @@
 //! Owns [`Item`], [`Value`], [`Change`] and the one rule that decides between two changes with the
 //! same version. Copies nothing unless asked to; knows nothing of how items lie in memory.
 
+use super::held::Held;
+use super::large::Snapshot;
 use super::version::Version;
 use super::Exptime;
 use std::cmp::Ordering;
@@ -14,7 +16,7 @@ pub struct Value<'a>(Parts<'a>);
 #[derive(Clone, Copy, Debug)]
 enum Parts<'a> {
     One(&'a [u8]),
-    Many { len: usize, parts: &'a [&'a [u8]] },
+    Many { len: usize, parts: &'a [&'a [u8]], pinned: Option<&'a Snapshot<'a>> },
 }
 
 impl<'a> Value<'a> {
@@ -22,7 +24,26 @@ impl<'a> Value<'a> {
     pub fn from_parts(parts: &'a [&'a [u8]]) -> Value<'a> {
         match parts {
             [one] => Value(Parts::One(one)),
-            _ => Value(Parts::Many { len: parts.iter().map(|part| part.len()).sum(), parts }),
+            _ => Value::many(parts, None),
+        }
+    }
+
+    fn many(parts: &'a [&'a [u8]], pinned: Option<&'a Snapshot<'a>>) -> Value<'a> {
+        let len = parts.iter().map(|part| part.len()).sum();
+        Value(Parts::Many { len, parts, pinned })
+    }
+
+    /// The same, of a large value that is pinned.
+    pub(super) fn pinned(parts: &'a [&'a [u8]], snapshot: &'a Snapshot<'a>) -> Value<'a> {
+        Value::many(parts, Some(snapshot))
+    }
+
+    /// The value, for longer than the closure that it was handed to. None where it is small, which
+    /// is copied soon, or where too much is held already.
+    pub fn hold(&self) -> Option<Held> {
+        match self.0 {
+            Parts::Many { pinned, .. } => pinned?.hold(),
+            Parts::One(_) => None,
         }
     }
 
@@ -49,10 +70,14 @@ impl<'a> Value<'a> {
     }
 
     /// Appends all bytes to `out`.
+    #[inline]
     pub fn copy_to(&self, out: &mut Vec<u8>) {
-        out.reserve(self.len());
-        for chunk in self.chunks() {
-            out.extend_from_slice(chunk);
+        match self.0 {
+            Parts::One(bytes) => out.extend_from_slice(bytes),
+            Parts::Many { len, parts, .. } => {
+                out.reserve(len);
+                parts.iter().for_each(|part| out.extend_from_slice(part));
+            }
         }
     }
 

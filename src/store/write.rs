@@ -1,18 +1,20 @@
 //! Storage commands: set, add, replace, cas.
 //!
 //! Owns their rules, and the way every new item goes. What builds on an old value is in `concat`
-//! and `arith`. A new record is written to the writer's open segment before the stripe is
-//! locked, and only becomes an item when its condition holds under the lock; otherwise the next
+//! and `arith`. A new record is written to the writer's open segment, a long one before the stripe
+//! is locked, and only becomes an item when its condition holds under the lock; otherwise the next
 //! record is written over it.
 //!
 //! ```text
-//!  lock writer -> room for the record -> write it -> lock stripe -> condition? -> version, link
-//!                    ^ reclaim if need be                             '- no: leave it unpublished
+//!  lock writer -> room for the record -> lock stripe -> condition? -> version, write it, link
+//!                    ^ reclaim if need be      ^           '- no: leave it unpublished
+//!                             a long one is written here
 //! ```
 
 use super::core::{lock, Local, Status, Store, Writer};
+use super::incoming::{Given, Incoming};
 use super::item::{Extras, Record, Shape};
-use super::large::Built;
+use super::segment::Open;
 use super::{memcached_size, Exptime, Handle, Marks, Mode, Stored, Terms, Version, Written};
 use crate::base::clock::Now;
 use crate::base::counters::{ClassCounter, Counter};
@@ -31,8 +33,10 @@ pub(super) struct New<'a> {
     pub flags: u32,
     pub exptime: Exptime,
     pub extras: Extras,
-    /// The value, in order.
+    /// The value, in order, where it is not `placed`.
     pub parts: &'a [&'a [u8]],
+    /// The value, where it is in the store already.
+    pub placed: Option<&'a Incoming>,
 }
 
 impl New<'_> {
@@ -42,7 +46,10 @@ impl New<'_> {
     }
 
     pub fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.len()).sum()
+        match self.placed {
+            Some(value) => value.total(),
+            None => self.parts.iter().map(|part| part.len()).sum(),
+        }
     }
 }
 
@@ -78,8 +85,9 @@ impl Store {
         let New { key, flags, exptime, extras, .. } = new;
         let mut shape = Shape { key, flags, exptime, extras, vlen, large: false };
         let size = shape.size();
-        let small = self.is_small(size, vlen);
-        let _alone = (!small && self.is_big(vlen)).then(|| lock(&self.big));
+        let small = new.placed.is_none() && self.is_small(size, vlen);
+        let alone = !small && new.placed.is_none() && self.is_big(vlen);
+        let _alone = alone.then(|| lock(&self.big));
         let mut writer = lock(self.writer(me));
         let roomy = writer.open.as_ref().is_some_and(|open| self.segments.room(open) >= size);
         let at_once = roomy && small;
@@ -91,22 +99,27 @@ impl Store {
                 return Put::Refused(refused);
             }
         }
-        let mut built = None;
-        if !small {
+        let (mut built, mut extents) = (None, Vec::new());
+        if let Some(placed) = new.placed {
+            extents = placed.extents();
+        } else if !small {
             let Some(chunks) = self.build(me, &mut writer, hash, new.parts, now) else {
                 return Put::NoRoom;
             };
-            shape = Shape { vlen: chunks.extents.len(), large: true, ..shape };
+            extents = chunks.extents.clone();
             built = Some(chunks);
         }
+        if !small {
+            shape = Shape { vlen: extents.len(), large: true, ..shape };
+        }
+        let parts = if small { new.parts } else { &[&extents[..]] };
         if !at_once && !self.ensure(me, &mut writer, shape.size(), now) {
             if let Some(built) = built {
                 self.abandon(built);
             }
             return Put::NoRoom;
         }
-        let put =
-            self.commit(me, &mut writer, hash, &shape, new.parts, built.as_ref(), now, decide);
+        let put = self.commit(me, &mut writer, hash, &shape, parts, now, decide);
         drop(writer);
         self.pay(me, vlen + key.len(), now);
         // Where it was stored, the pins go with `built`: its chunks are reachable now.
@@ -125,36 +138,34 @@ impl Store {
         hash: u64,
         shape: &Shape<'_>,
         parts: &[&[u8]],
-        built: Option<&Built<'_>>,
         now: Now,
         mut decide: impl FnMut(&mut Local, Option<&Record>, Ask) -> Result<Version, E>,
     ) -> Put<E> {
         let arena = &self.segments.arena;
         let Some(open) = writer.open.as_mut() else { return Put::NoRoom };
-        let record = self.begin(open, shape, now);
-        match built {
-            Some(built) => arena.put(record.value_at(), &built.extents),
-            None => {
-                let mut to = record.value_at();
-                for part in parts {
-                    arena.put(to, part);
-                    to += part.len();
-                }
+        let put_parts = |mut to: usize| {
+            for part in parts {
+                arena.put(to, part);
+                to += part.len();
             }
-        }
+        };
+        let write = |open: &Open| {
+            let record = self.begin(open, shape, now);
+            put_parts(record.value_at());
+            record
+        };
+        // What is quickly copied is written when it is known where to.
+        let brief = shape.vlen <= IN_PLACE_MAX;
+        let written = if brief { None } else { Some(write(open)) };
         let (mut stripe, place) = self.lock(hash);
         let old = self.find(&stripe, place, shape.key);
         let version = match decide(me, old.as_ref().map(|old| &old.1), Ask::Commit) {
             Ok(version) => version,
             Err(refused) => return Put::Refused(refused),
         };
-        match old {
-            Some((slot, old))
-                if shape.vlen <= IN_PLACE_MAX
-                    && old.fits_in_place(shape)
-                    && self.status(&old, now) == Status::Live =>
-            {
-                arena.put(old.value_at(), record.value(arena));
+        if let Some((slot, old)) = &old {
+            if brief && old.fits_in_place(shape) && self.status(old, now) == Status::Live {
+                put_parts(old.value_at());
                 old.set_flags(arena, shape.flags);
                 old.set_exptime(arena, shape.exptime);
                 old.set_extras(arena, shape.extras);
@@ -163,8 +174,12 @@ impl Store {
                 if let Exptime::At(secs) = shape.exptime {
                     self.segments.meta_at(old.at).expires(secs);
                 }
-                stripe.note_use(slot);
+                stripe.note_use(*slot);
+                return Put::Done(version);
             }
+        }
+        let record = written.unwrap_or_else(|| write(open));
+        match old {
             Some((slot, old)) => {
                 record.set_version(arena, version, false);
                 self.seal_record(open, &record);
@@ -342,13 +357,60 @@ impl Handle {
         terms: &Terms,
         now: Now,
     ) -> Stored {
+        self.store_value(mode, key, flags, exptime, value, None, terms, now)
+    }
+
+    /// The same with a value that may be in the store already: it was taken in for this key, and is
+    /// complete. Where it is not stored its memory goes.
+    #[allow(clippy::too_many_arguments)]
+    pub fn store_given(
+        &mut self,
+        mode: Mode,
+        key: &[u8],
+        flags: u32,
+        exptime: Exptime,
+        value: Given<'_>,
+        terms: &Terms,
+        now: Now,
+    ) -> Stored {
+        let placed = match value {
+            Given::Bytes(value) => {
+                return self.store_value(mode, key, flags, exptime, value, None, terms, now);
+            }
+            Given::Placed(placed) => placed,
+        };
+        debug_assert_eq!(placed.here(), placed.total());
+        if matches!(mode, Mode::Append | Mode::Prepend) {
+            // A part of a value.
+            let value: Vec<u8> = placed.parts().flatten().copied().collect();
+            return self.store_value(mode, key, flags, exptime, &value, None, terms, now);
+        }
+        let stored = self.store_value(mode, key, flags, exptime, b"", Some(&*placed), terms, now);
+        if let Stored::Stored(_) = stored {
+            placed.publish();
+        }
+        stored
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn store_value(
+        &mut self,
+        mode: Mode,
+        key: &[u8],
+        flags: u32,
+        exptime: Exptime,
+        value: &[u8],
+        placed: Option<&Incoming>,
+        terms: &Terms,
+        now: Now,
+    ) -> Stored {
         let (store, me) = self.split();
         store.settle(now);
-        let size = memcached_size(key.len(), flags != 0, value.len());
+        let extras = Extras::of_new(terms.binary_key, terms.cas);
+        let new = New { key, flags, exptime, extras, parts: &[value], placed };
+        let size = memcached_size(key.len(), flags != 0, new.len());
         let class = store.config.classes.of(size);
         me.counters.add_class(class, ClassCounter::CmdSet, 1);
-        let extras = Extras::of_new(terms.binary_key, terms.cas);
-        let new = New { key, flags, exptime, extras, parts: &[value] };
         let fits = size <= store.config.item_max as usize;
         let stored = if !fits {
             Stored::TooLarge

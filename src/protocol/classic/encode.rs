@@ -31,21 +31,42 @@ pub const RESET: &[u8] = b"RESET\r\n";
 pub const META_NOOP: &[u8] = b"MN\r\n";
 /// Ends a line and a data block.
 pub const CRLF: &[u8] = b"\r\n";
+/// Ends the last data block of a get, and the get.
+pub const CRLF_END: &[u8] = b"\r\nEND\r\n";
 
-/// `VALUE key flags len[ cas]\r\n`. The data block and its [`CRLF`] are the caller's to add.
+/// The longest head of a value: two numbers of 32 bits and one of 64.
+const VALUE_HEAD_MAX: usize = 6 + KEY_MAX + 1 + 10 + 1 + 10 + 1 + 20 + 2;
+
+/// `VALUE key flags len[ cas]\r\n`. The data block and its [`CRLF`] are the caller's to add. A key
+/// of more than [`KEY_MAX`] bytes is cut off there.
 #[inline]
 pub fn value_head(out: &mut Vec<u8>, key: &[u8], flags: u32, len: usize, cas: Option<u64>) {
-    out.extend_from_slice(b"VALUE ");
-    out.extend_from_slice(key);
-    out.push(b' ');
-    push_u64(out, u64::from(flags));
-    out.push(b' ');
-    push_u64(out, len as u64);
+    // Put together here first: appending so many little pieces would cost more than copying them.
+    let mut head = [0; VALUE_HEAD_MAX];
+    head[..6].copy_from_slice(b"VALUE ");
+    let key = &key[..key.len().min(KEY_MAX)];
+    head[6..][..key.len()].copy_from_slice(key);
+    let mut at = put_number(&mut head, 6 + key.len(), u64::from(flags));
+    at = put_number(&mut head, at, len as u64);
     if let Some(cas) = cas {
-        out.push(b' ');
-        push_u64(out, cas);
+        at = put_number(&mut head, at, cas);
     }
-    out.extend_from_slice(CRLF);
+    head[at..at + 2].copy_from_slice(CRLF);
+    out.extend_from_slice(&head[..at + 2]);
+}
+
+/// Writes a blank and a number at `at`; returns where it ends.
+#[inline]
+fn put_number(head: &mut [u8; VALUE_HEAD_MAX], at: usize, n: u64) -> usize {
+    head[at] = b' ';
+    if n < 10 {
+        head[at + 1] = b'0' + n as u8;
+        return at + 2;
+    }
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(n).as_bytes();
+    head[at + 1..][..digits.len()].copy_from_slice(digits);
+    at + 1 + digits.len()
 }
 
 /// A whole value of a get.

@@ -12,6 +12,7 @@
 pub mod admin;
 pub mod encode;
 mod login;
+mod plain;
 pub mod reply;
 mod request;
 mod token;
@@ -20,6 +21,7 @@ mod token;
 mod tests;
 
 pub use login::{parse_login, parse_login_data};
+pub use plain::{plain, Plain};
 pub use reply::{parse_reply, Reply};
 pub use request::{parse, parse_more_keys, MoreKeys, SHORTEST};
 pub(super) use token::{next_word, trim};
@@ -96,6 +98,7 @@ impl<'a> Iterator for Keys<'a> {
 /// A block that does not end there is refused as memcached does it: exactly `len + 2` bytes are
 /// dropped and whatever follows is read as commands. Under `noreply` the caller keeps silent
 /// ([`Reject::quiet_if`]). The same blocks follow `VALUE` and `VA` in a reply.
+#[inline]
 pub fn parse_data(input: &[u8], len: u32) -> Parsed<&[u8]> {
     let len = len as usize;
     let used = len + 2;

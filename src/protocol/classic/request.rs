@@ -231,30 +231,44 @@ fn store_plain(verb: StoreVerb, rest: &[u8]) -> Option<StoreHead<'_>> {
         return None;
     }
     let (key, numbers) = rest.split_at(key_len);
-    let (flags, numbers) = short_number(&numbers[1..]);
-    let (exptime, numbers) = short_number(numbers.strip_prefix(b" ")?);
-    let (len, numbers) = short_number(numbers.strip_prefix(b" ")?);
-    let noreply = numbers == b" noreply";
-    if len? > DATA_MAX || !(noreply || numbers.is_empty()) {
-        return None;
-    }
-    let exptime = i64::from(exptime?);
-    Some(StoreHead { verb, key, flags: flags?, exptime, len: len?, noreply })
+    let (head, behind) = plain_numbers(verb, key, numbers)?;
+    let noreply = behind == b" noreply";
+    (noreply || behind.is_empty()).then_some(StoreHead { noreply, ..head })
 }
 
-/// The digits that `text` starts with as a number, if there are one to nine of them, and what comes
-/// behind.
+/// The head with the three short numbers that `text` starts with, one blank before each, and what
+/// comes behind them.
 #[inline]
-fn short_number(text: &[u8]) -> (Option<u32>, &[u8]) {
-    let (mut value, mut at) = (0u32, 0);
-    while let Some(digit) = text.get(at).map(|byte| byte.wrapping_sub(b'0')) {
-        if digit > 9 || at == 9 {
-            break;
-        }
-        value = value * 10 + u32::from(digit);
-        at += 1;
+pub(super) fn plain_numbers<'a>(
+    verb: StoreVerb,
+    key: &'a [u8],
+    text: &'a [u8],
+) -> Option<(StoreHead<'a>, &'a [u8])> {
+    let (flags, at) = short_number(text, 0)?;
+    let (exptime, at) = short_number(text, at)?;
+    let (len, at) = short_number(text, at)?;
+    let exptime = i64::from(exptime);
+    Some((StoreHead { verb, key, flags, exptime, len, noreply: false }, &text[at..]))
+}
+
+/// The number behind the blank at `at`, if it has one to nine digits, and where it ends. It is
+/// below [`DATA_MAX`].
+#[inline(always)]
+fn short_number(text: &[u8], at: usize) -> Option<(u32, usize)> {
+    let digit = |at: usize| text.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|&n| n < 10);
+    if text.get(at) != Some(&b' ') {
+        return None;
     }
-    ((at > 0).then_some(value), &text[at..])
+    let (from, mut end) = (at + 1, at + 2);
+    let mut value = u32::from(digit(from)?);
+    while let Some(next) = digit(end) {
+        if end - from == 9 {
+            return None;
+        }
+        value = value * 10 + u32::from(next);
+        end += 1;
+    }
+    Some((value, end))
 }
 
 fn store_any(verb: StoreVerb, line: &[u8]) -> Outcome<'_> {

@@ -184,6 +184,11 @@ impl<'a> Meta<'a> {
         set_mode(self.mode).unwrap_or(SetMode::Set)
     }
 
+    /// Whether this ms does not look at what is there.
+    pub fn is_plain_set(&self) -> bool {
+        self.set_mode() == SetMode::Set && self.compare.is_none()
+    }
+
     /// Which kind of ma this is.
     pub fn arith_mode(&self) -> ArithMode {
         arith_mode(self.mode).unwrap_or(ArithMode::Incr)

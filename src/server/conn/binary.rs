@@ -4,16 +4,21 @@
 //! will be refused is dropped unread. Never keeps a parsed header: a request whose value is not
 //! here yet is parsed again when it is.
 
-use super::data;
+use super::data::{self, First, Placeable};
 use super::{Conn, State, LOGGED_LINE};
 use crate::base::clock::Now;
-use crate::protocol::binary::{self, encode, Frame, Framed, Head, Refusal, Request, Status};
+use crate::protocol::binary::{
+    self, encode, Command, Frame, Framed, Head, Refusal, Request, Status,
+};
+use crate::protocol::StoreVerb;
 use crate::server::execute::{After, Executor};
 use crate::server::watch::CloseReason;
+use crate::store::Given;
 
 impl Conn {
     /// Executes the request at the input's head. False when it is not complete.
-    pub(super) fn binary_command(&mut self, exec: &mut Executor, now: Now) -> bool {
+    pub(super) fn binary_command(&mut self, exec: &mut Executor, first: First, now: Now) -> bool {
+        let arrived = self.arrived.take();
         let input = self.input.data();
         let frame = match binary::parse(input) {
             Framed::Incomplete => return false,
@@ -36,7 +41,17 @@ impl Conn {
                 return true;
             }
         };
-        let Some(value) = input.get(used..need) else {
+        let value = match arrived {
+            Some(value) => Some(Given::Placed(value)),
+            None => input.get(used..need).map(Given::Bytes),
+        };
+        let Some(value) = value else {
+            let placeable = Placeable { key: plain_key(&request), len: need - used, tail: 0 };
+            if let Some((arriving, copied)) = placeable.place(input, used, &first, exec, now) {
+                self.input.cut(used, copied);
+                self.state = State::Value(arriving);
+                return true;
+            }
             match data::reserve(input.len(), need, exec, now) {
                 Some(reserved) => self.state = State::Data { need, reserved },
                 None => {
@@ -48,6 +63,7 @@ impl Conn {
             return true;
         };
         log_request(self.id, &frame);
+        let need = if let Given::Placed(_) = value { used } else { need };
         let out = self.replies.out();
         let mark = out.len();
         let after = exec.binary(&mut self.login, &request, value, now, out);
@@ -83,6 +99,16 @@ impl Conn {
             Refusal { swallow: 0, .. } => State::Command,
             Refusal { swallow, .. } => State::Swallow(swallow),
         };
+    }
+}
+
+/// The key of a storage command that does not look at what is there.
+fn plain_key<'a>(request: &Request<'a>) -> Option<&'a [u8]> {
+    match request.command {
+        Command::Store(head) if head.verb == StoreVerb::Set && request.head.cas == 0 => {
+            Some(head.key)
+        }
+        _ => None,
     }
 }
 

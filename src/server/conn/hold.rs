@@ -44,7 +44,7 @@ impl Conn {
     pub(super) fn wait_or(&self, step: Step) -> Step {
         match step {
             Step::Close if self.replies.deferred() > 0 => Step::Hold,
-            Step::Write if self.replies.sendable().is_empty() => Step::Hold,
+            Step::Write if !self.replies.has_sendable() => Step::Hold,
             step => step,
         }
     }

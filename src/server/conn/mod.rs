@@ -42,7 +42,8 @@ use crate::server::config::Protocol;
 use crate::server::execute::Executor;
 use crate::server::shared::{ConnInfo, ConnState};
 use crate::server::watch::CloseReason;
-use data::{next_read, to_reserve, READ_MORE};
+use crate::store::Incoming;
+use data::{next_read, to_reserve, Arriving, First, READ_HEAD, READ_MORE};
 
 /// Replies that may wait in memory before no further command is executed, and that one portion of a
 /// get may add: enough for a write of full size, little enough that a thousand slow readers stay
@@ -136,6 +137,8 @@ enum State {
         need: usize,
         reserved: u64,
     },
+    /// The command at the input's head has a value that is read into its place in the store.
+    Value(Box<Arriving>),
     /// Bytes of an unwanted data block that are still to come.
     Swallow(u64),
     /// Bytes of a refused request that are still to come; then the connection closes.
@@ -160,6 +163,13 @@ pub struct Conn {
     login: Login,
     /// Replies to changes are held back where peers are waited for.
     holds: bool,
+    /// Large values may be sent from where they are. Then what is left of them when the socket
+    /// blocks is to be copied ([`Replies::keep_copies`]).
+    lends: bool,
+    /// The value of the command at the input's head, which is complete.
+    arrived: Option<Box<Incoming>>,
+    /// The length of the value that came in last, while values come in one after the other.
+    trust: usize,
     /// The get line under way has made changes.
     touched: bool,
 }
@@ -177,8 +187,18 @@ impl Conn {
             dialect: Dialect::Unknown,
             login: Login::default(),
             holds: true,
+            lends: false,
+            arrived: None,
+            trust: 0,
             touched: false,
         }
+    }
+
+    /// From now on large values are sent from where they are, and read into their place: whoever
+    /// sends the replies takes [`Replies::slices`], and calls [`Replies::keep_copies`] before it
+    /// waits for anything; whoever reads asks [`Conn::is_arriving`].
+    pub fn lend_values(&mut self) {
+        self.lends = true;
     }
 
     /// Where received bytes go.
@@ -245,6 +265,7 @@ impl Conn {
         let here = self.input.len();
         match self.state {
             State::Data { need, .. } => (need.max(here) - here).clamp(READ_MORE, next_read(here)),
+            State::Command if self.trust > 0 => READ_HEAD,
             _ if here == 0 => fresh,
             _ => READ_MORE,
         }
@@ -300,11 +321,12 @@ impl Conn {
         let before = *budget;
         exec.store.serve(self.id);
         self.info.note(ConnState::ParseCmd, false, now);
+        exec.lending.allow(self.lends && !exec.waits.is_on());
         let step = self.advance(exec, now, budget);
         let state = match self.state {
             State::Closing => ConnState::Closing,
             _ if matches!(step, Step::Write | Step::Hold) => ConnState::Mwrite,
-            State::Data { .. } => ConnState::Nread,
+            State::Data { .. } | State::Value(_) => ConnState::Nread,
             State::Swallow(_) | State::Drain(_) => ConnState::Swallow,
             State::Stream(_) => ConnState::Watch,
             State::Keys { .. } => ConnState::Read,
@@ -348,6 +370,12 @@ impl Conn {
                         return Step::Read;
                     }
                 }
+                State::Value(ref mut arriving) if !arriving.is_here(self.input.len()) => {
+                    if arriving.ensure_room(exec, now) {
+                        return Step::Read;
+                    }
+                    self.move_to_input(exec, now);
+                }
                 State::Keys { verb, exptime } => {
                     if *budget == 0 {
                         return Step::Yield;
@@ -355,7 +383,9 @@ impl Conn {
                     *budget = budget.saturating_sub(STREAM_COST);
                     let holds = exec.waits.is_on() && self.holds;
                     let step = if holds { Conn::more_keys_held } else { Conn::more_keys };
-                    if !step(self, exec, verb, exptime, now) {
+                    let done = step(self, exec, verb, exptime, now);
+                    exec.lending.hand_to(&mut self.replies);
+                    if !done {
                         return Step::Read;
                     }
                 }
@@ -375,14 +405,16 @@ impl Conn {
                         }
                     }
                 }
-                State::Command | State::Data { .. } => {
+                State::Command | State::Data { .. } | State::Value(_) => {
                     if self.input.is_empty() {
                         return Step::Read;
                     }
                     if *budget == 0 {
                         return Step::Yield;
                     }
-                    if !self.command(exec, now) {
+                    let done = self.command(exec, now);
+                    exec.lending.hand_to(&mut self.replies);
+                    if !done {
                         return Step::Read;
                     }
                     *budget -= 1;
@@ -401,20 +433,25 @@ impl Conn {
 
     #[inline]
     fn run_command(&mut self, exec: &mut Executor, now: Now) -> bool {
-        if let State::Data { reserved, .. } = self.state {
-            exec.shared.release_data(reserved);
-            self.state = State::Command;
+        let again = !matches!(self.state, State::Command);
+        if again {
+            self.take_up(exec);
         }
+        let first = First { may_place: self.lends && !again, trust: self.trust };
         if self.dialect == Dialect::Unknown {
             self.dialect = match (exec.shared.config.protocol, self.input.data().first()) {
                 (Protocol::Binary, _) | (Protocol::Auto, Some(&REQUEST)) => Dialect::Binary,
                 (Protocol::Auto | Protocol::Ascii, _) => Dialect::Text,
             };
         }
-        match self.dialect {
-            Dialect::Binary => self.binary_command(exec, now),
-            Dialect::Text | Dialect::Unknown => self.text_command(exec, now),
+        let done = match self.dialect {
+            Dialect::Binary => self.binary_command(exec, first, now),
+            Dialect::Text | Dialect::Unknown => self.text_command(exec, first, now),
+        };
+        if first.trust > 0 && done && !again && !self.is_arriving() {
+            self.trust = 0;
         }
+        done
     }
 
     /// Drops up to `left` bytes of what has come in; returns how many are still to come.
@@ -438,19 +475,31 @@ impl Conn {
 }
 
 /// Shows a command line at `-vv`, as memcached does.
+#[inline]
 pub(super) fn log_line(id: u64, input: &[u8], used: usize) {
     if log::log_enabled!(log::Level::Debug) {
-        let line = String::from_utf8_lossy(&input[..used.min(LOGGED_LINE)]);
-        log::debug!("<{id} {}", line.trim_end());
+        show_line(id, input, used);
     }
 }
 
 /// Shows the first line of a reply at `-vv`, as memcached does.
+#[inline]
 pub(super) fn log_reply(id: u64, reply: &[u8]) {
     if log::log_enabled!(log::Level::Debug) {
-        let line = reply.split(|&byte| byte == b'\r').next().unwrap_or_default();
-        let line = &line[..line.len().min(LOGGED_LINE)];
-        let line = if line.is_empty() { b"NOREPLY" } else { line };
-        log::debug!(">{id} {}", String::from_utf8_lossy(line));
+        show_reply(id, reply);
     }
+}
+
+#[cold]
+fn show_line(id: u64, input: &[u8], used: usize) {
+    let line = String::from_utf8_lossy(&input[..used.min(LOGGED_LINE)]);
+    log::debug!("<{id} {}", line.trim_end());
+}
+
+#[cold]
+fn show_reply(id: u64, reply: &[u8]) {
+    let line = reply.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let line = &line[..line.len().min(LOGGED_LINE)];
+    let line = if line.is_empty() { b"NOREPLY" } else { line };
+    log::debug!(">{id} {}", String::from_utf8_lossy(line));
 }

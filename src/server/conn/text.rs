@@ -4,21 +4,43 @@
 //! more than it is given, and never keeps a parsed line: a command whose data block is not here yet
 //! is parsed again when it is.
 
-use super::data::{self, Data};
+use super::data::{self, Arriving, Data, First, Placeable};
 use super::{log_line, log_reply, Conn, State, OUT_HIGH};
 use crate::base::clock::Now;
-use crate::protocol::classic::{self, encode, Keys, MoreKeys};
+use crate::protocol::classic::{self, encode, Keys, MoreKeys, Plain};
 use crate::protocol::reject::{self, Reject};
-use crate::protocol::{GetVerb, Parsed, Request, StoreHead};
+use crate::protocol::{GetVerb, Parsed, Request, StoreHead, StoreVerb};
 use crate::server::execute::{After, Executor, MetaSet};
 use crate::server::watch::CloseReason;
+use crate::store::{Given, Incoming};
 
 impl Conn {
     /// Executes the command at the input's head. False when it is not complete.
-    pub(super) fn text_command(&mut self, exec: &mut Executor, now: Now) -> bool {
+    pub(super) fn text_command(&mut self, exec: &mut Executor, first: First, now: Now) -> bool {
         if !self.login.authenticated && exec.shared.auth.is_some() {
             return self.text_login(exec, now);
         }
+        match classic::plain(self.input.data()) {
+            Some((Plain::Get(key), used)) => {
+                log_line(self.id, self.input.data(), used);
+                exec.get_alone(key, now, self.replies.out());
+                log_reply(self.id, encode::END);
+                self.input.consume(used);
+                true
+            }
+            Some((Plain::Store(head), line)) if self.arrived.is_none() => {
+                let (input, out) = (self.input.data(), self.replies.out());
+                let behind = Behind { input, line, first, arrived: None };
+                let next = plain_store(self.id, &head, behind, exec, now, out);
+                self.after_storage(next);
+                true
+            }
+            _ => self.any_command(exec, first, now),
+        }
+    }
+
+    /// The same for every other line than the plain ones.
+    fn any_command(&mut self, exec: &mut Executor, first: First, now: Now) -> bool {
         let (request, used) = match classic::parse(self.input.data()) {
             Parsed::Incomplete => return false,
             Parsed::Reject { reject, used } => {
@@ -30,15 +52,19 @@ impl Conn {
         };
         match request {
             Request::Store(head) => {
+                let arrived = self.arrived.take();
                 let (input, out) = (self.input.data(), self.replies.out());
-                let next = storage(self.id, &head, input, used, exec, now, out);
+                let block = Behind { input, line: used, first, arrived };
+                let next = storage(self.id, &head, block, exec, now, out);
                 self.after_storage(next);
             }
             Request::MetaSet { key, len, flags } => {
                 let next = match MetaSet::parse(key, len, flags) {
                     Ok(set) => {
+                        let arrived = self.arrived.take();
                         let (input, out) = (self.input.data(), self.replies.out());
-                        storage(self.id, &set, input, used, exec, now, out)
+                        let block = Behind { input, line: used, first, arrived };
+                        storage(self.id, &set, block, exec, now, out)
                     }
                     Err(reject) => {
                         log_line(self.id, self.input.data(), used);
@@ -57,6 +83,7 @@ impl Conn {
                 if matches!(answered, Answered::Refused(_)) {
                     // memcached answers a get with a bad key by the error alone.
                     out.truncate(mark);
+                    exec.lending.truncate(mark);
                 }
                 self.end_of_keys(answered, verb, exptime, more, used);
             }
@@ -81,10 +108,15 @@ impl Conn {
     }
 
     /// Goes on behind a storage command.
+    #[inline]
     fn after_storage(&mut self, next: Storage) {
         match next {
             Storage::Done { used } => self.input.consume(used),
             Storage::Missing { need, reserved } => self.state = State::Data { need, reserved },
+            Storage::Arriving { arriving, line, copied } => {
+                self.input.cut(line, copied);
+                self.state = State::Value(arriving);
+            }
             Storage::Refused { reject, used } => self.refuse(reject, used),
         }
     }
@@ -202,6 +234,8 @@ fn answer_keys(
 trait Block {
     /// Length of the block, without its `\r\n`.
     fn len(&self) -> u32;
+    /// The key, where what is there does not matter.
+    fn plain_key(&self) -> Option<&[u8]>;
     /// Whether a value of that length may be stored at all. If not, says why and what is dropped.
     fn accept(&self, exec: &mut Executor, now: Now) -> Result<(), Reject>;
     /// There is no memory to take the block in.
@@ -209,12 +243,16 @@ trait Block {
     /// The block does not end where it should.
     fn bad_chunk(&self, reject: Reject) -> Reject;
     /// Does the command.
-    fn store(&self, exec: &mut Executor, value: &[u8], now: Now, out: &mut Vec<u8>);
+    fn store(&self, exec: &mut Executor, value: Given<'_>, now: Now, out: &mut Vec<u8>);
 }
 
 impl Block for StoreHead<'_> {
     fn len(&self) -> u32 {
         self.len
+    }
+
+    fn plain_key(&self) -> Option<&[u8]> {
+        (self.verb == StoreVerb::Set).then_some(self.key)
     }
 
     fn accept(&self, exec: &mut Executor, now: Now) -> Result<(), Reject> {
@@ -233,7 +271,7 @@ impl Block for StoreHead<'_> {
         reject.quiet_if(self.noreply)
     }
 
-    fn store(&self, exec: &mut Executor, value: &[u8], now: Now, out: &mut Vec<u8>) {
+    fn store(&self, exec: &mut Executor, value: Given<'_>, now: Now, out: &mut Vec<u8>) {
         exec.store_item(self, value, now, out);
     }
 }
@@ -241,6 +279,10 @@ impl Block for StoreHead<'_> {
 impl Block for MetaSet<'_> {
     fn len(&self) -> u32 {
         self.len
+    }
+
+    fn plain_key(&self) -> Option<&[u8]> {
+        self.meta.is_plain_set().then(|| self.meta.key.as_bytes())
     }
 
     fn accept(&self, exec: &mut Executor, now: Now) -> Result<(), Reject> {
@@ -262,7 +304,7 @@ impl Block for MetaSet<'_> {
         reject
     }
 
-    fn store(&self, exec: &mut Executor, value: &[u8], now: Now, out: &mut Vec<u8>) {
+    fn store(&self, exec: &mut Executor, value: Given<'_>, now: Now, out: &mut Vec<u8>) {
         exec.meta_set(self, value, now, out);
     }
 }
@@ -273,31 +315,70 @@ enum Storage {
     Done { used: usize },
     /// Its data block has still to come: `need` bytes are to be there, line included.
     Missing { need: usize, reserved: u64 },
+    /// Its value is read into its place; so many bytes of it are there, and not needed in the input
+    /// behind the line any more.
+    Arriving { arriving: Box<Arriving>, line: usize, copied: usize },
     /// It was not taken.
     Refused { reject: Reject, used: usize },
 }
 
-/// Does a storage command whose line is the first `line` bytes of `input`, when all of it is here.
-fn storage<B: Block>(
-    id: u64,
-    block: &B,
-    input: &[u8],
+/// What stands behind a storage command's line, which is the first `line` bytes of `input`.
+struct Behind<'a> {
+    input: &'a [u8],
     line: usize,
+    first: First,
+    /// The value, where it is in its place; then only its line end is in the input.
+    arrived: Option<Box<Incoming>>,
+}
+
+/// The same as [`storage`]; nearly always the data block is here and may be stored.
+#[inline]
+fn plain_store(
+    id: u64,
+    head: &StoreHead<'_>,
+    behind: Behind<'_>,
     exec: &mut Executor,
     now: Now,
     out: &mut Vec<u8>,
 ) -> Storage {
-    match take_data(block, input, line, exec, now) {
+    let Behind { input, line, .. } = behind;
+    match classic::parse_data(&input[line..], head.len) {
+        Parsed::Done { value, used } if exec.fits(head) => {
+            log_line(id, input, line);
+            let mark = out.len();
+            exec.store_item(head, value.into(), now, out);
+            log_reply(id, &out[mark..]);
+            Storage::Done { used: line + used }
+        }
+        _ => storage(id, head, behind, exec, now, out),
+    }
+}
+
+/// Does a storage command when all of it is here.
+fn storage<B: Block>(
+    id: u64,
+    block: &B,
+    behind: Behind<'_>,
+    exec: &mut Executor,
+    now: Now,
+    out: &mut Vec<u8>,
+) -> Storage {
+    let Behind { input, line, first, arrived } = behind;
+    if let Some(value) = arrived {
+        return arrived_whole(id, block, &input[..line + 2], value, exec, now, out);
+    }
+    match take_data(block, input, line, first, exec, now) {
         Data::Here { value, used } => {
             log_line(id, input, line);
             let mark = out.len();
-            block.store(exec, value, now, out);
+            block.store(exec, value.into(), now, out);
             log_reply(id, &out[mark..]);
             Storage::Done { used: line + used }
         }
         Data::Missing { reserved } => {
             Storage::Missing { need: line + block.len() as usize + 2, reserved }
         }
+        Data::Arriving { arriving, copied } => Storage::Arriving { arriving, line, copied },
         Data::Refused { reject, used } => {
             log_line(id, input, line);
             Storage::Refused { reject, used: line + used }
@@ -305,11 +386,35 @@ fn storage<B: Block>(
     }
 }
 
+/// Does a storage command whose value is in its place. `input` is its line and the two bytes that
+/// came behind the value.
+fn arrived_whole<B: Block>(
+    id: u64,
+    block: &B,
+    input: &[u8],
+    value: Box<Incoming>,
+    exec: &mut Executor,
+    now: Now,
+    out: &mut Vec<u8>,
+) -> Storage {
+    let used = input.len();
+    log_line(id, input, used - 2);
+    if !input.ends_with(b"\r\n") {
+        let reject = block.bad_chunk(Reject::line(reject::BAD_CHUNK));
+        return Storage::Refused { reject, used };
+    }
+    let mark = out.len();
+    block.store(exec, Given::Placed(value), now, out);
+    log_reply(id, &out[mark..]);
+    Storage::Done { used }
+}
+
 /// Takes the data block behind a line of `line` bytes from `input`.
 fn take_data<'a, B: Block>(
     block: &B,
     input: &'a [u8],
     line: usize,
+    first: First,
     exec: &mut Executor,
     now: Now,
 ) -> Data<'a> {
@@ -320,7 +425,12 @@ fn take_data<'a, B: Block>(
         Parsed::Done { value, used } => Data::Here { value, used },
         Parsed::Reject { reject, used } => Data::Refused { reject: block.bad_chunk(reject), used },
         Parsed::Incomplete => {
-            match data::reserve(input.len(), line + block.len() as usize + 2, exec, now) {
+            let len = block.len() as usize;
+            let placeable = Placeable { key: block.plain_key(), len, tail: 2 };
+            if let Some((arriving, copied)) = placeable.place(input, line, &first, exec, now) {
+                return Data::Arriving { arriving, copied };
+            }
+            match data::reserve(input.len(), line + len + 2, exec, now) {
                 Some(reserved) => Data::Missing { reserved },
                 None => Data::Refused { reject: block.no_memory(exec, now), used: 0 },
             }

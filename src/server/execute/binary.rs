@@ -11,7 +11,7 @@ use crate::server::admin;
 use crate::server::auth::Login;
 use crate::server::conn::{Produced, Producer};
 use crate::server::watch;
-use crate::store::{Arith, ArithTerms, DeleteTerms, Deleted, Item, Mode, Stored, Terms};
+use crate::store::{Arith, ArithTerms, DeleteTerms, Deleted, Given, Item, Mode, Stored, Terms};
 
 /// Longest message of a SASL step, in bytes. The longest that memcached takes is half of `-I`; this
 /// is more than any user with its password, and is not counted as a data block.
@@ -75,7 +75,7 @@ impl Executor {
         &mut self,
         login: &mut Login,
         request: &Request<'_>,
-        value: &[u8],
+        value: Given<'_>,
         now: Now,
         out: &mut Vec<u8>,
     ) -> After {
@@ -118,7 +118,9 @@ impl Executor {
                 return After::Next;
             }
             Command::Sasl { start, mechanism, .. } => {
-                return self.binary_login(login, head, (start, mechanism), value, out);
+                // Its message is never long enough to be read into the store.
+                let Given::Bytes(message) = value else { return After::Close };
+                return self.binary_login(login, head, (start, mechanism), message, out);
             }
         };
         match done {
@@ -162,11 +164,12 @@ impl Executor {
     ) {
         let head = &request.head;
         let cas_enabled = self.shared.config.cas;
+        let lending = &mut self.lending;
         let answer = |item: &Item<'_>| {
             let key = if with_key { item.key } else { b"" };
             let cas = if cas_enabled { item.cas } else { 0 };
             encode::hit(out, head, item.flags, key, item.value.len(), cas);
-            item.value.copy_to(out);
+            lending.put(&item.value, out);
         };
         let found = match touch {
             None => self.store.get(key, now, answer),
@@ -204,7 +207,7 @@ impl Executor {
         &mut self,
         cas: u64,
         head: &StoreHead<'_>,
-        value: &[u8],
+        value: Given<'_>,
         now: Now,
     ) -> Result<u64, Refusal> {
         self.shared.detail.set(head.key);
@@ -223,8 +226,9 @@ impl Executor {
             _ => Terms::default(),
         };
         let (key, expires) = (head.key, exptime(head.exptime, now));
-        let status = match self.store.store_with(mode, key, head.flags, expires, value, &terms, now)
-        {
+        let flags = head.flags;
+        let stored = self.store.store_given(mode, key, flags, expires, value, &terms, now);
+        let status = match stored {
             Stored::Stored(written) => return Ok(self.shown(written.cas)),
             Stored::Exists => Status::Exists,
             Stored::NotFound => Status::NotFound,

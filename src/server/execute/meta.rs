@@ -14,7 +14,8 @@ use crate::protocol::meta::{
 use crate::protocol::reject::{self, Reject};
 use crate::server::watch::Status;
 use crate::store::{
-    memcached_size, Arith, ArithTerms, DeleteTerms, Deleted, Exptime, GetTerms, Mode, Stored, Terms,
+    memcached_size, Arith, ArithTerms, DeleteTerms, Deleted, Exptime, GetTerms, Given, Mode,
+    Stored, Terms,
 };
 
 /// An ms: its flags and the length of its data block.
@@ -112,6 +113,7 @@ impl Executor {
             binary_key: false,
         };
         let cas_enabled = self.shared.config.cas;
+        let lending = &mut self.lending;
         let found = self.store.meta_get(get.key.as_bytes(), &terms, now, |item, found| {
             let hit = Hit {
                 binary_key: item.marks.binary_key,
@@ -127,7 +129,7 @@ impl Executor {
                 won: found.won,
             };
             if get.encode_hit(out, &hit, |raw| ttl(exptime(raw, now), now)) {
-                item.value.copy_to(out);
+                lending.put(&item.value, out);
                 out.extend_from_slice(CRLF);
             }
         });
@@ -268,8 +270,8 @@ impl Executor {
     }
 
     /// ms with its data.
-    pub fn meta_set(&mut self, set: &MetaSet<'_>, value: &[u8], now: Now, out: &mut Vec<u8>) {
-        let meta = &set.meta;
+    pub fn meta_set(&mut self, set: &MetaSet<'_>, value: Given<'_>, now: Now, out: &mut Vec<u8>) {
+        let (meta, given) = (&set.meta, value.len());
         let cas_enabled = self.shared.config.cas;
         let mode = mode(meta, cas_enabled);
         let terms = Terms {
@@ -283,14 +285,14 @@ impl Executor {
         let expires = exptime(meta.touch.unwrap_or(0), now);
         let (key, flags) = (meta.key.as_bytes(), meta.client_flags);
         let (status, cas, len) =
-            match self.store.store_with(mode, key, flags, expires, value, &terms, now) {
+            match self.store.store_given(mode, key, flags, expires, value, &terms, now) {
                 Stored::Stored(done) => (Code::Done, self.shown(done.cas), done.len),
-                Stored::NotStored => (Code::NotStored, 0, value.len()),
-                Stored::Exists => (Code::Exists, 0, value.len()),
-                Stored::NotFound => (Code::NotFound, 0, value.len()),
+                Stored::NotStored => (Code::NotStored, 0, given),
+                Stored::Exists => (Code::Exists, 0, given),
+                Stored::NotFound => (Code::NotFound, 0, given),
                 // As in memcached: growing over the limit is not an error, and changes nothing.
                 Stored::TooLarge if matches!(mode, Mode::Append | Mode::Prepend) => {
-                    (Code::NotStored, 0, value.len())
+                    (Code::NotStored, 0, given)
                 }
                 failed => {
                     let too_large = failed == Stored::TooLarge;

@@ -5,8 +5,10 @@
 //! it is given.
 
 mod binary;
+mod lending;
 mod meta;
 
+pub use lending::Lending;
 pub use meta::MetaSet;
 
 use std::sync::atomic::Ordering;
@@ -22,7 +24,7 @@ use crate::server::conn::Producer;
 use crate::server::shared::{Shared, Shutdown};
 use crate::server::waits::Waits;
 use crate::server::watch::{self, Door, Status, Wake};
-use crate::store::{Arith, Exptime, Item, Mode, Stored};
+use crate::store::{Arith, Exptime, Given, Item, Mode, Stored, Terms};
 
 /// Up to this many seconds an exptime is relative, beyond it is unix time (protocol.txt: 30 days).
 const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
@@ -53,6 +55,8 @@ pub struct Executor {
     pub wake: Option<Wake>,
     /// This worker's replies that wait for peers.
     pub waits: Waits,
+    /// Values that are to be sent from where they are.
+    pub lending: Lending,
 }
 
 /// Turns an exptime as a client writes it into an absolute one, by memcached's rule: 0 never,
@@ -71,7 +75,7 @@ impl Executor {
     pub fn new(shared: Arc<Shared>) -> Executor {
         let store = Door::new(shared.store.handle(), Arc::clone(&shared.watch));
         let waits = Waits::new(Arc::clone(&shared.acks));
-        Executor { store, shared, wake: None, waits }
+        Executor { store, shared, wake: None, waits, lending: Lending::default() }
     }
 
     /// Whether a value of the announced size may be stored at all (`-I`).
@@ -124,13 +128,12 @@ impl Executor {
 
     /// One key of a get, gets, gat or gats.
     pub fn get(&mut self, verb: GetVerb, raw: i64, key: &[u8], now: Now, out: &mut Vec<u8>) {
-        let with_cas = matches!(verb, GetVerb::Gets | GetVerb::Gats);
         let cas_enabled = self.shared.config.cas;
+        let with_cas = matches!(verb, GetVerb::Gets | GetVerb::Gats);
+        let lending = &mut self.lending;
         let answer = |item: &Item<'_>| {
             let cas = with_cas.then_some(if cas_enabled { item.cas } else { 0 });
-            encode::value_head(out, item.key, item.flags, item.value.len(), cas);
-            item.value.copy_to(out);
-            out.extend_from_slice(b"\r\n");
+            value(lending, out, item, cas, encode::CRLF);
         };
         let found = match verb {
             GetVerb::Get | GetVerb::Gets => self.store.get(key, now, answer),
@@ -141,12 +144,32 @@ impl Executor {
         self.shared.detail.get(key, found.is_some());
     }
 
+    /// The whole answer to a get of one key.
+    #[inline]
+    pub fn get_alone(&mut self, key: &[u8], now: Now, out: &mut Vec<u8>) {
+        let lending = &mut self.lending;
+        let answer = |item: &Item<'_>| value(lending, out, item, None, encode::CRLF_END);
+        let found = self.store.get(key, now, answer).is_some();
+        if !found {
+            out.extend_from_slice(encode::END);
+        }
+        self.shared.detail.get(key, found);
+    }
+
     /// A storage command with its data.
-    pub fn store_item(&mut self, head: &StoreHead<'_>, value: &[u8], now: Now, out: &mut Vec<u8>) {
+    pub fn store_item(
+        &mut self,
+        head: &StoreHead<'_>,
+        value: Given<'_>,
+        now: Now,
+        out: &mut Vec<u8>,
+    ) {
         self.shared.detail.set(head.key);
         let mode = mode(head.verb, self.shared.config.cas);
         let expires = exptime(head.exptime, now);
-        let reply = match self.store.store(mode, head.key, head.flags, expires, value, now) {
+        let (key, flags, terms) = (head.key, head.flags, &Terms::PLAIN);
+        let stored = self.store.store_given(mode, key, flags, expires, value, terms, now);
+        let reply = match stored {
             Stored::Stored(_) => encode::STORED,
             Stored::NotStored => encode::NOT_STORED,
             Stored::Exists => encode::EXISTS,
@@ -307,6 +330,14 @@ fn mode(verb: StoreVerb, cas: bool) -> Mode {
         StoreVerb::Prepend => Mode::Prepend,
         StoreVerb::Cas(unique) => Mode::Cas(if cas { unique } else { 0 }),
     }
+}
+
+/// An item as a get shows it, and what comes behind it.
+#[inline]
+fn value(lending: &mut Lending, out: &mut Vec<u8>, item: &Item<'_>, cas: Option<u64>, end: &[u8]) {
+    encode::value_head(out, item.key, item.flags, item.value.len(), cas);
+    lending.put(&item.value, out);
+    out.extend_from_slice(end);
 }
 
 fn say(out: &mut Vec<u8>, reply: &[u8], noreply: bool) {

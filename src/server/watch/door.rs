@@ -14,8 +14,8 @@ use super::{Hub, Recorder, CONNEVENTS, DELETIONS, FETCHERS, MUTATIONS};
 use crate::base::clock::Now;
 use crate::base::counters::Counter;
 use crate::store::{
-    memcached_size, Arith, ArithTerms, DeleteTerms, Deleted, Exptime, Found, GetTerms, Handle,
-    Item, Mode, Stored, Terms,
+    memcached_size, Arith, ArithTerms, DeleteTerms, Deleted, Exptime, Found, GetTerms, Given,
+    Handle, Item, Mode, Stored, Terms,
 };
 
 /// An item that was there.
@@ -333,15 +333,32 @@ impl Door {
         terms: &Terms,
         now: Now,
     ) -> Stored {
+        self.store_given(mode, key, flags, exptime, value.into(), terms, now)
+    }
+
+    /// As [`Handle::store_given`].
+    #[allow(clippy::too_many_arguments)]
+    #[inline]
+    pub fn store_given(
+        &mut self,
+        mode: Mode,
+        key: &[u8],
+        flags: u32,
+        exptime: Exptime,
+        value: Given<'_>,
+        terms: &Terms,
+        now: Now,
+    ) -> Stored {
         if !self.log.wants(FETCHERS | MUTATIONS) {
-            return self.handle.store_with(mode, key, flags, exptime, value, terms, now);
+            return self.handle.store_given(mode, key, flags, exptime, value, terms, now);
         }
+        let len = value.len();
         let look = self.look(key, now);
-        let stored = self.handle.store_with(mode, key, flags, exptime, value, terms, now);
+        let stored = self.handle.store_given(mode, key, flags, exptime, value, terms, now);
         self.note_look(key, look, now);
         // What is appended to keeps its flags and exptime.
         let joined = matches!(mode, Mode::Append | Mode::Prepend);
-        let new = Seen { exptime, has_flags: flags != 0, len: value.len() };
+        let new = Seen { exptime, has_flags: flags != 0, len };
         let what = match (stored, look.seen) {
             (Stored::Stored(written), Some(old)) if joined => Seen { len: written.len, ..old },
             (Stored::Stored(_), None) if joined => {
