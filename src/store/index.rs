@@ -47,6 +47,8 @@ const LOAD_NUM: usize = 9;
 const LOAD_DEN: usize = 10;
 /// It grows by a sixteenth, so that a table is 87 % full on average.
 const GROW_SHIFT: u32 = 4;
+/// Most ghosts per slot.
+pub(super) const GHOSTS_MAX: usize = 2;
 /// Smallest table.
 const HOMES_MIN: usize = 8;
 
@@ -156,9 +158,11 @@ impl Stripe {
         self.len -= 1;
     }
 
-    /// Remembers that the key of a slot is about to be evicted, and how popular it was.
-    pub fn haunt(&mut self, at: usize, level: u8) {
-        self.ghosts.add(tag_of(self.slots[at]), TAG_BITS, level, self.homes);
+    /// Remembers that the key of a slot is about to be evicted, and how popular it was; so long as
+    /// up to `per_slot` times as many others are as there are slots.
+    pub fn haunt(&mut self, at: usize, level: u8, per_slot: usize) {
+        let keys = self.homes * per_slot;
+        self.ghosts.add(tag_of(self.slots[at]), TAG_BITS, level, keys);
     }
 
     /// How popular a new item with this tag is: more than others where its key was evicted lately.
@@ -180,7 +184,7 @@ impl Stripe {
             *self = Stripe::default();
         } else {
             self.rebuild((self.len * 5 / 4).max(HOMES_MIN));
-            self.ghosts.shrink(self.homes);
+            self.ghosts.shrink(self.homes * GHOSTS_MAX);
         }
         true
     }
