@@ -16,7 +16,7 @@
 
 use super::core::{mono_secs, Status, Store};
 use super::evict::{Reclaimer, Victim, Why};
-use super::index::Locked;
+use super::index::{Locked, GHOSTS_MAX};
 use super::item::{Record, Shape};
 use super::popular::Popularity;
 use super::segment::{Class, Open};
@@ -28,6 +28,9 @@ use crate::base::counters::{ClassCounter, Counter, Counters};
 const KEEP_RUN: u32 = 24;
 /// From then on at most this part (in eighths) of each moves on, until a whole segment was gained.
 const KEEP_EIGHTHS: usize = 6;
+
+/// Bytes per slot from which two ghosts for each are less than a hundredth of the memory.
+const LARGE_ENOUGH: u64 = 400;
 
 /// What becomes of a live record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +98,18 @@ impl Store {
             Fate::Move(popularity)
         } else {
             Fate::Drop(popularity)
+        }
+    }
+
+    /// Evicted keys that are remembered for each slot of the index. Twice as many win a hundredth
+    /// of the hits on recorded traces; where items are small they would cost as many.
+    fn ghosts_per_slot(&self) -> usize {
+        let items = u64::from(self.segments.allocated()) * self.segments.size() as u64;
+        let slots = self.index.bytes() / 8;
+        if items >= slots * LARGE_ENOUGH {
+            GHOSTS_MAX
+        } else {
+            1
         }
     }
 
@@ -192,7 +207,7 @@ impl Store {
             let arena = &self.segments.arena;
             horizon.evict(self.hash(record.key(arena)), record.version(arena).0);
         }
-        stripe.haunt(slot, was.level());
+        stripe.haunt(slot, was.level(), self.ghosts_per_slot());
         self.unlink(stripe, slot, record, counters);
     }
 

@@ -16,12 +16,8 @@ use super::arena;
 
 /// Fingerprints of one set: a set is 8 bytes, so a look at it is one cache line.
 const WAYS: usize = 4;
-/// Index slots per remembered key: an eviction is remembered for as many evictions as there are
-/// items, at two bytes an item. Half as many cost a hundredth of the hits on recorded traces; twice
-/// as many won less than the memory would hold of small items.
-const SLOTS_PER_GHOST: usize = 1;
-/// A stripe with this many slots takes its memory at the first eviction, one with `n` times as many
-/// after about `n` evictions.
+/// A stripe that is to remember so many keys takes its memory at the first eviction, one with `n`
+/// times as many after about `n` evictions.
 const SPREAD: usize = 32;
 /// Bits of a fingerprint; the level lies above them, without its lowest bit.
 const FINGERPRINT_BITS: u32 = 12;
@@ -34,8 +30,8 @@ pub(super) struct Ghosts {
 }
 
 impl Ghosts {
-    fn wanted(slots: usize) -> usize {
-        (slots / SLOTS_PER_GHOST / WAYS).max(1)
+    fn wanted(keys: usize) -> usize {
+        (keys / WAYS).max(1)
     }
 
     fn set(&mut self, tag: u32, tag_bits: u32) -> Option<&mut [u16; WAYS]> {
@@ -47,13 +43,13 @@ impl Ghosts {
         (tag as u16 & FINGERPRINT).max(1)
     }
 
-    /// Remembers an eviction; the oldest of its set is forgotten. The memory follows the number of
-    /// `slots` that the stripe has, and is forgotten whole where that has changed a lot.
-    pub fn add(&mut self, tag: u32, tag_bits: u32, level: u8, slots: usize) {
-        let (wanted, len) = (Self::wanted(slots), self.sets.len());
+    /// Remembers an eviction; the oldest of its set is forgotten. There is memory for so many
+    /// `keys`, and it is forgotten whole where that has changed a lot.
+    pub fn add(&mut self, tag: u32, tag_bits: u32, level: u8, keys: usize) {
+        let (wanted, len) = (Self::wanted(keys), self.sets.len());
         let unfit = len < wanted / 2 || len > wanted * 2 || len == 0;
         // Not all stripes at once: what they take comes off the memory for items.
-        if unfit && (tag >> 4) as usize % (slots / SPREAD + 1) == 0 {
+        if unfit && (tag >> 4) as usize % (keys / SPREAD).max(1) == 0 {
             self.sets = vec![[0; WAYS]; wanted].into_boxed_slice();
         }
         if let Some(set) = self.set(tag, tag_bits) {
@@ -79,9 +75,9 @@ impl Ghosts {
         arena::ask_for(&self.sets, at as usize);
     }
 
-    /// Gives the memory back where a stripe of so many slots has no use for it.
-    pub fn shrink(&mut self, slots: usize) {
-        if self.sets.len() > 2 * Self::wanted(slots) {
+    /// Gives the memory back where so many keys are far fewer than it is for.
+    pub fn shrink(&mut self, keys: usize) {
+        if self.sets.len() > 2 * Self::wanted(keys) {
             self.sets = Box::default();
         }
     }

@@ -50,6 +50,8 @@ const LOAD_DEN: usize = 10;
 const GROW_SHIFT: u32 = 4;
 /// Bits of a hint that say how many homes there are; an address has no more than the others.
 const HINT_BITS: u32 = 16;
+/// Most ghosts per slot.
+pub(super) const GHOSTS_MAX: usize = 2;
 /// Smallest table.
 const HOMES_MIN: usize = 8;
 
@@ -167,9 +169,11 @@ impl Stripe {
         self.len -= 1;
     }
 
-    /// Remembers that the key of a slot is about to be evicted, and how popular it was.
-    pub fn haunt(&mut self, at: usize, level: u8) {
-        self.ghosts.add(tag_of(self.slots[at]), TAG_BITS, level, self.homes);
+    /// Remembers that the key of a slot is about to be evicted, and how popular it was; so long as
+    /// up to `per_slot` times as many others are as there are slots.
+    pub fn haunt(&mut self, at: usize, level: u8, per_slot: usize) {
+        let keys = self.homes * per_slot;
+        self.ghosts.add(tag_of(self.slots[at]), TAG_BITS, level, keys);
     }
 
     /// How popular a new item with this tag is: more than others where its key was evicted lately.
@@ -191,7 +195,7 @@ impl Stripe {
             *self = Stripe::default();
         } else {
             self.rebuild((self.len * 5 / 4).max(HOMES_MIN));
-            self.ghosts.shrink(self.homes);
+            self.ghosts.shrink(self.homes * GHOSTS_MAX);
         }
         true
     }

@@ -118,8 +118,8 @@ impl Bar {
 
     /// Moves the bar: of a segment with `all` bytes, `kept` have stayed.
     pub fn adjust(&mut self, kept: usize, all: usize) {
-        if all > 0 {
-            let stayed = (kept.min(all) * UNIT as usize / all) as i32;
+        if let Some(stayed) = (kept.min(all) * UNIT as usize).checked_div(all) {
+            let stayed = stayed as i32;
             self.height = (self.height + (stayed - STAY) * GAIN).clamp(*BAR.start(), *BAR.end());
         }
     }
