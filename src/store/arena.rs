@@ -278,7 +278,6 @@ impl Arena {
 /// Asks for the cache line of `slice[at]` ahead of its use. A hint: reads nothing, and any place
 /// will do.
 #[inline]
-#[inline]
 pub(crate) fn ask_for<T>(slice: &[T], at: usize) {
     if let Some(place) = slice.get(at) {
         prefetch(std::ptr::from_ref(place).addr());

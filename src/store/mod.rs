@@ -26,6 +26,7 @@ mod item;
 mod large;
 mod meta;
 mod number;
+mod pins;
 mod quick;
 mod replica;
 mod resize;

@@ -81,7 +81,7 @@ pub(crate) struct Segment {
     /// moving what is alive elsewhere would only leave them there instead.
     waste: AtomicU32,
     /// Readers and builders of large values that are inside.
-    pins: AtomicU32,
+    pub(super) pins: AtomicU32,
     /// A lower bound of the unix second in which the next record expires.
     due: AtomicU32,
     /// When it was opened or swept last, in seconds of the monotonic clock.
@@ -213,7 +213,7 @@ pub(crate) struct Segments {
     target: AtomicU64,
     allocated: AtomicU32,
     /// Segments with a pin on them.
-    pinned: AtomicU32,
+    pub(super) pinned: AtomicU32,
     /// Where to look next for segments that are dead.
     dead_cursor: AtomicU32,
     queues: Mutex<Queues>,
@@ -384,26 +384,6 @@ impl Segments {
     /// Segments that hold something or are open.
     pub fn allocated(&self) -> u32 {
         self.allocated.load(Ordering::Relaxed)
-    }
-
-    /// Keeps a segment from being freed. Nobody can free it at this moment: it is open, pinned
-    /// already, or a slot that leads into it is under the caller's stripe lock.
-    pub fn pin(&self, segment: u32) {
-        if self.meta(segment).pins.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.pinned.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Undoes one pin.
-    pub fn unpin(&self, segment: u32) {
-        if self.meta(segment).pins.fetch_sub(1, Ordering::Release) == 1 {
-            self.pinned.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Segments that somebody keeps from being freed.
-    pub fn pinned(&self) -> u32 {
-        self.pinned.load(Ordering::Relaxed)
     }
 
     /// How many segments may still be taken.
@@ -695,43 +675,9 @@ impl Segments {
     }
 }
 
-/// Pins on segments, let go when dropped.
-#[derive(Debug)]
-pub(crate) struct Pins<'a> {
-    segments: &'a Segments,
-    pinned: Vec<u32>,
-}
-
-impl<'a> Pins<'a> {
-    /// No pins yet.
-    pub fn new(segments: &'a Segments) -> Pins<'a> {
-        Pins { segments, pinned: Vec::new() }
-    }
-
-    /// Pins a segment, see [`Segments::pin`].
-    pub fn add(&mut self, segment: u32) {
-        if self.pinned.last() != Some(&segment) {
-            self.segments.pin(segment);
-            self.pinned.push(segment);
-        }
-    }
-
-    /// The pinned segments; one may be there several times.
-    pub fn list(&self) -> &[u32] {
-        &self.pinned
-    }
-}
-
-impl Drop for Pins<'_> {
-    fn drop(&mut self) {
-        for &segment in &self.pinned {
-            self.segments.unpin(segment);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::pins::Pins;
     use super::*;
 
     #[test]
