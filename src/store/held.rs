@@ -6,11 +6,6 @@
 use std::sync::Arc;
 
 use super::core::Store;
-use super::segment::Segments;
-
-/// At most this part of all segments is kept from reclaim by values on their way in or out; what
-/// comes beyond that is copied. The rest is enough to go on with, whatever clients do.
-const PINNED_SHARE: u32 = 2;
 
 /// A value, as it was when it was found. It does not change, and its memory is not used for
 /// anything else, until this is dropped.
@@ -65,13 +60,5 @@ impl Drop for Held {
         for &segment in &self.segments {
             self.store.segments.unpin(segment);
         }
-    }
-}
-
-impl Segments {
-    /// Whether one more segment may be kept from reclaim by something that lasts longer than a
-    /// call.
-    pub fn may_pin(&self, off_arena: u64) -> bool {
-        self.pinned() < self.allowed(off_arena).min(self.count()) / PINNED_SHARE
     }
 }

@@ -17,7 +17,7 @@
 use super::core::{Local, Store, Writer};
 use super::held::Held;
 use super::item::{begin_chunk, chunk_size, Extras, Record, HEADER, VALUE_MAX};
-use super::segment::Pins;
+use super::pins::Pins;
 use super::{Exptime, Item, Value};
 use crate::base::clock::Now;
 

@@ -17,7 +17,6 @@
 use super::arena::Arena;
 use super::banks::{self, Banks};
 use super::item::{ALIGN, HEADER};
-pub(crate) use super::pins::Pins;
 use super::version::Version;
 use crate::base::sync::{self, lock};
 use std::collections::VecDeque;
@@ -82,7 +81,7 @@ pub(crate) struct Segment {
     /// moving what is alive elsewhere would only leave them there instead.
     waste: AtomicU32,
     /// Readers and builders of large values that are inside.
-    pins: AtomicU32,
+    pub(super) pins: AtomicU32,
     /// A lower bound of the unix second in which the next record expires.
     due: AtomicU32,
     /// When it was opened or swept last, in seconds of the monotonic clock.
@@ -214,7 +213,7 @@ pub(crate) struct Segments {
     target: AtomicU64,
     allocated: AtomicU32,
     /// Segments with a pin on them.
-    pinned: AtomicU32,
+    pub(super) pinned: AtomicU32,
     /// Where to look next for segments that are dead.
     dead_cursor: AtomicU32,
     queues: Mutex<Queues>,
@@ -385,26 +384,6 @@ impl Segments {
     /// Segments that hold something or are open.
     pub fn allocated(&self) -> u32 {
         self.allocated.load(Ordering::Relaxed)
-    }
-
-    /// Keeps a segment from being freed. Nobody can free it at this moment: it is open, pinned
-    /// already, or a slot that leads into it is under the caller's stripe lock.
-    pub fn pin(&self, segment: u32) {
-        if self.meta(segment).pins.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.pinned.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Undoes one pin.
-    pub fn unpin(&self, segment: u32) {
-        if self.meta(segment).pins.fetch_sub(1, Ordering::Release) == 1 {
-            self.pinned.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Segments that somebody keeps from being freed.
-    pub fn pinned(&self) -> u32 {
-        self.pinned.load(Ordering::Relaxed)
     }
 
     /// How many segments may still be taken.
@@ -698,6 +677,7 @@ impl Segments {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pins::Pins;
     use super::*;
 
     #[test]
