@@ -21,7 +21,7 @@ pub struct Worker<'w> {
     scratch: Vec<u8>,
     stored: usize,
     /// Values whose clients have stopped in the middle.
-    stuck: Vec<Box<Incoming>>,
+    stuck: Vec<Incoming>,
 }
 
 /// One operation: on which key, by which dice, when.
@@ -135,7 +135,7 @@ impl<'w> Worker<'w> {
             let rest = &self.block[value.here()..];
             value.extend(&rest[..rest.len().min(3000)]);
             if dice >> 48 & 63 == 0 {
-                self.stuck.push(value);
+                self.stuck.push(*value);
                 self.stuck.drain(..self.stuck.len().saturating_sub(2));
                 return None;
             }
