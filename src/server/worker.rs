@@ -114,6 +114,27 @@ struct Client {
     queued: bool,
 }
 
+impl Client {
+    /// Whether the socket had no more after what was read.
+    fn take_in(&mut self, filled: Filled, exec: &mut Executor) -> bool {
+        if let Filled::Closed = filled {
+            // What was asked before the end still gets its answer.
+            self.conn.hung_up(exec);
+        }
+        matches!(filled, Filled::Drained)
+    }
+}
+
+/// A connection that was read from before its turn to be served, and what came of that.
+struct ReadAhead {
+    key: usize,
+    /// It may be another one by then.
+    serial: u64,
+    /// Bytes that it may still read in this turn.
+    left: usize,
+    filled: io::Result<Filled>,
+}
+
 /// What became of one visit to a connection.
 enum Visit {
     /// Nothing to do until the next event.
@@ -138,7 +159,11 @@ pub struct Worker {
     clock: RealClock,
     bell: Arc<Bell>,
     scratch_in: Buf,
+    /// The other one, while one of them is lent to a connection that was read ahead.
+    spare_in: Buf,
     scratch_out: Vec<u8>,
+    /// A connection that was read from while another one was still to be served.
+    read_ahead: Option<ReadAhead>,
     /// Connections adopted so far.
     serials: u64,
     /// What [`waits::Waits::settle`] brings.
@@ -187,6 +212,8 @@ impl Worker {
             clock,
             bell,
             scratch_in: Buf::new(),
+            spare_in: Buf::new(),
+            read_ahead: None,
             scratch_out: Vec::new(),
             serials: 0,
             settled: Vec::new(),
@@ -204,7 +231,7 @@ impl Worker {
     pub fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         while !(self.stopping || self.draining && self.clients.is_empty()) {
-            let large = self.scratch_in.capacity().max(self.scratch_out.capacity()) > SCRATCH_KEEP;
+            let large = self.scratch_held() > SCRATCH_KEEP;
             let looks = large || self.arriving || self.may_idle_out();
             let timeout = match self.ready.is_empty() {
                 false => Some(Duration::ZERO),
@@ -218,6 +245,7 @@ impl Worker {
             }
             if large && events.is_empty() && self.ready.is_empty() {
                 keep_at_most(SCRATCH_KEEP, &mut self.scratch_in, &mut self.scratch_out);
+                self.spare_in.shrink_idle(SCRATCH_KEEP);
             }
             let now = self.clock.now();
             self.answer_waiting(now);
@@ -225,8 +253,12 @@ impl Worker {
             let waiting = self.ready.len();
             for event in &events {
                 match event.token() {
-                    MAILBOX => self.take_messages(now),
+                    MAILBOX => {
+                        self.serve_read_ahead(now);
+                        self.take_messages(now);
+                    }
                     Token(key) if key >= UDP => {
+                        self.serve_read_ahead(now);
                         if let Some(endpoint) = self.endpoint(key) {
                             endpoint.blocked &= !event.is_writable();
                         }
@@ -237,15 +269,16 @@ impl Worker {
                             client.blocked &= !event.is_writable();
                             client.ended |= event.is_read_closed();
                         }
-                        self.visit(key, self.moved(now));
+                        self.visit_ahead(key, now);
                     }
                 }
             }
+            self.serve_read_ahead(now);
             for _ in 0..waiting {
                 if let Some(key) = self.ready.pop_front() {
                     if let Some(client) = self.clients.get_mut(key) {
                         client.queued = false;
-                        self.visit(key, self.moved(now));
+                        self.visit(key, None, self.moved(now));
                     } else if let Some(endpoint) = self.endpoint(key) {
                         endpoint.queued = false;
                         self.visit_endpoint(key, self.moved(now));
@@ -260,6 +293,12 @@ impl Worker {
             self.answer_waiting(now);
         }
         self.close_all();
+    }
+
+    /// Memory of the largest buffer that connections borrow.
+    fn scratch_held(&self) -> usize {
+        let input = self.scratch_in.capacity().max(self.spare_in.capacity());
+        input.max(self.scratch_out.capacity())
     }
 
     /// How long to sleep: for `timeout`, and no longer than the first reply may wait for peers.
@@ -306,7 +345,7 @@ impl Worker {
         for nth in 0..self.watching.len() {
             let Some(&key) = self.watching.get(nth) else { break };
             if self.clients.get(key).is_some_and(|client| client.conn.is_called()) {
-                self.visit(key, now);
+                self.visit(key, None, now);
             }
         }
     }
@@ -420,7 +459,7 @@ impl Worker {
         self.serials += 1;
         let (serial, blocked, ended, queued) = (self.serials, false, false, false);
         entry.insert(Client { stream, serial, conn, info, blocked, ended, queued });
-        self.visit(key, now);
+        self.visit(key, None, now);
     }
 
     fn adopt_endpoint(&mut self, socket: UdpSocket, now: Now) {
@@ -460,13 +499,60 @@ impl Worker {
         }
     }
 
+    /// Reads from a connection that has an event, and serves the one before it: what this one asks
+    /// for is on its way from memory meanwhile.
+    fn visit_ahead(&mut self, key: usize, now: Now) {
+        let behind = self.read_ahead.is_some();
+        let next = self
+            .clients
+            .get_mut(key)
+            .filter(|client| !client.blocked && !client.queued && client.conn.wants_reading());
+        let Some(client) = next else {
+            self.serve_read_ahead(now);
+            return self.visit(key, None, self.moved(now));
+        };
+        if self.spare_in.capacity() == 0 {
+            std::mem::swap(&mut self.spare_in, &mut self.scratch_in);
+        }
+        client.conn.lend_input(&mut self.spare_in);
+        let mut left = READ_PER_TURN;
+        let filled = fill(client, &self.exec, &mut left);
+        let upcoming = if behind { client.conn.first_hash(&self.exec) } else { None };
+        if let Some(hash) = upcoming {
+            self.exec.store.ahead_slot(hash);
+        }
+        let next = ReadAhead { key, serial: client.serial, left, filled };
+        self.exec.upcoming = upcoming;
+        if let Some(before) = self.read_ahead.replace(next) {
+            self.visit_read(before, now);
+        }
+    }
+
+    /// Serves the connection that was read ahead, if there is one.
+    fn serve_read_ahead(&mut self, now: Now) {
+        if let Some(read) = self.read_ahead.take() {
+            self.visit_read(read, now);
+        }
+    }
+
+    fn visit_read(&mut self, read: ReadAhead, now: Now) {
+        // It gives its buffer back to where there is none.
+        if self.spare_in.capacity() == 0 {
+            std::mem::swap(&mut self.spare_in, &mut self.scratch_in);
+        }
+        let key = read.key;
+        if self.clients.get(key).is_some_and(|client| client.serial == read.serial) {
+            self.visit(key, Some(read), self.moved(now));
+        }
+    }
+
     /// Does what can be done for one connection now.
-    fn visit(&mut self, key: usize, now: Now) {
+    fn visit(&mut self, key: usize, read: Option<ReadAhead>, now: Now) {
         let Some(client) = self.clients.get_mut(key) else { return };
         self.exec.waits.client = waits::Client { key, serial: client.serial };
-        let owned = client.conn.held();
+        let owned = if read.is_some() { 0 } else { client.conn.held() };
         client.conn.lend(&mut self.scratch_in, &mut self.scratch_out);
-        let visit = serve(client, &mut self.exec, now);
+        let visit = serve(client, &mut self.exec, read, now);
         let (input, out) = (&mut self.scratch_in, &mut self.scratch_out);
         client.conn.reclaim(&mut self.exec, now, input, out);
         keep_at_most(SCRATCH_MAX, &mut self.scratch_in, &mut self.scratch_out);
@@ -533,10 +619,17 @@ fn keep_at_most(keep: usize, input: &mut Buf, out: &mut Vec<u8>) {
 
 /// Reads, processes and writes one connection until it has nothing ready, its budget is used up, or
 /// its socket would block.
-fn serve(client: &mut Client, exec: &mut Executor, now: Now) -> Visit {
+fn serve(client: &mut Client, exec: &mut Executor, read: Option<ReadAhead>, now: Now) -> Visit {
     let mut budget = exec.shared.config.reqs_per_event;
     let mut read_left = READ_PER_TURN;
     let (mut written, mut drained) = (0, false);
+    if let Some(ReadAhead { filled, left, .. }) = read {
+        read_left = left;
+        match filled {
+            Ok(filled) => drained = client.take_in(filled, exec),
+            Err(_) => return Visit::Close,
+        }
+    }
     loop {
         if client.blocked {
             return Visit::Wait;
@@ -552,10 +645,7 @@ fn serve(client: &mut Client, exec: &mut Executor, now: Now) -> Visit {
                 return if flush(client, exec).is_ok() { Visit::Again } else { Visit::Close };
             }
             Step::Read => match fill(client, exec, &mut read_left) {
-                Ok(Filled::Drained) => drained = true,
-                Ok(Filled::More) => {}
-                // What was asked before the end still gets its answer.
-                Ok(Filled::Closed) => client.conn.hung_up(exec),
+                Ok(filled) => drained = client.take_in(filled, exec),
                 Err(_) => return Visit::Close,
             },
             Step::Write => {
@@ -649,7 +739,11 @@ fn fill_value(client: &mut Client, exec: &Executor, left: &mut usize) -> io::Res
 }
 
 /// Writes what is sendable. `Ok(true)`: all of it went out.
-fn flush(client: &mut Client, exec: &Executor) -> io::Result<bool> {
+fn flush(client: &mut Client, exec: &mut Executor) -> io::Result<bool> {
+    // The system call that follows takes longer than memory does.
+    if let Some(hash) = exec.upcoming.take() {
+        exec.store.ahead_record(hash);
+    }
     while client.conn.replies().has_sendable() {
         match send(client) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),

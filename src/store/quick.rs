@@ -31,11 +31,14 @@ impl Store {
         for &hash in hashes {
             self.index.prefetch_slot(hash);
         }
-        for &hash in hashes {
-            let (stripe, place) = self.lock(hash);
-            if let Some(location) = stripe.first(place.tag) {
-                self.segments.arena.prefetch(self.segments.offset(location), LINES);
-            }
+        hashes.iter().for_each(|&hash| self.ask_record(hash));
+    }
+
+    #[inline]
+    fn ask_record(&self, hash: u64) {
+        let (stripe, place) = self.lock(hash);
+        if let Some(location) = stripe.first(place.tag) {
+            self.segments.arena.prefetch(self.segments.offset(location), LINES);
         }
     }
 
@@ -75,6 +78,19 @@ impl Handle {
     /// when it is used soon. Changes nothing, counts nothing, and need not be right.
     pub fn ahead(&self, hashes: &[u64]) {
         self.store_ref().ask_ahead(hashes);
+    }
+
+    /// The first half of [`Handle::ahead`] of one hash, where there is something else to do before
+    /// the second.
+    #[inline]
+    pub fn ahead_slot(&self, hash: u64) {
+        self.store_ref().index.prefetch_slot(hash);
+    }
+
+    /// The second half.
+    #[inline]
+    pub fn ahead_record(&self, hash: u64) {
+        self.store_ref().ask_record(hash);
     }
 
     /// As [`Handle::get`], of a key with this hash ([`Handle::hash`]).

@@ -221,10 +221,21 @@ impl Conn {
 
     /// Lends the worker's buffers to a connection that has none of its own.
     pub fn lend(&mut self, input: &mut Buf, out: &mut Vec<u8>) {
+        self.lend_input(input);
+        self.replies.lend(out);
+    }
+
+    /// Whether reading is all that can be done for it now.
+    #[inline]
+    pub fn wants_reading(&self) -> bool {
+        matches!(self.state, State::Command) && self.input.is_empty() && self.replies.is_empty()
+    }
+
+    /// Lends the worker's input buffer ahead of [`Conn::lend`], to be read into.
+    pub fn lend_input(&mut self, input: &mut Buf) {
         if self.input.is_empty() {
             std::mem::swap(&mut self.input, input);
         }
-        self.replies.lend(out);
     }
 
     /// Gives the worker's buffers back; a partial command moves to memory of its own, of its size,

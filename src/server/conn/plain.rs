@@ -61,6 +61,19 @@ impl<'a> Request<'a> {
 }
 
 impl Conn {
+    /// The hash of the key that the first request asks for, if that is plain.
+    #[inline]
+    pub fn first_hash(&self, exec: &Executor) -> Option<u64> {
+        if !self.may_be_plain(exec) {
+            return None;
+        }
+        let key = match classic::plain(self.input.data())?.0 {
+            Plain::Get(key) => key,
+            Plain::Store(head) => head.key,
+        };
+        Some(exec.store.hash(key))
+    }
+
     /// Executes the plain requests at the input's head, at most `most` and a few at once. Returns
     /// how many: none where the first is not plain.
     pub(super) fn plain_run(&mut self, exec: &mut Executor, now: Now, most: u32) -> u32 {

@@ -55,6 +55,8 @@ pub struct Executor {
     pub wake: Option<Wake>,
     /// This worker's replies that wait for peers.
     pub waits: Waits,
+    /// The hash of the key that the next connection asks for first, if that is known already.
+    pub upcoming: Option<u64>,
     /// Values that are to be sent from where they are.
     pub lending: Lending,
 }
@@ -75,7 +77,7 @@ impl Executor {
     pub fn new(shared: Arc<Shared>) -> Executor {
         let store = Door::new(shared.store.handle(), Arc::clone(&shared.watch));
         let waits = Waits::new(Arc::clone(&shared.acks));
-        Executor { store, shared, wake: None, waits, lending: Lending::default() }
+        Executor { store, shared, wake: None, waits, upcoming: None, lending: Lending::default() }
     }
 
     /// Whether a value of the announced size may be stored at all (`-I`).
