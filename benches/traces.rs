@@ -49,7 +49,8 @@ fn run(options: &Options) -> Result<(), String> {
             let quotient = ours.misses() as f64 / peer.misses().max(1) as f64;
             let items = held as f64 / its.max(1) as f64;
             println!(
-                "{:16} {:>9} {:>8} {megabytes:>5} {:>9.2}% {:>9.2}% {items:>10.3} {quotient:>10.3}   {}",
+                "{:16} {:>9} {:>8} {megabytes:>5} {:>9.2}% {:>9.2}% \
+                 {items:>10.3} {quotient:>10.3}   {}",
                 trace.name,
                 trace.requests.len(),
                 trace.keys,

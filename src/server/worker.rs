@@ -9,6 +9,8 @@
 //!   event -> read (a short read means the socket is drained) -> Conn::process -> one write
 //! ```
 
+mod ahead;
+
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::AsRawFd;
@@ -32,6 +34,7 @@ use crate::server::shared::{ConnInfo, ConnState, Shared};
 use crate::server::udp::{self, Endpoint};
 use crate::server::waits::{self, Outcome, Wait};
 use crate::server::watch::{CloseReason, Wake};
+use ahead::ReadAhead;
 
 /// What the main thread tells a worker.
 pub enum Message {
@@ -125,16 +128,6 @@ impl Client {
     }
 }
 
-/// A connection that was read from before its turn to be served, and what came of that.
-struct ReadAhead {
-    key: usize,
-    /// It may be another one by then.
-    serial: u64,
-    /// Bytes that it may still read in this turn.
-    left: usize,
-    filled: io::Result<Filled>,
-}
-
 /// What became of one visit to a connection.
 enum Visit {
     /// Nothing to do until the next event.
@@ -168,7 +161,8 @@ pub struct Worker {
     serials: u64,
     /// What [`waits::Waits::settle`] brings.
     settled: Vec<(Wait, Outcome)>,
-    /// Bytes of connections' own buffers that were freed since the maintenance thread was told.
+    /// Bytes of connections' own buffers that were freed, and not taken again, since the maintenance
+    /// thread was told.
     freed: usize,
     draining: bool,
     stopping: bool,
@@ -499,53 +493,6 @@ impl Worker {
         }
     }
 
-    /// Reads from a connection that has an event, and serves the one before it: what this one asks
-    /// for is on its way from memory meanwhile.
-    fn visit_ahead(&mut self, key: usize, now: Now) {
-        let behind = self.read_ahead.is_some();
-        let next = self
-            .clients
-            .get_mut(key)
-            .filter(|client| !client.blocked && !client.queued && client.conn.wants_reading());
-        let Some(client) = next else {
-            self.serve_read_ahead(now);
-            return self.visit(key, None, self.moved(now));
-        };
-        if self.spare_in.capacity() == 0 {
-            std::mem::swap(&mut self.spare_in, &mut self.scratch_in);
-        }
-        client.conn.lend_input(&mut self.spare_in);
-        let mut left = READ_PER_TURN;
-        let filled = fill(client, &self.exec, &mut left);
-        let upcoming = if behind { client.conn.first_hash(&self.exec) } else { None };
-        if let Some(hash) = upcoming {
-            self.exec.store.ahead_slot(hash);
-        }
-        let next = ReadAhead { key, serial: client.serial, left, filled };
-        self.exec.upcoming = upcoming;
-        if let Some(before) = self.read_ahead.replace(next) {
-            self.visit_read(before, now);
-        }
-    }
-
-    /// Serves the connection that was read ahead, if there is one.
-    fn serve_read_ahead(&mut self, now: Now) {
-        if let Some(read) = self.read_ahead.take() {
-            self.visit_read(read, now);
-        }
-    }
-
-    fn visit_read(&mut self, read: ReadAhead, now: Now) {
-        // It gives its buffer back to where there is none.
-        if self.spare_in.capacity() == 0 {
-            std::mem::swap(&mut self.spare_in, &mut self.scratch_in);
-        }
-        let key = read.key;
-        if self.clients.get(key).is_some_and(|client| client.serial == read.serial) {
-            self.visit(key, Some(read), self.moved(now));
-        }
-    }
-
     /// Does what can be done for one connection now.
     fn visit(&mut self, key: usize, read: Option<ReadAhead>, now: Now) {
         let Some(client) = self.clients.get_mut(key) else { return };
@@ -556,7 +503,8 @@ impl Worker {
         let (input, out) = (&mut self.scratch_in, &mut self.scratch_out);
         client.conn.reclaim(&mut self.exec, now, input, out);
         keep_at_most(SCRATCH_MAX, &mut self.scratch_in, &mut self.scratch_out);
-        self.freed += owned.saturating_sub(client.conn.held());
+        // What others take again the heap need not give back.
+        self.freed = (self.freed + owned).saturating_sub(client.conn.held());
         self.arriving |= client.conn.is_arriving();
         match visit {
             Visit::Wait if self.draining && client.conn.is_idle() => self.close(key, None, now),

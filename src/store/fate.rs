@@ -207,7 +207,7 @@ impl Store {
             let arena = &self.segments.arena;
             horizon.evict(self.hash(record.key(arena)), record.version(arena).0);
         }
-        stripe.haunt(slot, was.level(), self.ghosts_per_slot());
+        stripe.haunt(slot, was.level(), self.ghosts_per_slot(), record.size());
         self.unlink(stripe, slot, record, counters);
     }
 

@@ -16,9 +16,9 @@ use super::arena;
 
 /// Fingerprints of one set: a set is 8 bytes, so a look at it is one cache line.
 const WAYS: usize = 4;
-/// A stripe that is to remember so many keys takes its memory at the first eviction, one with `n`
-/// times as many after about `n` evictions.
-const SPREAD: usize = 32;
+/// What a stripe takes for its ghosts comes off the memory for items: at most one part in so many of
+/// what evictions bring meanwhile, or writers would wait for it.
+const TAKEN_SHARE: usize = 6;
 /// Bits of a fingerprint; the level lies above them, without its lowest bit.
 const FINGERPRINT_BITS: u32 = 12;
 const FINGERPRINT: u16 = (1 << FINGERPRINT_BITS) - 1;
@@ -43,13 +43,14 @@ impl Ghosts {
         (tag as u16 & FINGERPRINT).max(1)
     }
 
-    /// Remembers an eviction; the oldest of its set is forgotten. There is memory for so many
-    /// `keys`, and it is forgotten whole where that has changed a lot.
-    pub fn add(&mut self, tag: u32, tag_bits: u32, level: u8, keys: usize) {
+    /// Remembers an eviction of `size` bytes; the oldest of its set is forgotten. There is memory
+    /// for so many `keys`, and it is forgotten whole where that has changed a lot. It is taken
+    /// after about as many evictions as pay for it, and not by all stripes at once.
+    pub fn add(&mut self, tag: u32, tag_bits: u32, level: u8, keys: usize, size: usize) {
         let (wanted, len) = (Self::wanted(keys), self.sets.len());
         let unfit = len < wanted / 2 || len > wanted * 2 || len == 0;
-        // Not all stripes at once: what they take comes off the memory for items.
-        if unfit && (tag >> 4) as usize % (keys / SPREAD).max(1) == 0 {
+        let evictions = wanted * WAYS * std::mem::size_of::<u16>() * TAKEN_SHARE / size.max(1);
+        if unfit && (tag >> 4) as usize % evictions.max(1) == 0 {
             self.sets = vec![[0; WAYS]; wanted].into_boxed_slice();
         }
         if let Some(set) = self.set(tag, tag_bits) {
@@ -97,7 +98,7 @@ mod tests {
         let mut ghosts = Ghosts::default();
         assert!(ghosts.take(5, 22).is_none() && ghosts.bytes() == 0);
         for tag in 1..=5 {
-            ghosts.add(tag, 22, 4 * tag as u8, 4);
+            ghosts.add(tag, 22, 4 * tag as u8, 4, 1000);
         }
         assert_eq!(ghosts.bytes(), 8);
         assert_eq!(ghosts.take(1, 22), None, "four places");
@@ -108,11 +109,11 @@ mod tests {
     #[test]
     fn its_memory_follows_the_stripe() {
         let mut ghosts = Ghosts::default();
-        ghosts.add(1 << 4, 22, 0, 2400);
+        ghosts.add(1 << 4, 22, 0, 2400, 1000);
         assert_eq!(ghosts.bytes(), 0, "that can wait");
-        ghosts.add(9, 22, 0, 2400);
+        ghosts.add(9, 22, 0, 2400, 1000);
         assert_eq!(ghosts.bytes(), 4800);
-        ghosts.add(8, 22, 31, 2500);
+        ghosts.add(8, 22, 31, 2500, 1000);
         assert_eq!(ghosts.take(9, 22), Some(0), "a stripe that grows a little forgets nothing");
         assert_eq!(ghosts.take(8, 22), Some(30), "to one level");
         ghosts.shrink(1200);

@@ -171,9 +171,9 @@ impl Stripe {
 
     /// Remembers that the key of a slot is about to be evicted, and how popular it was; so long as
     /// up to `per_slot` times as many others are as there are slots.
-    pub fn haunt(&mut self, at: usize, level: u8, per_slot: usize) {
+    pub fn haunt(&mut self, at: usize, level: u8, per_slot: usize, size: usize) {
         let keys = self.homes * per_slot;
-        self.ghosts.add(tag_of(self.slots[at]), TAG_BITS, level, keys);
+        self.ghosts.add(tag_of(self.slots[at]), TAG_BITS, level, keys, size);
     }
 
     /// How popular a new item with this tag is: more than others where its key was evicted lately.

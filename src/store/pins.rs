@@ -1,7 +1,7 @@
 //! Pins: who keeps segments from being freed.
 //!
 //! Owns the count of pins on each segment and of segments with any, and how many of them there may
-//! be. Never frees anything: reclaim looks for pins before it does, and passes pinned segments over.
+//! be. Never frees anything: reclaim looks for pins before it does, and passes over what is pinned.
 
 use std::sync::atomic::Ordering;
 
