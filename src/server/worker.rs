@@ -161,8 +161,8 @@ pub struct Worker {
     serials: u64,
     /// What [`waits::Waits::settle`] brings.
     settled: Vec<(Wait, Outcome)>,
-    /// Bytes of connections' own buffers that were freed, and not taken again, since the maintenance
-    /// thread was told.
+    /// Bytes of connections' own buffers that were freed, and not taken again, since maintenance
+    /// was told.
     freed: usize,
     draining: bool,
     stopping: bool,

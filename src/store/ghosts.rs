@@ -16,8 +16,8 @@ use super::arena;
 
 /// Fingerprints of one set: a set is 8 bytes, so a look at it is one cache line.
 const WAYS: usize = 4;
-/// What a stripe takes for its ghosts comes off the memory for items: at most one part in so many of
-/// what evictions bring meanwhile, or writers would wait for it.
+/// What a stripe takes for its ghosts comes off the memory for items: at most one part in so many
+/// of what evictions bring meanwhile, or writers would wait for it.
 const TAKEN_SHARE: usize = 6;
 /// Bits of a fingerprint; the level lies above them, without its lowest bit.
 const FINGERPRINT_BITS: u32 = 12;

@@ -161,6 +161,8 @@ struct Queues {
     warm: Vec<u32>,
     /// Free segments without memory, the first to be used at the end.
     cold: VecDeque<u32>,
+    /// Who waits for a segment to be freed: nobody is told where nobody waits.
+    waiting: u32,
 }
 
 impl Queues {
@@ -253,6 +255,7 @@ impl Segments {
                 main_len: 0,
                 warm: Vec::new(),
                 cold: (0..count as u32).rev().collect(),
+                waiting: 0,
             }),
             freed: Condvar::new(),
         }
@@ -604,8 +607,7 @@ impl Segments {
         for step in 0..count.min(DEAD_WINDOW) {
             let segment = (from + step) % count;
             let meta = self.meta(segment);
-            let dead = meta.used() > 0 && meta.live() == 0 && !meta.is_pinned();
-            if dead && self.claim(segment).is_some() {
+            if meta.used() > 0 && meta.live() == 0 && self.claim_dead(segment) {
                 self.dead_cursor.store(segment, Ordering::Relaxed);
                 return self.free(segment, off_arena);
             }
@@ -621,17 +623,22 @@ impl Segments {
         queues.state[segment as usize] = State::Free;
         queues.warm.push(segment);
         self.allocated.fetch_sub(1, Ordering::Relaxed);
+        let awaited = queues.waiting > 0;
         drop(queues);
-        self.freed.notify_one();
+        if awaited {
+            self.freed.notify_one();
+        }
         self.trim(off_arena);
     }
 
     /// Waits until somebody else frees a segment, and not for long, unless more than `reserve` are
     /// free.
     pub fn wait_for_free(&self, off_arena: u64, reserve: u32) {
-        let queues = self.queues();
+        let mut queues = self.queues();
         if self.free_count(off_arena) <= reserve {
+            queues.waiting += 1;
             sync::wait(&self.freed, queues, WAIT);
+            self.queues().waiting -= 1;
         }
     }
 
