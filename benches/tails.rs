@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench tails` fills our server and a peer, one after the other: millions of items,
 //! so that the index grows all the way; then `flush_all`; then sets until everything has been
-//! evicted; then half of new items expire. Meanwhile clients that load nothing ask a few thousand
+//! evicted; then half of new items expire. Meanwhile clients that load nothing ask a thousand
 //! times a second on connections of their own, and note how long each answer took, counted from
 //! when its request was due. What they wait when nothing else happens stands beside it.
 //!
