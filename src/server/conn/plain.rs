@@ -58,6 +58,31 @@ impl<'a> Request<'a> {
             Plain::Store(head) => head.key,
         }
     }
+
+    /// Executes it. `input` begins with it, `hash` is its key's, `id` its connection's number.
+    #[inline]
+    fn execute(
+        &self,
+        input: &[u8],
+        hash: u64,
+        id: u64,
+        exec: &mut Executor,
+        now: Now,
+        out: &mut Vec<u8>,
+    ) {
+        log_line(id, input, self.line);
+        match &self.plain {
+            Plain::Get(key) => {
+                exec.get_alone(hash, key, now, out);
+                log_reply(id, encode::END);
+            }
+            Plain::Store(head) => {
+                let mark = out.len();
+                exec.set_plain(hash, head, self.value, now, out);
+                log_reply(id, &out[mark..]);
+            }
+        }
+    }
 }
 
 impl Conn {
@@ -78,6 +103,20 @@ impl Conn {
     /// how many: none where the first is not plain.
     pub(super) fn plain_run(&mut self, exec: &mut Executor, now: Now, most: u32) -> u32 {
         let (input, out) = (self.input.data(), self.replies.out());
+        let Some(first) = Request::at(input, 0, exec) else { return 0 };
+        if first.end < input.len() {
+            return self.plain_batch(exec, now, most);
+        }
+        let used = first.end;
+        first.execute(input, exec.store.hash(first.key()), self.id, exec, now, out);
+        self.input.consume(used);
+        1
+    }
+
+    /// The same where more than one request is here.
+    #[inline(never)]
+    fn plain_batch(&mut self, exec: &mut Executor, now: Now, most: u32) -> u32 {
+        let (input, out) = (self.input.data(), self.replies.out());
         let (mut run, mut hashes) = ([Request::NONE; AHEAD], [0; AHEAD]);
         let (mut count, mut end) = (0, 0);
         while count < AHEAD.min(most as usize) {
@@ -95,18 +134,7 @@ impl Conn {
             if out.len() + exec.lending.bytes() >= full {
                 break;
             }
-            log_line(self.id, &input[used..], request.line);
-            match &request.plain {
-                Plain::Get(key) => {
-                    exec.get_alone(hash, key, now, out);
-                    log_reply(self.id, encode::END);
-                }
-                Plain::Store(head) => {
-                    let mark = out.len();
-                    exec.set_plain(hash, head, request.value, now, out);
-                    log_reply(self.id, &out[mark..]);
-                }
-            }
+            request.execute(&input[used..], hash, self.id, exec, now, out);
             (done, used) = (done + 1, request.end);
         }
         self.input.consume(used);
